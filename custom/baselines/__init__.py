@@ -1,0 +1,1 @@
+"""Simple methods that every network is compared with."""

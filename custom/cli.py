@@ -1,0 +1,151 @@
+"""`brainmri`: the bundles from the command line.
+
+Every command prints the `python -m monai.bundle` call that it makes.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch starts: large tensors on the CPU cost half as much
+
+import importlib
+import json
+import logging
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import custom
+from custom.errors import ConfigError, DataError, find_cause
+
+
+def find_bundle(part: str) -> Path:
+    """The folder of the one bundle whose name has this part."""
+    names = custom.bundles()
+    found = [name for name in names if part == name] or [name for name in names if part in name]
+    if len(found) != 1:
+        raise ConfigError(f"{part!r} names {found or 'no bundle'}: write enough of one of {sorted(names)}.")
+    return names[found[0]]
+
+
+def config_files(bundle: str, *names: str | None) -> list[str]:
+    """Paths of a bundle's config files; None stands for a mixin that wasn't asked for."""
+    folder = find_bundle(bundle) / "configs"
+    for path in (folder / name for name in names if name):
+        if not path.is_file():
+            there = sorted(other.stem for other in path.parent.glob("*.json"))
+            raise ConfigError(f"There is no {path.stem!r} in {path.parent}: name one of {there}.")
+    return [str(folder / name) for name in names if name]
+
+
+def run(run_id: str, files: list[str], **overrides: Any) -> Any:
+    """Prints and makes one `monai.bundle run_workflow` call; returns the workflow."""
+    call = {"workflow_name": "custom.workflow.StrictWorkflow", "run_id": run_id, "config_file": files, **overrides}
+    _print_call("run_workflow", call)
+    from monai.bundle import create_workflow
+
+    from custom.workflow import StrictWorkflow
+
+    _say_errors_once()
+    workflow = create_workflow(**(call | {"workflow_name": StrictWorkflow}))
+    workflow.run()
+    workflow.finalize()
+    return workflow
+
+
+def _print_call(function: str, arguments: dict[str, Any]) -> None:
+    words = [f"--{name} {shlex.quote(str(value))}" for name, value in arguments.items()]
+    print(" ".join(["python -m monai.bundle", function, *words]), flush=True)
+
+
+def _say_errors_once() -> None:
+    """MONAI warns of every config, and Ignite logs an error that `main` prints anyway."""
+    warnings.filterwarnings("ignore", message="parsing config_file")
+    for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
+        logger = logging.getLogger(f"ignite.engine.engine.{engine}")
+        logger.addFilter(lambda record: record.levelno < logging.ERROR)
+
+
+def _mixin(folder: str, name: str | None) -> str | None:
+    return name and f"{folder}/{name}.json"
+
+
+class Commands:
+    """Brain MRI bundles. Research use only, not a medical device."""
+
+    def quickstart(self, folder: str = "quickstart", max_epochs: int = 100) -> None:
+        """Writes a sample, trains on it, evaluates, segments, exports, and says what came of it."""
+        from custom import quickstart
+
+        quickstart.main(Path(folder), max_epochs)
+
+    def sample(self, name: str, folder: str, **options: Any) -> None:
+        """Writes a small simulated data set in a data set's own layout: brainmri sample iseg DIR [--contrast adult]."""
+        print(f"{_module('samples', name).write(folder, **options)}: simulated contrast, for trying things out.")
+
+    def verify(self, name: str, folder: str) -> None:
+        """Reads a whole data set and lists every problem: brainmri verify iseg DIR."""
+        problems = _module("datasets", name).verify(folder)
+        print("\n".join(problems) or f"{folder}: no problem found.")
+        if problems:
+            raise DataError(f"{folder} has {len(problems)} problem{'s' * (len(problems) > 1)}, listed above.")
+
+    def train(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+        """Trains a bundle: brainmri train iseg --dataset_dir D [--network vnet] [--max_epochs 5]."""
+        mixins = _mixin("networks", network), _mixin("recipes", recipe)
+        run("training", config_files(bundle, "train.json", *mixins), **overrides)
+
+    def evaluate(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
+        """Scores a trained network on the test section: brainmri evaluate iseg --dataset_dir D."""
+        files = config_files(bundle, "train.json", _mixin("networks", network), "evaluate.json")
+        run("evaluating", files, **overrides)
+
+    def infer(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
+        """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --section unlabelled."""
+        run("inferring", config_files(bundle, "inference.json", _mixin("networks", network)), **overrides)
+        print(custom.RESEARCH_USE_ONLY)
+
+    def export(self, bundle: str, network: str | None = None, output_dir: str | None = None, **overrides: Any) -> Path:
+        """Exports a trained network to TorchScript, RUN/model.ts: brainmri export iseg --output_dir RUN."""
+        files = config_files(bundle, "inference.json", _mixin("networks", network))
+        folder = Path(output_dir or json.loads(Path(files[0]).read_text())["output_dir"])
+        from custom.export import export_torchscript
+
+        return export_torchscript(files, folder, _print_call, **overrides)
+
+    def report(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
+        """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir D."""
+        files = config_files(bundle, "train.json", _mixin("networks", network), "evaluate.json")
+        from custom.reports.of_run import save_report
+
+        for path in save_report(run("evaluating", files, **overrides)):
+            print(path)
+
+
+def _module(room: str, name: str) -> Any:
+    folder = Path(custom.__file__).parent / room
+    there = sorted(path.stem for path in folder.glob("[a-z]*.py"))
+    if name not in there:
+        raise ConfigError(f"There is no data set {name!r}: name one of {there}.")
+    return importlib.import_module(f"custom.{room}.{name}")
+
+
+def main() -> None:
+    """Runs a command; what a user can mend ends as one sentence and exit code 1."""
+    import fire
+
+    try:
+        fire.Fire(Commands, name="brainmri")
+    except KeyboardInterrupt:
+        sys.exit("\nbrainmri: stopped. What the last finished epoch learned is kept; --resume True goes on with it.")
+    except Exception as error:
+        if cause := find_cause(error):
+            sys.exit(f"brainmri: {cause}")
+        raise
+
+
+if __name__ == "__main__":
+    main()

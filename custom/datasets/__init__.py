@@ -1,0 +1,1 @@
+"""One module per data set: where its files lie, and what its labels mean."""

@@ -1,0 +1,117 @@
+"""Checkpoints that a kill, a full disk or a second run can't spoil."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from custom.errors import CheckpointError
+from custom.files import load_checkpoint, load_weights, written_whole
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoint:
+    """Keeps a run's state after every epoch, and its best weights.
+
+    `last.pt` holds everything that a resumed run needs; `model.pt` holds the weights of the best epoch, and is
+    what evaluation, inference and export read. Both load with weights_only=True, are written to a temporary name,
+    synced and renamed, so there is a whole one at every moment; the first is written before the first epoch.
+
+    A new run in a folder that holds an earlier one moves that into earlier/<time of its last epoch>. Attach it
+    after the handlers whose state it keeps, so that they have seen the epoch that it saves.
+
+    Args:
+        output_dir: where the files go.
+        network: the bare network (not wrapped for several processes).
+        evaluator: the validation engine, whose best metric decides which epoch is the best.
+        objects: whatever else has state_dict() and load_state_dict(): {"optimizer": ..., "lr_scheduler": ...}.
+        resume: go on after the last finished epoch, where there is one.
+
+    Raises:
+        CheckpointError: at the start, when `resume` meets a damaged file or another network's; after an epoch,
+            when the disk is full (the last whole checkpoint stays).
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        network: torch.nn.Module,
+        evaluator: Engine,
+        objects: Mapping[str, Any],
+        resume: bool = False,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.network = network
+        self.evaluator = evaluator
+        self.objects = dict(objects)
+        self.resume = resume
+        self.saved_best: float | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+
+    def _start(self, engine: Engine) -> None:
+        if self.resume and (self.folder / "last.pt").exists():
+            self._restore(engine)
+            return
+        if self.resume:
+            logger.info("There is no last.pt in %s: starting with the first epoch.", self.folder)
+        self._set_aside()
+        self._save(engine)
+
+    def _set_aside(self) -> None:
+        names = ("last.pt", "model.pt", "model.ts", "tensorboard")
+        if found := [self.folder / name for name in names if (self.folder / name).exists()]:
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
+            earlier = self.folder / "earlier" / stamp
+            earlier.mkdir(parents=True, exist_ok=True)
+            for path in found:
+                path.replace(earlier / path.name)
+            logger.info("The earlier run of %s is kept in %s; --resume True would go on with it.", self.folder, earlier)
+
+    def _restore(self, engine: Engine) -> None:
+        path = self.folder / "last.pt"
+        state = load_checkpoint(path)
+        if missing := {"network", "trainer", "evaluator", *self.objects} - set(state):
+            raise CheckpointError(f"{path} has no {sorted(missing)}: it is no checkpoint of this kind of run.")
+        load_weights(self.network, state["network"], path)
+        for name, thing in self.objects.items():
+            thing.load_state_dict(state[name])
+        if engine.scaler is not None and "scaler" in state:
+            engine.scaler.load_state_dict(state["scaler"])
+        for owner, name in ((engine, "trainer"), (self.evaluator, "evaluator")):
+            for key, value in state[name].items():
+                setattr(owner.state, key, value)
+        self.saved_best = state["evaluator"]["best_metric"]
+        logger.info("Going on after epoch %d of %s.", engine.state.epoch, path)
+
+    def _save(self, engine: Engine) -> None:
+        best = self.evaluator.state.best_metric
+        state = {
+            "network": self.network.state_dict(),
+            "trainer": {"epoch": engine.state.epoch, "iteration": engine.state.iteration},
+            "evaluator": {"best_metric": best, "best_metric_epoch": self.evaluator.state.best_metric_epoch},
+            **{name: thing.state_dict() for name, thing in self.objects.items()},
+        }
+        if engine.scaler is not None:
+            state["scaler"] = engine.scaler.state_dict()
+        try:
+            if engine.state.epoch > 0 and best != self.saved_best:
+                with written_whole(self.folder / "model.pt") as partial:
+                    torch.save(state["network"], partial)
+                self.saved_best = best
+            with written_whole(self.folder / "last.pt") as partial:
+                torch.save(state, partial)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.folder} can't be written to ({error}): make room or name another output_dir, "
+                "then go on with --resume True."
+            ) from error

@@ -1,0 +1,34 @@
+"""Each epoch's randomness depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+
+
+class EpochSeed:
+    """Seeds the order, the transforms and dropout at the start of each epoch from (seed, epoch, rank).
+
+    So a resumed run repeats an interrupted epoch exactly. Loader workers take their seeds from torch's.
+
+    Args:
+        seed: 0 or greater.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        words = np.random.SeedSequence([self.seed, engine.state.epoch, engine.state.rank]).generate_state(1)
+        number = int(words[0])
+        random.seed(number)
+        np.random.seed(number)
+        torch.manual_seed(number)
+        set_rnd(engine.data_loader.dataset, number)

@@ -1,0 +1,80 @@
+"""A run's curves and pictures for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import TensorboardLogger, global_step_from_engine
+
+from custom.reports import segmentation_figure
+
+
+class TensorBoard:
+    """Loss and learning rate at each step; after each validation its metrics and a picture of its first subject.
+
+    The names: training/loss, learning_rate/group_0, validation/<metric>, validation/segmentation. Attach it to the
+    trainer after Checkpoint, which sets an earlier run's folder aside.
+
+    Args:
+        log_dir: where the event file goes.
+        optimizer: whose learning rate is shown.
+        evaluator: the validation engine; its outputs' "pred" and "label" are one-hot.
+        labels: {0: "background", 1: "CSF", ...}.
+    """
+
+    def __init__(
+        self, log_dir: str | Path, optimizer: torch.optim.Optimizer, evaluator: Engine, labels: Mapping[int, str]
+    ) -> None:
+        self.log_dir = log_dir
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.labels = labels
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, trainer: Engine) -> None:
+        logger = TensorboardLogger(log_dir=str(self.log_dir))
+        logger.attach_output_handler(
+            trainer, Events.ITERATION_COMPLETED, tag="training", output_transform=lambda out: {"loss": out[0]["loss"]}
+        )
+        logger.attach_opt_params_handler(trainer, Events.ITERATION_COMPLETED, self.optimizer, tag="learning_rate")
+        logger.attach_output_handler(
+            self.evaluator,
+            Events.EPOCH_COMPLETED,
+            tag="validation",
+            metric_names="all",
+            global_step_transform=global_step_from_engine(trainer),
+        )
+        picture: dict[str, Any] = {}
+
+        @self.evaluator.on(Events.EPOCH_STARTED)
+        def forget(engine: Engine) -> None:
+            picture.clear()
+
+        @self.evaluator.on(Events.ITERATION_COMPLETED)
+        def keep_first(engine: Engine) -> None:
+            if not picture:
+                output = engine.state.output[0]
+                picture["scan"] = np.asarray(output["image"].cpu())[0]
+                picture["truth"], picture["prediction"] = (
+                    np.asarray(output[key].cpu()).argmax(axis=0) for key in ("label", "pred")
+                )
+
+        @self.evaluator.on(Events.COMPLETED)
+        def show(engine: Engine) -> None:
+            figure = segmentation_figure(**picture, labels=self.labels)
+            logger.writer.add_figure("validation/segmentation", figure, trainer.state.epoch)
+
+        trainer.add_event_handler(Events.COMPLETED, logger.close)
+        trainer.add_event_handler(Events.EXCEPTION_RAISED, _close_and_raise, logger)
+
+
+def _close_and_raise(engine: Engine, error: BaseException, logger: TensorboardLogger) -> None:
+    logger.close()
+    raise error

@@ -1,0 +1,5 @@
+"""Losses that MONAI lacks, or has in a slower form."""
+
+from custom.losses.multi_class_dice import MultiClassDiceLoss
+
+__all__ = ["MultiClassDiceLoss"]

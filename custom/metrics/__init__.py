@@ -1,0 +1,5 @@
+"""What is measured."""
+
+from custom.metrics.label_dice import LabelDice
+
+__all__ = ["LabelDice"]

@@ -1,0 +1,120 @@
+"""From nothing to a segmented brain: every step of the iSeg bundle on a sample, in a few minutes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import custom
+from custom.baselines.clustering import cluster_tissues
+from custom.cli import Commands, config_files, run
+from custom.files import load_checkpoint, written_whole
+from custom.reports.of_run import evaluated_subject, labels_of, save_figure, subject_figure
+from custom.samples import iseg as sample
+
+WHAT_IT_IS = (
+    "A smoke test on simulated contrast and one template's anatomy (n = 1 subject), not a result on the iSeg "
+    f"challenge. The clustering is given the true brain mask. {custom.RESEARCH_USE_ONLY}"
+)
+KNOBS = {"roi_size": [64, 64, 64], "samples_per_volume": 2, "learning_rate": 0.003, "val_interval": 10}
+
+
+def main(folder: Path, max_epochs: int) -> None:
+    """Runs all steps, reusing what an earlier run left in `folder`; prints a table and writes summary.json."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        print(f"\n== {name}", flush=True)
+        start = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - start, 1)
+
+    data, output = folder / "sample", folder / "run"
+    where = {"dataset_dir": str(data), "output_dir": str(output)}
+    small = {"roi_size": KNOBS["roi_size"]}
+    with step("sample"):
+        sample.write(data)
+    with step("train"):
+        if _epochs_done(output) >= max_epochs:
+            print(f"{output / 'model.pt'} is trained already.")
+        else:
+            train = config_files("iseg", "train.json")
+            run("training", train, **where, **KNOBS, max_epochs=max_epochs, resume=True)
+    with step("evaluate"):
+        evaluation = run("evaluating", config_files("iseg", "train.json", "evaluate.json"), **where, **small)
+    with step("segment"):
+        run("inferring", config_files("iseg", "inference.json"), **where, **small)
+    with step("export"):
+        exported = Commands().export("iseg", output_dir=str(output))
+        agreement = _agreement(evaluation, exported)
+        print(f"The exported network gives the checkpoint's label at {agreement:.4%} of the voxels.")
+    with step("figure"):
+        figure = save_figure(subject_figure(evaluation), folder / "segmentation.png")
+    with step("baseline"):
+        labels = labels_of(evaluation)
+        subject = {
+            key: np.asarray(value.cpu()) for key, value in evaluated_subject(evaluation).items() if key != "loss"
+        }
+        truth, prediction = subject["label"].argmax(axis=0), subject["pred"].argmax(axis=0)
+        dice = _dice(prediction, truth, labels)
+        baseline = _dice(cluster_tissues(subject["image"], truth), truth, labels)
+
+    files = {
+        "data": data,
+        "weights": output / "model.pt",
+        "TorchScript": exported,
+        "segmentation": output / "segmentations" / "subject-1-T1_seg.nii.gz",
+        "scores": output / "evaluation" / "scores.csv",
+        "TensorBoard": output / "tensorboard",
+        "figure": figure,
+        "summary": folder / "summary.json",
+    }
+    summary = {
+        "dice": dice,
+        "baseline": baseline,
+        "exported_agreement": agreement,
+        "seconds": seconds,
+        "files": {name: str(path) for name, path in files.items()},
+        "note": WHAT_IT_IS,
+    }
+    with written_whole(folder / "summary.json") as partial:
+        partial.write_text(json.dumps(summary, indent=4) + "\n")
+    print(f"\n{'Dice':<12}{'network':>10}{'clustering':>12}")
+    for name in dice:
+        print(f"{name:<12}{dice[name]:>10.3f}{baseline[name]:>12.3f}")
+    print(f"\n{WHAT_IT_IS}\n")
+    for name, path in files.items():
+        print(f"{name:<14}{path}")
+
+
+def _epochs_done(output: Path) -> int:
+    path = output / "last.pt"
+    return load_checkpoint(path)["trainer"]["epoch"] if path.is_file() else 0
+
+
+def _agreement(evaluation: Any, exported: Path) -> float:
+    """The fraction of a whole volume's voxels where the exported network's label is the checkpoint's, in float32."""
+    parsed = evaluation.parser.get_parsed_content
+    device = parsed("device")
+    image = torch.as_tensor(evaluated_subject(evaluation)["image"])[None].to(device)
+    networks = parsed("network").eval(), torch.jit.load(str(exported), map_location=device).eval()
+    with torch.no_grad():
+        first, second = (parsed("validate#inferer").inferer(image, network).argmax(dim=1) for network in networks)
+    return float((first == second).double().mean())
+
+
+def _dice(prediction: np.ndarray, truth: np.ndarray, labels: dict[int, str]) -> dict[str, float]:
+    scores = {}
+    for code, name in labels.items():
+        if code:
+            here, there = prediction == code, truth == code
+            scores[name] = round(float(2 * (here & there).sum() / (here.sum() + there.sum())), 4)
+    return scores | {"mean": round(float(np.mean(list(scores.values()))), 4)}

@@ -1,0 +1,59 @@
+"""A segmentation in three planes, beside the scan and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from custom import RESEARCH_USE_ONLY
+
+COLOURS = ("black", "#56b4e9", "#e69f00", "#f0e442", "#009e73", "#cc79a7", "#d55e00")  # Okabe, Ito: colour-blind safe
+
+
+def segmentation_figure(
+    scan: np.ndarray,
+    truth: np.ndarray | None,
+    prediction: np.ndarray,
+    labels: Mapping[int, str],
+    spacing: Sequence[float] = (1, 1, 1),
+    title: str = "",
+) -> Figure:
+    """Sagittal, coronal and axial slices through the middle of the prediction.
+
+    Args:
+        scan: (x, y, z), any values, axes near RAS.
+        truth: (x, y, z) labels, or None.
+        prediction: (x, y, z) labels.
+        labels: {0: "background", 1: "CSF", ...}, at most seven.
+        spacing: voxel size in mm.
+        title: above the figure.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    rows = {"scan": scan} | ({} if truth is None else {"truth": truth}) | {"prediction": prediction}
+    if len({volume.shape for volume in rows.values()}) != 1:
+        raise ValueError(f"the volumes must have one shape, got { {k: v.shape for k, v in rows.items()} }.")
+    found = np.argwhere(prediction > 0)
+    middle = found.mean(axis=0).round().astype(int) if len(found) else np.array(prediction.shape) // 2
+    colours = ListedColormap(COLOURS[: max(labels) + 1])
+    norm = BoundaryNorm(np.arange(-0.5, max(labels) + 1.5), colours.N)
+    low, high = np.percentile(scan, [1, 99.5])
+
+    figure = Figure(figsize=(10, 3.2 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), 3, squeeze=False)
+    for axes, (name, volume) in zip(grid, rows.items(), strict=True):
+        for axis, (ax, plane) in enumerate(zip(axes, ("sagittal", "coronal", "axial"), strict=True)):
+            width, height = [index for index in range(3) if index != axis]
+            image = np.take(volume, middle[axis], axis=axis).T
+            style = {"cmap": "gray", "vmin": low, "vmax": high} if name == "scan" else {"cmap": colours, "norm": norm}
+            ax.imshow(image, origin="lower", aspect=spacing[height] / spacing[width], interpolation="nearest", **style)
+            ax.set(xticks=[], yticks=[], title=f"{name}, {plane}")
+    patches = [Patch(color=COLOURS[code], label=name) for code, name in labels.items() if code]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), title=RESEARCH_USE_ONLY)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,8 @@
+"""Per-sample array work that MONAI lacks."""
+
+from custom.transforms.encode_labels import EncodeLabelsd
+from custom.transforms.load_volumes import LoadVolumesd
+from custom.transforms.pad_to_size import PadToSized
+from custom.transforms.write_atomically import AtomicNibabelWriter
+
+__all__ = ["AtomicNibabelWriter", "EncodeLabelsd", "LoadVolumesd", "PadToSized"]

@@ -1,0 +1,17 @@
+"""A NIfTI file appears under its name only when it is whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai.data import NibabelWriter
+
+from custom.files import written_whole
+
+
+class AtomicNibabelWriter(NibabelWriter):
+    """monai.data.NibabelWriter that writes to a temporary name in the same folder and renames."""
+
+    def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        with written_whole(filename) as partial:
+            super().write(partial, verbose=verbose, **kwargs)

@@ -1,0 +1,93 @@
+"""What every data set asks of a volume's file, before and after its voxels are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from custom.errors import DataError, MissingDataError
+
+
+def natural_order(name: str | Path) -> list[int | str]:
+    """Sort key that puts subject-2 before subject-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(name))]
+
+
+def existing_folder(path: str | Path, how_to_get: str) -> Path:
+    """The folder as a Path. Raises MissingDataError where there is none, or where it is empty."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise MissingDataError(f"There is no folder {folder}: {how_to_get}")
+    if not any(folder.iterdir()):
+        raise MissingDataError(f"The folder {folder} is empty: {how_to_get}")
+    return folder
+
+
+def open_volume(path: str | Path) -> Any:
+    """Opens a NIfTI or Analyze file by its header, and checks that its voxels can all be there.
+
+    Returns:
+        The nibabel image; its voxels are not read yet.
+
+    Raises:
+        MissingDataError: the file, or the .img beside a .hdr, isn't there.
+        DataError: the header can't be read, or the voxel file is shorter than the header says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingDataError(f"{path} isn't there: put the file back, or leave the subject out.")
+    if path.suffix == ".hdr" and not path.with_suffix(".img").is_file():
+        raise MissingDataError(f"{path.with_suffix('.img')} isn't there: an Analyze scan is a .hdr and an .img file.")
+    try:
+        image = nibabel.load(path)
+    except Exception as error:
+        raise DataError(f"{path} has no header that can be read ({error}): copy the file again.") from error
+    voxels = Path(image.file_map["image"].filename)
+    if voxels.suffix in (".img", ".nii"):
+        dtype, offset = image.get_data_dtype(), getattr(image.dataobj, "offset", 0)
+        expected = offset + dtype.itemsize * int(np.prod(image.shape))
+        if voxels.stat().st_size < expected:
+            raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes): copy it again.")
+    return image
+
+
+def require_one_grid(paths: Iterable[str | Path]) -> None:
+    """Raises DataError when the volumes of one subject differ in shape (headers only)."""
+    shapes = {Path(path): open_volume(path).shape[:3] for path in paths}
+    (first, shape), *others = shapes.items()
+    for path, other in others:
+        if other != shape:
+            raise DataError(f"{path} has the shape {other} but {first} has {shape}: resample them to one grid.")
+
+
+def voxel_problem(voxels: np.ndarray, codes: Collection[int] | None = None) -> str | None:
+    """What is wrong with a volume's values, or None.
+
+    Args:
+        voxels: the values of one volume, any shape.
+        codes: for a label map, the codes that it may hold; None for a scan.
+    """
+    if not np.isfinite(voxels).all():
+        return f"has {int((~np.isfinite(voxels)).sum())} voxels that are NaN or infinite: export the scan again"
+    if not voxels.any():
+        return "holds nothing but zeros: export the scan again"
+    if codes is not None and (unknown := sorted(set(np.unique(voxels).tolist()) - set(codes))):
+        return f"holds the label codes {unknown}, of {sorted(codes)} that are known: correct the label map"
+    return None
+
+
+def read_problem(path: str | Path, codes: Collection[int] | None = None) -> str | None:
+    """Reads a whole volume and says what is wrong with it, naming the file; None when nothing is."""
+    try:
+        voxels = np.asanyarray(open_volume(path).dataobj)
+    except DataError as error:
+        return str(error)
+    except Exception as error:
+        return f"{path} can't be read to its end ({error}): copy the file again."
+    problem = voxel_problem(voxels, codes)
+    return problem and f"{path} {problem}."

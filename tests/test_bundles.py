@@ -1,0 +1,182 @@
+"""What every bundle must do: one table, every network, no copies."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
+
+import custom
+from custom.cli import Commands, config_files
+from custom.workflow import StrictWorkflow
+
+SMALL = {"iseg_mri_tissue_segmentation": {"roi_size": [32, 32, 32], "samples_per_volume": 1}}
+THIN = {"unetr": {"network_def#hidden_size": 96, "network_def#mlp_dim": 192}}  # else 90 million parameters
+DATASETS = {"iseg_mri_tissue_segmentation": "iseg"}
+BUNDLES = custom.bundles()
+NETWORKS = [
+    (name, path.stem)
+    for name, folder in BUNDLES.items()
+    for path in [Path("default"), *sorted(folder.glob("configs/networks/*.json"))]
+]
+MIXINS = [(name, path) for name, folder in BUNDLES.items() for path in sorted(folder.glob("configs/*/*.json"))]
+
+bundle = pytest.mark.parametrize("bundle", BUNDLES)
+
+
+@pytest.fixture
+def data(bundle: str, request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(f"{DATASETS[bundle]}_dir")
+
+
+def config(bundle: str, *names: str) -> dict[str, Any]:
+    return ConfigParser.load_config_files(config_files(bundle, *names))
+
+
+def mixin(network: str) -> str | None:
+    return None if network == "default" else f"networks/{network}.json"
+
+
+@bundle
+def test_metadata_agrees_with_the_dataset(bundle: str) -> None:
+    metadata = config(bundle, "metadata.json")
+    dataset = importlib.import_module(f"custom.datasets.{DATASETS[bundle]}")
+    assert metadata["name"] == bundle
+    assert metadata["version"] in metadata["changelog"]
+    ports = metadata["network_data_format"]
+    assert ports["outputs"]["pred"]["channel_def"] == {str(code): name for code, name in dataset.LABELS.items()}
+    image = ports["inputs"]["image"]["channel_def"].values()
+    assert [channel.removesuffix("w") for channel in image] == list(dataset.CHANNELS)
+    network = config(bundle, "train.json")["network_def"]
+    assert network["in_channels"] == ports["inputs"]["image"]["num_channels"] == len(dataset.CHANNELS)
+    assert network["out_channels"] == ports["outputs"]["pred"]["num_channels"] == len(dataset.LABELS)
+    assert "not a medical device" in metadata["intended_use"]
+
+
+@bundle
+def test_what_is_written_twice_is_equal(bundle: str) -> None:
+    train, inference = config(bundle, "train.json"), config(bundle, "inference.json")
+    for key in ("network_def", "network", "bundle_root", "device", "dataset_dir", "output_dir", "roi_size", "amp"):
+        assert train[key] == inference[key], key
+    assert train["validate"]["inferer"] == inference["inferer"]
+
+    def of_image(transforms: list[dict]) -> list[dict]:
+        kept = [one | {"keys": "image"} for one in transforms if "image" in one["keys"]]
+        return [one for one in kept if one["_target_"] != "custom.transforms.PadToSized"]
+
+    assert of_image(train["train"]["deterministic_transforms"]) == inference["preprocessing"]["transforms"]
+
+
+@pytest.mark.parametrize(("bundle", "path"), MIXINS, ids=lambda value: getattr(value, "stem", value))
+def test_a_mixin_replaces_only_what_is_there(bundle: str, path: Path) -> None:
+    base = ConfigParser(config(bundle, "train.json"))
+    new = {key for key in json.loads(path.read_text()) if key != "_desc_" and key not in base}
+    if path.parent.name == "networks":
+        assert set(json.loads(path.read_text())) == {"_desc_", "network_def"}
+    text = path.read_text()
+    assert all(f"@{key}" in text for key in new), f"{new} are neither in train.json nor used"
+
+
+@bundle
+def test_no_absolute_paths(bundle: str) -> None:
+    for path in (BUNDLES[bundle] / "configs").rglob("*.json"):
+        assert '"/' not in path.read_text(), path
+
+
+@bundle
+def test_every_knob_is_documented(bundle: str) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "bundles.md").read_text()
+    section = page.split(f"## {bundle}")[1].split("\n## ")[0]
+    built = {"imports", "training", "evaluating", "inferring", "run", "bundle_root", "network", "preprocessing"}
+    for file in ("train.json", "evaluate.json", "inference.json"):
+        for key, value in json.loads((BUNDLES[bundle] / "configs" / file).read_text()).items():
+            is_knob = not isinstance(value, dict) and "#" not in key and not key.startswith("_") and key not in built
+            assert not is_knob or key in ("handlers", "iterations_per_epoch") or f"`{key}`" in section, f"{file}: {key}"
+
+
+@bundle
+@pytest.mark.parametrize(("file", "kind"), [("train.json", "train"), ("inference.json", "infer")])
+def test_properties(bundle: str, file: str, kind: str, data: Path, tmp_path: Path) -> None:
+    workflow = ConfigWorkflow(
+        config_file=config_files(bundle, file),
+        workflow_type=kind,
+        dataset_dir=str(data),
+        output_dir=str(tmp_path),
+        **{key: value for key, value in SMALL[bundle].items() if file == "train.json" or key == "roi_size"},
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def run(run_id: str, files: list[str], **overrides: Any) -> ConfigWorkflow:
+    workflow = create_workflow(workflow_name=StrictWorkflow, config_file=files, run_id=run_id, **overrides)
+    workflow.run()
+    return workflow
+
+
+@pytest.mark.parametrize(("bundle", "network"), NETWORKS)
+def test_trains_evaluates_infers_exports(
+    bundle: str, network: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each network of each bundle, from a folder that isn't the bundle's, with relative paths."""
+    monkeypatch.chdir(tmp_path)
+    where = {"dataset_dir": os.path.relpath(data, tmp_path), "output_dir": "out"}
+    small = {"roi_size": SMALL[bundle]["roi_size"]} | THIN.get(network, {})
+    train = config_files(bundle, "train.json", mixin(network))
+    run("training", train, **where, **(SMALL[bundle] | small), max_epochs=1, val_interval=1)
+    weights = torch.load(tmp_path / "out/model.pt", weights_only=True)
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
+    assert torch.load(tmp_path / "out/last.pt", weights_only=True)["trainer"]["epoch"] == 1
+
+    evaluate = config_files(bundle, "train.json", mixin(network), "evaluate.json")
+    evaluation = run("evaluating", evaluate, **where, **small)
+    scores = pandas.read_csv(tmp_path / "out/evaluation/scores.csv")
+    labels = importlib.import_module(f"custom.datasets.{DATASETS[bundle]}").LABELS
+    assert scores["label"].tolist() == [labels[code] for code in sorted(labels)][1:]
+    assert scores["dice"].between(0, 1).all()
+
+    run("inferring", config_files(bundle, "inference.json", mixin(network)), **where, **small)
+    (result,) = (tmp_path / "out/segmentations").glob("*.nii.gz")
+    segmentation = nibabel.load(result)
+    source = nibabel.load(next(data.glob("*-1-T1.*")))
+    assert segmentation.shape == source.shape[:3]
+    assert segmentation.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(segmentation.affine, source.affine)
+    predicted = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["pred"].argmax(dim=0)
+    canonical = np.asarray(nibabel.as_closest_canonical(segmentation).dataobj)
+    assert np.mean(canonical == predicted.cpu().numpy()) > 0.9999
+
+    exported = Commands().export(bundle, None if network == "default" else network, "out", **small)
+    image = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["image"]
+    infer = evaluation.parser.get_parsed_content("validate#inferer").inferer  # in float32
+    pair = evaluation.parser.get_parsed_content("network").eval(), torch.jit.load(str(exported)).eval()
+    with torch.no_grad():
+        first, second = (infer(torch.as_tensor(image)[None], one).argmax(dim=1) for one in pair)
+    assert (first == second).double().mean() >= 0.9999
+
+
+@bundle
+def test_plain_monai_from_another_folder(bundle: str, data: Path, tmp_path: Path) -> None:
+    """The command of the README, in a process of its own, with every recipe mixed in."""
+    recipes = [f"recipes/{path.stem}.json" for path in sorted((BUNDLES[bundle] / "configs/recipes").glob("*.json"))]
+    for mixins in ([], *([recipe] for recipe in recipes)):
+        files = config_files(bundle, "train.json", *mixins)
+        settings = {"dataset_dir": data, "max_epochs": 1, **SMALL[bundle], "val_interval": 1}
+        if mixins:
+            settings |= {"subvolumes_per_epoch": 3}
+        options = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
+        call = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(files), *options]
+        subprocess.run(call, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+        assert (tmp_path / "runs" / bundle / "model.pt").is_file()
+    assert len(list((tmp_path / "runs" / bundle).glob("earlier/*/model.pt"))) == len(recipes)

@@ -1,0 +1,77 @@
+"""The transforms, on files as they come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import EnsureChannelFirstd, SaveImage
+
+from custom.datasets import iseg
+from custom.errors import DataError
+from custom.transforms import AtomicNibabelWriter, EncodeLabelsd, LoadVolumesd, PadToSized
+from tests.test_iseg import BAD_DATA, voxels
+
+
+def test_two_analyze_files_become_two_channels(iseg_dir: Path) -> None:
+    item = iseg.datalist(iseg_dir, "test")[0]
+    loaded = EnsureChannelFirstd(["image", "label"])(LoadVolumesd(["image", "label"])(item))
+    for channel, path in enumerate(item["image"]):
+        np.testing.assert_array_equal(loaded["image"][channel], voxels(path)[..., 0])
+    assert loaded["label"].shape == (1, 50, 59, 48)
+    np.testing.assert_array_equal(loaded["image"].affine, nibabel.load(item["image"][0]).affine)
+
+
+LOADS = {name: BAD_DATA[name] for name in BAD_DATA if name not in ("no T2", "unknown code", "duplicate subject")}
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), LOADS.values(), ids=LOADS)
+def test_loading_names_the_bad_file(spoil: Callable[[Path], object], sentence: str, iseg_copy: Path) -> None:
+    item = iseg.datalist(iseg_copy, "validation")[0]
+    spoil(iseg_copy)
+    item["image"] = [str(next(Path(path).parent.glob(f"{Path(path).stem}.[hn]*"))) for path in item["image"]]
+    with pytest.raises(DataError, match=sentence):
+        LoadVolumesd(["image", "label"])(item)
+
+
+def test_codes_become_labels() -> None:
+    codes = torch.tensor([[[0.0, 250.0], [10.0, 150.0]]])
+    encoded = EncodeLabelsd("label", (0, 10, 150, 250))({"label": codes})["label"]
+    assert encoded.dtype == torch.uint8
+    assert encoded.tolist() == [[[0, 3], [1, 2]]]
+    wrong = MetaTensor(torch.tensor([0.0, 7.0]), meta={"filename_or_obj": "subject-9-label.hdr"})
+    with pytest.raises(DataError, match=r"subject-9-label\.hdr holds the label codes \[7\.0\], of \[0, 10, 150, 250\]"):
+        EncodeLabelsd("label", (0, 10, 150, 250))({"label": wrong})
+
+
+def test_padding_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    pad = PadToSized("image", (8, 4, 4))
+    with caplog.at_level(logging.WARNING):
+        shapes = [pad({"image": torch.ones(1, 5, 5, 5)})["image"].shape for _ in range(2)]
+    assert shapes == [(1, 8, 5, 5)] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "A volume of (5, 5, 5) is smaller than the roi (8, 4, 4): it is padded with zeros."
+    ]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = MetaTensor(torch.ones(1, 4, 4, 4), affine=torch.eye(4), meta={"filename_or_obj": "scan.nii.gz"})
+    save = SaveImage(tmp_path, output_postfix="seg", separate_folder=False, writer=AtomicNibabelWriter)
+    save(image)
+    before = (tmp_path / "scan_seg.nii.gz").read_bytes()
+
+    def disk_full(self: object, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nibabel, "save", lambda image, target: disk_full(image, target))
+    with pytest.raises(Exception, match="No space left"):
+        save(image * 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["scan_seg.nii.gz"]
+    assert (tmp_path / "scan_seg.nii.gz").read_bytes() == before
