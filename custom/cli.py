@@ -57,8 +57,14 @@ def run(run_id: str, files: list[str], **overrides: Any) -> Any:
 
 
 def _print_call(function: str, arguments: dict[str, Any]) -> None:
-    words = [f"--{name} {shlex.quote(str(value))}" for name, value in arguments.items()]
+    words = [f"--{name} {shlex.quote(_as_text(value))}" for name, value in arguments.items()]
     print(" ".join(["python -m monai.bundle", function, *words]), flush=True)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
+    return json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value)
 
 
 def _say_errors_once() -> None:

@@ -41,3 +41,16 @@ def brainmri() -> Brainmri:
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
     return call
+
+
+SMALL_RUN = ("--roi_size", "[32,32,32]", "--samples_per_volume", "1")
+
+
+@pytest.fixture(scope="session")
+def trained(iseg_dir: Path, brainmri: Brainmri, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output_dir of a run of two epochs. Read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ("--dataset_dir", iseg_dir, "--output_dir", folder / "run", "--max_epochs", 2, "--val_interval", 1)
+    result = brainmri("train", "iseg", *words, *SMALL_RUN, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "run"

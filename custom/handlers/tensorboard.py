@@ -17,7 +17,7 @@ from custom.reports import segmentation_figure
 class TensorBoard:
     """Loss and learning rate at each step; after each validation its metrics and a picture of its first subject.
 
-    The names: training/loss, learning_rate/group_0, validation/<metric>, validation/segmentation. Attach it to the
+    The names: training/loss, lr/group_0, validation/<metric>, validation/segmentation. Attach it to the
     trainer after Checkpoint, which sets an earlier run's folder aside.
 
     Args:
@@ -43,7 +43,7 @@ class TensorBoard:
         logger.attach_output_handler(
             trainer, Events.ITERATION_COMPLETED, tag="training", output_transform=lambda out: {"loss": out[0]["loss"]}
         )
-        logger.attach_opt_params_handler(trainer, Events.ITERATION_COMPLETED, self.optimizer, tag="learning_rate")
+        logger.attach_opt_params_handler(trainer, Events.ITERATION_COMPLETED, self.optimizer)
         logger.attach_output_handler(
             self.evaluator,
             Events.EPOCH_COMPLETED,

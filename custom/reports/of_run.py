@@ -31,8 +31,9 @@ def subject_figure(workflow: ConfigWorkflow) -> Figure:
     """Scan, truth and prediction of the subject that an evaluation saw last."""
     subject = evaluated_subject(workflow)
     volumes = {key: np.asarray(subject[key].cpu()) for key in ("image", "label", "pred")}
+    scan = volumes["image"][0]
     return segmentation_figure(
-        volumes["image"][0],
+        np.where(scan == 0, scan.min(), scan),  # what was stripped is 0 among z-scores: show it black
         volumes["label"].argmax(axis=0),
         volumes["pred"].argmax(axis=0),
         labels_of(workflow),

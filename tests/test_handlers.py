@@ -1,0 +1,101 @@
+"""The handlers, on engines of a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.transforms import RandGaussianNoise
+
+from custom.errors import CheckpointError
+from custom.handlers import EarlyStop, EpochSeed, LoadWeights, SegmentationScores
+
+
+@pytest.mark.parametrize(("best_epochs", "stops_at"), [([1, 1, 1, 1, 1, 1], 4), ([1, 2, 3, 3, 3, 3], 6), ([-1] * 6, 6)])
+def test_early_stop(best_epochs: list[int], stops_at: int) -> None:
+    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=-1))
+    trainer = Engine(lambda engine, batch: None)
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED,
+        lambda: setattr(evaluator.state, "best_metric_epoch", best_epochs[trainer.state.epoch - 1]),
+    )
+    EarlyStop(evaluator, patience=3).attach(trainer)
+    trainer.run([0], max_epochs=6)
+    assert trainer.state.epoch == stops_at
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_depends_on_the_seed_and_the_epoch_alone(workers: int) -> None:
+    """The third epoch's order and noise are the same after two others as at once."""
+
+    def third_epoch(first: int) -> list[float]:
+        dataset = Dataset([torch.full((1,), float(i)) for i in range(6)], RandGaussianNoise(prob=1.0))
+        loader = DataLoader(dataset, num_workers=workers, shuffle=True)
+        seen: list[float] = []
+        trainer = Engine(lambda engine, batch: seen.append(float(batch) + float(torch.rand(()))))
+        trainer.data_loader = loader
+
+        @trainer.on(Events.STARTED)
+        def resume() -> None:
+            trainer.state.rank = 0
+            trainer.state.epoch = first
+
+        EpochSeed(seed=5).attach(trainer)
+        trainer.run(loader, max_epochs=3)
+        return seen[-6:]
+
+    assert third_epoch(0) == third_epoch(2) == third_epoch(1)
+
+
+def one_hot(labels: np.ndarray, classes: int) -> torch.Tensor:
+    return torch.as_tensor(np.stack([labels == code for code in range(classes)]).astype(np.float32))
+
+
+def test_scores_in_mm(tmp_path: Path) -> None:
+    """A cube moved by two voxels of 3 mm: half of it overlaps, and every distance is 0 or 6 mm."""
+    truth, moved = np.zeros((2, 12, 12, 12), dtype=int)
+    truth[2:6, 4:8, 4:8] = moved[4:8, 4:8, 4:8] = 1
+    spacing = torch.diag(torch.tensor([3.0, 1.0, 1.0, 1.0]))
+    label = MetaTensor(one_hot(truth, 3), affine=spacing)
+    engine = Engine(lambda engine, batch: [{"pred": one_hot(moved, 3), "label": label}])
+    SegmentationScores(tmp_path, {0: "background", 1: "cube", 2: "absent"}).attach(engine)
+    engine.run([[{"subject": "subject-1"}]])
+    scores = pandas.read_csv(tmp_path / "scores.csv").set_index("label")
+    assert scores.loc["cube", "dice"] == pytest.approx(0.5)
+    assert scores.loc["cube", "hausdorff95_mm"] == pytest.approx(6.0)
+    assert 0 < scores.loc["cube", "surface_distance_mm"] < 6
+    assert scores.loc["absent", ["dice", "hausdorff95_mm", "surface_distance_mm"]].isna().all()
+    summary = pandas.read_csv(tmp_path / "summary.csv").set_index("label")
+    assert summary.loc[["cube", "absent"], "dice_count"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, r"There are no weights at .*model\.pt: train first"),
+        ("cut", r"model\.pt can't be read .*: it is cut short or no file of weights"),
+        (
+            {"weight": torch.zeros(3, 5)},
+            r"model\.pt holds another network's weights \(2 of 2 tensors don't fit, weight",
+        ),
+    ],
+    ids=["missing", "cut short", "another network"],
+)
+def test_weights_that_dont_fit(content: object, sentence: str, tmp_path: Path) -> None:
+    network = torch.nn.Linear(4, 3)
+    path = tmp_path / "model.pt"
+    if content == "cut":
+        torch.save(network.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:200])
+    elif content:
+        torch.save(content, path)
+    engine = Engine(lambda engine, batch: None)
+    LoadWeights(path, network).attach(engine)
+    with pytest.raises(CheckpointError, match=sentence):
+        engine.run([0])
