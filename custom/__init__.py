@@ -19,6 +19,12 @@ def bundles() -> dict[str, Path]:
     return {folder.name: folder for folder in found}
 
 
+def weights(output_dir: str, bundle_root: str) -> str:
+    """The file of weights to use: the user's own training if there is one, else those that came with the bundle."""
+    own, shipped = Path(output_dir) / "model.pt", Path(bundle_root) / "models" / "model.pt"
+    return str(shipped if shipped.is_file() and not own.is_file() else own)
+
+
 def bundle_root(name: str) -> str:
     """The folder of the bundle that is being run.
 

@@ -114,13 +114,30 @@ class Commands:
         run("inferring", config_files(bundle, "inference.json", _mixin("networks", network)), **overrides)
         print(custom.RESEARCH_USE_ONLY)
 
-    def export(self, bundle: str, network: str | None = None, output_dir: str | None = None, **overrides: Any) -> Path:
-        """Exports a trained network to TorchScript, RUN/model.ts: brainmri export iseg --output_dir RUN."""
-        files = config_files(bundle, "inference.json", _mixin("networks", network))
-        folder = Path(output_dir or json.loads(Path(files[0]).read_text())["output_dir"])
-        from custom.export import export_torchscript
+    def export(
+        self,
+        bundle: str,
+        network: str | None = None,
+        output_dir: str | None = None,
+        format: str = "torchscript",
+        **overrides: Any,
+    ) -> Path:
+        """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
+        from custom.export import export
 
-        return export_torchscript(files, folder, _print_call, **overrides)
+        files = config_files(bundle, "inference.json", _mixin("networks", network))
+        return export(files, _output_dir(files, output_dir), format, _print_call, **overrides)
+
+    def pack(self, bundle: str, network: str | None = None, output_dir: str | None = None, **overrides: Any) -> Path:
+        """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
+        from custom.pack import pack
+
+        folder = _output_dir(config_files(bundle, "inference.json"), output_dir)
+        exported = self.export(bundle, network, str(folder), **overrides)
+        root = find_bundle(bundle)
+        mixin = config_files(bundle, _mixin("networks", network))
+        settings = {"network_def": json.loads(Path(mixin[0]).read_text())["network_def"]} if mixin else {}
+        return pack(root, folder / "model.pt", exported, folder / f"{root.name}.zip", settings | overrides)
 
     def report(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
         """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir D."""
@@ -129,6 +146,11 @@ class Commands:
 
         for path in save_report(run("evaluating", files, **overrides)):
             print(path)
+
+
+def _output_dir(files: list[str], given: str | None) -> Path:
+    """Where a run of these configs writes when it isn't told."""
+    return Path(given or json.loads(Path(files[0]).read_text(encoding="utf-8"))["output_dir"])
 
 
 def _module(room: str, name: str) -> Any:
@@ -146,7 +168,10 @@ def main() -> None:
     try:
         fire.Fire(Commands, name="brainmri")
     except KeyboardInterrupt:
-        sys.exit("\nbrainmri: stopped. What the last finished epoch learned is kept; --resume True goes on with it.")
+        print(
+            "\nbrainmri: stopped. What finished epochs learned is kept; --resume True goes on with it.", file=sys.stderr
+        )
+        sys.exit(130)
     except Exception as error:
         if cause := find_cause(error):
             sys.exit(f"brainmri: {cause}")

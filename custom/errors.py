@@ -24,7 +24,7 @@ class CheckpointError(BrainMRIError):
     """Weights that are missing, damaged, or made for another network."""
 
 
-class ConfigError(BrainMRIError):
+class ConfigError(BrainMRIError, ValueError):
     """A setting that no bundle has, a value of the wrong kind, or a device that isn't there."""
 
 

@@ -1,4 +1,7 @@
-"""TorchScript by MONAI's own call, with every path explicit (its defaults are the current directory)."""
+"""TorchScript and ONNX by MONAI's own calls, with every path explicit and the result checked.
+
+MONAI's defaults are the current directory; a network that can't be scripted is traced.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,84 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from custom.errors import CheckpointError
-from custom.files import written_whole
+import torch
+from monai.bundle import ConfigParser, ckpt_export, onnx_export
+
+from custom.errors import CheckpointError, ConfigError
+from custom.files import load_checkpoint, load_weights, written_whole
+
+Announce = Callable[[str, dict[str, Any]], None]
+FORMATS = {"torchscript": "model.ts", "onnx": "model.onnx"}
 
 
-def export_torchscript(
-    files: list[str], folder: Path, announce: Callable[[str, dict[str, Any]], None], **overrides: Any
-) -> Path:
-    """Writes folder/model.ts from folder/model.pt.
+def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overrides: Any) -> Path:
+    """Writes folder/model.ts or folder/model.onnx from folder/model.pt, and compares it with the checkpoint.
+
+    TorchScript takes any size that the network takes, one window (1, C, *roi_size) where it had to be traced; ONNX
+    always one window.
 
     Args:
         files: inference.json and mixins; the first one's folder has metadata.json.
         folder: a run's output_dir.
-        announce: is told the name and the arguments of the MONAI call.
-        overrides: settings that the network depends on.
+        fmt: "torchscript" or "onnx".
+        announce: is told the name and the arguments of each MONAI call.
+        overrides: settings that the network depends on, roi_size for instance.
 
     Raises:
-        CheckpointError: there is no model.pt.
+        ConfigError: an unknown format.
+        CheckpointError: model.pt is missing or another network's, or the exported network's labels differ from
+            the checkpoint's at more than one voxel in 10,000.
     """
-    from monai.bundle import ckpt_export
-
-    weights, target = folder / "model.pt", folder / "model.ts"
-    if not weights.is_file():
-        raise CheckpointError(f"There are no weights at {weights}: train first, or name the run's output_dir.")
+    if fmt not in FORMATS:
+        raise ConfigError(f"There is no format {fmt!r}: name one of {list(FORMATS)}.")
+    weights, target = folder / "model.pt", folder / FORMATS[fmt]
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser.update(overrides)
+    network = parser.get_parsed_content("network_def").eval()
+    load_weights(network, load_checkpoint(weights), weights)
+    metadata = Path(files[0]).with_name("metadata.json")
+    channels = ConfigParser.load_config_file(metadata)["network_data_format"]["inputs"]["image"]["num_channels"]
+    window = [1, channels, *parser.get_parsed_content("roi_size")]
     call: dict[str, Any] = {
         "net_id": "network_def",
         "config_file": files,
-        "meta_file": str(Path(files[0]).with_name("metadata.json")),
+        "meta_file": str(metadata),
         "ckpt_file": str(weights),
-        "filepath": str(target),
         **overrides,
     }
-    announce("ckpt_export", call)
     with written_whole(target) as partial:
-        ckpt_export(**(call | {"filepath": str(partial)}))
+        if fmt == "onnx":
+            call |= {"input_shape": window}
+            announce("onnx_export", call | {"filepath": str(target)})
+            onnx_export(**call, filepath=str(partial))
+        else:
+            _torchscript(network, call, window, target, partial, announce)
+        _compare(network, partial, fmt, torch.randn(window, generator=torch.Generator().manual_seed(0)))
     return target
+
+
+def _torchscript(
+    network: torch.nn.Module, call: dict, window: list[int], target: Path, partial: Path, announce: Announce
+) -> None:
+    try:
+        torch.jit.script(network)
+    except Exception:
+        print(f"{type(network).__name__} can't be scripted: it is traced, and takes windows of {window} only.")
+        call |= {"use_trace": True, "input_shape": window}
+    announce("ckpt_export", call | {"filepath": str(target)})
+    ckpt_export(**call, filepath=str(partial))
+
+
+def _compare(network: torch.nn.Module, exported: Path, fmt: str, window: torch.Tensor) -> None:
+    with torch.no_grad():
+        expected = network(window)
+        if fmt == "onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(exported.read_bytes(), providers=["CPUExecutionProvider"])
+            found = torch.as_tensor(session.run(None, {session.get_inputs()[0].name: window.numpy()})[0])
+        else:
+            found = torch.jit.load(str(exported), map_location="cpu").eval()(window)
+    agreement = float((expected.argmax(dim=1) == found.argmax(dim=1)).double().mean())
+    if agreement < 0.9999:
+        raise CheckpointError(f"The exported network gives the checkpoint's label at {agreement:.4%} of a window only.")

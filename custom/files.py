@@ -41,7 +41,10 @@ def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict:
     if not path.is_file():
         raise CheckpointError(f"There are no weights at {path}: train first, or name their file or output_dir.")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        return content
     except Exception as error:
         raise CheckpointError(
             f"{path} can't be read ({type(error).__name__}): it is cut short or no file of weights."

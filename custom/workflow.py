@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,8 @@ class StrictWorkflow(ConfigWorkflow):
 
     Raises:
         ConfigError: an override or run_id that no config file has (with the nearest name); a string, list or number
-            where the default is of another kind ('false' is true to Python); a device that isn't there.
+            where the default is of another kind ('false' is true to Python); a device that isn't there; an output_dir
+            that can't be written to.
     """
 
     def __init__(self, config_file: Any, *args: Any, **override: Any) -> None:
@@ -47,6 +50,8 @@ class StrictWorkflow(ConfigWorkflow):
     def initialize(self) -> Any:
         result = super().initialize()
         check_device(self.parser.get_parsed_content("device", default="cpu"))
+        if "output_dir" in self.parser:
+            check_writable(self.parser.get_parsed_content("output_dir"))
         return result
 
     def _check(self, name: str, value: Any) -> None:
@@ -74,6 +79,15 @@ def _names(config: Any, prefix: str = "") -> Iterable[str]:
             if not key.startswith("_"):
                 yield prefix + key
                 yield from _names(value, f"{prefix}{key}#")
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises ConfigError where a folder can't be made or written to."""
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(f"{folder} can't be written to ({place} is no folder that you may write in): name another.")
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from custom.errors import DataError, MissingDataError
+from custom.errors import ConfigError, DataError, MissingDataError
 from custom.volumes import existing_folder, natural_order, open_volume, read_problem, require_one_grid
 
 CHANNELS = ("T1", "T2")
@@ -81,13 +81,13 @@ def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]
         for unlabelled subjects.
 
     Raises:
-        ValueError: an unknown section or fold.
+        ConfigError: an unknown section or fold.
         DataError: a subject lacks a modality, its volumes differ in shape, or a file is cut short.
     """
     if section not in ("training", "validation", "test", "unlabelled"):
-        raise ValueError(f'section must be "training", "validation", "test" or "unlabelled", got {section!r}.')
+        raise ConfigError(f'section must be "training", "validation", "test" or "unlabelled", got {section!r}.')
     if fold not in range(FOLDS):
-        raise ValueError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")
+        raise ConfigError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")
     everyone = subjects(dataset_dir)
     labelled = [number for number, files in everyone.items() if "label" in files]
     others = [number for number in labelled if number != TEST_SUBJECT]

@@ -27,6 +27,8 @@ class Checkpoint:
     A new run in a folder that holds an earlier one moves that into earlier/<time of its last epoch>. Attach it
     after the handlers whose state it keeps, so that they have seen the epoch that it saves.
 
+    Of several processes the first one writes; all restore.
+
     Args:
         output_dir: where the files go.
         network: the bare network (not wrapped for several processes).
@@ -64,7 +66,8 @@ class Checkpoint:
             return
         if self.resume:
             logger.info("There is no last.pt in %s: starting with the first epoch.", self.folder)
-        self._set_aside()
+        if engine.state.rank == 0:
+            self._set_aside()
         self._save(engine)
 
     def _set_aside(self) -> None:
@@ -95,6 +98,8 @@ class Checkpoint:
 
     def _save(self, engine: Engine) -> None:
         best = self.evaluator.state.best_metric
+        if engine.state.rank > 0:
+            return
         state = {
             "network": self.network.state_dict(),
             "trainer": {"epoch": engine.state.epoch, "iteration": engine.state.iteration},

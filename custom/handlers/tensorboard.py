@@ -39,6 +39,8 @@ class TensorBoard:
         engine.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, trainer: Engine) -> None:
+        if trainer.state.rank > 0:  # of several processes the first one writes
+            return
         logger = TensorboardLogger(log_dir=str(self.log_dir))
         logger.attach_output_handler(
             trainer, Events.ITERATION_COMPLETED, tag="training", output_transform=lambda out: {"loss": out[0]["loss"]}

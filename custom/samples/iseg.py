@@ -18,7 +18,7 @@ import numpy as np
 from scipy import interpolate, ndimage
 
 from custom.datasets.iseg import CODES
-from custom.errors import DataError
+from custom.errors import ConfigError, DataError
 
 # Mean intensities of CSF, GM and WM, relative to the brightest tissue of a scan. At six months grey and white
 # matter are nearly isointense (Wang et al. 2019): here they differ by less than two deviations of the noise.
@@ -46,13 +46,13 @@ def write(folder: str | Path, spacing: int = 2, contrast: str = "infant", seed: 
         The folder.
 
     Raises:
-        ValueError: an unknown contrast or spacing.
+        ConfigError: an unknown contrast or spacing.
         DataError: the folder holds something else.
     """
     if contrast not in TISSUE_MEANS:
-        raise ValueError(f"contrast must be one of {list(TISSUE_MEANS)}, got {contrast!r}.")
+        raise ConfigError(f"contrast must be one of {list(TISSUE_MEANS)}, got {contrast!r}.")
     if spacing not in (1, 2, 3, 4):
-        raise ValueError(f"spacing must be 1, 2, 3 or 4 mm, got {spacing!r}.")
+        raise ConfigError(f"spacing must be 1, 2, 3 or 4 mm, got {spacing!r}.")
     folder = Path(folder).expanduser()
     recipe = {"sample": "iseg", "spacing": spacing, "contrast": contrast, "seed": seed}
     if folder.exists() and any(folder.iterdir()):
