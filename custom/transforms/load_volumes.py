@@ -16,8 +16,8 @@ from custom.volumes import read_problem, require_one_grid, voxel_problem
 class LoadVolumesd(LoadImaged):
     """Loads NIfTI and Analyze volumes by nibabel; several files under one key become channels.
 
-    Takes LoadImaged's arguments. Result: (x, y, z) for one 3D file, channels first or last for several (follow it
-    with EnsureChannelFirstd).
+    Takes LoadImaged's arguments but `reader`. Result: (x, y, z) for one 3D file, channels first or last for several
+    (follow it with EnsureChannelFirstd).
 
     Raises:
         DataError: a file is missing or cut short, the files of one key differ in shape, or a volume holds NaN,
@@ -25,7 +25,9 @@ class LoadVolumesd(LoadImaged):
     """
 
     def __init__(self, keys: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(keys, *args, reader=kwargs.pop("reader", "NibabelReader"), **kwargs)
+        super().__init__(keys, *args, reader="NibabelReader", **kwargs)
+        # No other reader after a failure: they can't do better, and importing itk changes the current folder meanwhile.
+        self._loader.readers = self._loader.readers[-1:]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         try:

@@ -1,0 +1,70 @@
+"""StrictWorkflow, as plain MONAI uses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from custom.cli import config_files
+from custom.errors import ConfigError
+from custom.workflow import StrictWorkflow, check_device, check_writable
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_epochs", 3),
+        ("learning_rate", 1),
+        ("resume", True),
+        ("roi_size", [32, 32, 32]),
+        ("max_epochs", "$2 + 1"),
+        ("device", "cpu"),
+        ("network_def#norm", "instance"),
+        ("train#trainer#max_epochs", "@max_epochs"),
+    ],
+)
+def test_what_fits_is_taken(name: str, value: object) -> None:
+    workflow = StrictWorkflow(config_files("iseg", "train.json"), logging_file=False, **{name: value})
+    assert workflow.parser[name] == value
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ({"max_epoch": 1}, "There is no setting 'max_epoch'; did you mean 'max_epochs'?"),
+        ({"network_def#dropuot": 1}, "There is no setting 'network_def#dropuot'"),
+        ({"amp": "false"}, "amp must be True or False, as its default True is; got 'false'."),
+        ({"amp": 1}, "amp must be True or False, as its default True is; got 1."),
+        ({"learning_rate": "1e-3x"}, "learning_rate must be a number, as its default 0.001 is; got '1e-3x'."),
+        ({"max_epochs": True}, "max_epochs must be a number, as its default 300 is; got True."),
+        ({"run_id": "trainign"}, "There is no run 'trainign' in"),
+    ],
+)
+def test_what_doesnt_fit_is_refused(override: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        StrictWorkflow(config_files("iseg", "train.json"), logging_file=False, **override)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_the_nearest_run_is_suggested() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'training'\?"):
+        StrictWorkflow(config_files("iseg", "train.json"), logging_file=False, run_id="trainign")
+
+
+def test_devices_and_folders(tmp_path: Path) -> None:
+    assert check_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match=r"There is no device 'cuda:99' here: name one of \['cpu'"):
+        check_device("cuda:99")
+    check_writable(tmp_path / "a/b/c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_by_name_from_monai(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "monai.bundle", "run_workflow", "--workflow_name", "custom.workflow.StrictWorkflow"]
+    call += ["--run_id", "training", "--config_file", config_files("iseg", "train.json")[0], "--max_epoch", "1"]
+    result = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert result.stderr.strip().endswith("There is no setting 'max_epoch'; did you mean 'max_epochs'?.")
