@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch starts: large tensors on the CPU cost half as much
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch starts: huge pages for large tensors
 
 import importlib
+import inspect
 import json
 import logging
 import shlex
@@ -90,7 +91,13 @@ class Commands:
 
     def sample(self, name: str, folder: str, **options: Any) -> None:
         """Writes a small simulated data set in a data set's own layout: brainmri sample iseg DIR [--contrast adult]."""
-        print(f"{_module('samples', name).write(folder, **options)}: simulated contrast, for trying things out.")
+        write = _module("samples", name).write
+        try:
+            inspect.signature(write).bind(folder, **options)
+        except TypeError as error:
+            known = list(inspect.signature(write).parameters)[1:]
+            raise ConfigError(f"{name}'s sample takes {known} ({error}).") from error
+        print(f"{write(folder, **options)}: simulated contrast, for trying things out.")
 
     def verify(self, name: str, folder: str) -> None:
         """Reads a whole data set and lists every problem: brainmri verify iseg DIR."""
@@ -126,6 +133,7 @@ class Commands:
         from custom.export import export
 
         files = config_files(bundle, "inference.json", _mixin("networks", network))
+        print(custom.RESEARCH_USE_ONLY)
         return export(files, _output_dir(files, output_dir), format, _print_call, **overrides)
 
     def pack(self, bundle: str, network: str | None = None, output_dir: str | None = None, **overrides: Any) -> Path:
@@ -137,7 +145,8 @@ class Commands:
         root = find_bundle(bundle)
         mixin = config_files(bundle, _mixin("networks", network))
         settings = {"network_def": json.loads(Path(mixin[0]).read_text())["network_def"]} if mixin else {}
-        return pack(root, folder / "model.pt", exported, folder / f"{root.name}.zip", settings | overrides)
+        weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
+        return pack(root, weights, exported, folder / f"{root.name}.zip", settings | overrides)
 
     def report(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
         """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir D."""

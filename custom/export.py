@@ -5,6 +5,7 @@ MONAI's defaults are the current directory; a network that can't be scripted is 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from monai.bundle import ConfigParser, ckpt_export, onnx_export
 
 from custom.errors import CheckpointError, ConfigError
 from custom.files import load_checkpoint, load_weights, written_whole
+from custom.workflow import StrictWorkflow
 
 Announce = Callable[[str, dict[str, Any]], None]
 FORMATS = {"torchscript": "model.ts", "onnx": "model.onnx"}
 
 
 def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overrides: Any) -> Path:
-    """Writes folder/model.ts or folder/model.onnx from folder/model.pt, and compares it with the checkpoint.
+    """Writes folder/model.ts or folder/model.onnx from the weights (`ckpt_path`), and compares it with them.
 
     TorchScript takes any size that the network takes, one window (1, C, *roi_size) where it had to be traced; ONNX
     always one window.
@@ -30,18 +32,20 @@ def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overr
         folder: a run's output_dir.
         fmt: "torchscript" or "onnx".
         announce: is told the name and the arguments of each MONAI call.
-        overrides: settings that the network depends on, roi_size for instance.
+        overrides: settings of inference.json, roi_size or ckpt_path for instance.
 
     Raises:
-        ConfigError: an unknown format.
-        CheckpointError: model.pt is missing or another network's, or the exported network's labels differ from
+        ConfigError: an unknown format or setting, or ONNX isn't installed.
+        CheckpointError: the weights are missing or another network's, or the exported network's labels differ from
             the checkpoint's at more than one voxel in 10,000.
     """
     if fmt not in FORMATS:
         raise ConfigError(f"There is no format {fmt!r}: name one of {list(FORMATS)}.")
-    weights, target = folder / "model.pt", folder / FORMATS[fmt]
-    parser = ConfigParser(ConfigParser.load_config_files(files))
-    parser.update(overrides)
+    if fmt == "onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        raise ConfigError("ONNX needs three more packages: pip install onnx onnxscript onnxruntime.")
+    parser = StrictWorkflow(files, output_dir=str(folder), workflow_type="infer", **overrides).parser
+    weights, target = Path(parser.get_parsed_content("ckpt_path")), folder / FORMATS[fmt]
+    overrides.pop("ckpt_path", None)
     network = parser.get_parsed_content("network_def").eval()
     load_weights(network, load_checkpoint(weights), weights)
     metadata = Path(files[0]).with_name("metadata.json")

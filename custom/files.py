@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,22 @@ def written_whole(target: str | Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
+    """Moves what is there of some names to folder/earlier/<time of the newest>, and returns that folder."""
+    found = [folder / name for name in names if (folder / name).exists()]
+    if not found:
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
+    earlier, again = folder / "earlier" / stamp, 1
+    while any((earlier / path.name).exists() for path in found):
+        again += 1
+        earlier = folder / "earlier" / f"{stamp}-{again}"
+    earlier.mkdir(parents=True, exist_ok=True)
+    for path in found:
+        path.replace(earlier / path.name)
+    return earlier
 
 
 def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict:

@@ -51,7 +51,11 @@ def main(folder: Path, max_epochs: int) -> None:
     with step("evaluate"):
         evaluation = run("evaluating", config_files("iseg", "train.json", "evaluate.json"), **where, **small)
     with step("segment"):
-        run("inferring", config_files("iseg", "inference.json"), **where, **small)
+        segmentation = output / "segmentations" / "subject-1-T1_seg.nii.gz"
+        if segmentation.is_file():
+            print(f"{segmentation} is there already.")
+        else:
+            run("inferring", config_files("iseg", "inference.json"), **where, **small)
     with step("export"):
         exported = Commands().export("iseg", output_dir=str(output))
         agreement = _agreement(evaluation, exported)
@@ -71,7 +75,7 @@ def main(folder: Path, max_epochs: int) -> None:
         "data": data,
         "weights": output / "model.pt",
         "TorchScript": exported,
-        "segmentation": output / "segmentations" / "subject-1-T1_seg.nii.gz",
+        "segmentation": segmentation,
         "scores": output / "evaluation" / "scores.csv",
         "TensorBoard": output / "tensorboard",
         "figure": figure,

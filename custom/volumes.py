@@ -57,12 +57,32 @@ def open_volume(path: str | Path) -> Any:
 
 
 def require_one_grid(paths: Iterable[str | Path]) -> None:
-    """Raises DataError when the volumes of one subject differ in shape (headers only)."""
-    shapes = {Path(path): open_volume(path).shape[:3] for path in paths}
-    (first, shape), *others = shapes.items()
+    """Raises DataError when the volumes of one subject differ in shape or place (headers only)."""
+    (first, reference), *others = ((Path(path), open_volume(path)) for path in paths)
     for path, other in others:
-        if other != shape:
-            raise DataError(f"{path} has the shape {other} but {first} has {shape}: resample them to one grid.")
+        if other.shape[:3] != reference.shape[:3]:
+            shapes = other.shape[:3], reference.shape[:3]
+            raise DataError(f"{path} has the shape {shapes[0]} but {first} has {shapes[1]}: resample them to one grid.")
+        if not np.allclose(other.affine, reference.affine, atol=1e-2):
+            raise DataError(f"{path} and {first} lie differently in space (their affines): resample them to one grid.")
+
+
+def named_apart(items: list[dict]) -> list[dict]:
+    """The items, if the names of their first files differ, as those of results made from them must.
+
+    Args:
+        items: [{"image": a path or a list of paths}, ...]
+
+    Raises:
+        DataError: two items' first files have one name.
+    """
+    seen: dict[str, str] = {}
+    for item in items:
+        first = str(item["image"] if isinstance(item["image"], (str, Path)) else item["image"][0])
+        other = seen.setdefault(Path(first).name, first)
+        if other != first:
+            raise DataError(f"{other} and {first} would give results of one name: rename one, or run them one by one.")
+    return items
 
 
 def voxel_problem(voxels: np.ndarray, codes: Collection[int] | None = None) -> str | None:

@@ -42,7 +42,7 @@ class StrictWorkflow(ConfigWorkflow):
         settings = {name: override.pop(name) for name in list(override) if name not in own}
         super().__init__(config_file, *args, **override)
         for name, value in settings.items():
-            self._check(name.removeprefix("+"), value)
+            settings[name] = self._checked(name.removeprefix("+"), value)
         self.parser.update(settings)
         if self.run_id not in self.parser:
             raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{self._nearest(self.run_id)}.")
@@ -54,18 +54,21 @@ class StrictWorkflow(ConfigWorkflow):
             check_writable(self.parser.get_parsed_content("output_dir"))
         return result
 
-    def _check(self, name: str, value: Any) -> None:
+    def _checked(self, name: str, value: Any) -> Any:
         if name not in self.parser:
             raise ConfigError(f"There is no setting {name!r}{self._nearest(name)}.")
         default = self.parser[name]
-        if isinstance(value, str) and value[:1] in "$@%" and value:
-            return
+        if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+            return value
+        if isinstance(default, str) and default[:1] not in ("$", "@", "%") and isinstance(value, Number):
+            return str(value)  # a folder named 2026
         for kind, says in ((bool, "True or False"), (Number, "a number"), (list, "a list")):
             if isinstance(default, kind):
                 fits = isinstance(value, (list, tuple) if kind is list else kind)
                 if not fits or (kind is Number and isinstance(value, bool)):
                     raise ConfigError(f"{name} must be {says}, as its default {default!r} is; got {value!r}.")
-                return
+                break
+        return value
 
     def _nearest(self, name: str) -> str:
         close = difflib.get_close_matches(name, _names(self.parser.get()), n=1, cutoff=0.5)

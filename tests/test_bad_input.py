@@ -91,7 +91,7 @@ CASES = {
     "no such bundle": (
         ["train", "spleen"],
         nothing,
-        r"'spleen' names no bundle: write enough of one of \['brats|'iseg",
+        r"'spleen' names no bundle: write enough of one of \[.*'iseg_mri_tissue_segmentation'",
     ),
     "no such network": (["train", "iseg", "--network", "resnet"], nothing, r"There is no 'resnet' in .*: name one of"),
     "no such device": (
@@ -136,6 +136,31 @@ CASES = {
         r"There are no weights at run/model\.pt",
     ),
     "pack, no weights": (["pack", "iseg", "--output_dir", "run"], nothing, r"There are no weights at run/model\.pt"),
+    "export, misspelt": (
+        ["export", "iseg", "--roi_sise", "[8]"],
+        nothing,
+        r"no setting 'roi_sise'; did you mean 'roi_size'",
+    ),
+    "roi that doesn't fit": (
+        [*TRAIN, "--roi_size", "[30,30,30]"],
+        nothing,
+        r"UNet can't take windows of roi_size \[30, 30, 30\] \(.*\): take three sizes that are multiples of 8",
+    ),
+    "evaluate without labels": (
+        [*EVALUATE, "--section", "unlabelled"],
+        nothing,
+        r"subject-11 has no label: it can't be used for this",
+    ),
+    "results of one name": (
+        [*INFER, "--data", "[{'image': ['a/t1.nii', 'a/t2.nii']}, {'image': ['b/t1.nii', 'b/t2.nii']}]"],
+        nothing,
+        r"a/t1\.nii and b/t1\.nii would give results of one name: rename one",
+    ),
+    "sample, unknown option": (
+        ["sample", "iseg", "new", "--spacings", "4"],
+        nothing,
+        r"iseg's sample takes \['spacing', 'contrast', 'seed'\] \(.*'spacings'\)",
+    ),
     "sample over something": (
         ["sample", "iseg", "mine"],
         lambda folder: (folder / "mine/x").mkdir(parents=True),

@@ -58,21 +58,21 @@ def one_hot(labels: np.ndarray, classes: int) -> torch.Tensor:
 
 
 def test_scores_in_mm(tmp_path: Path) -> None:
-    """A cube moved by two voxels of 3 mm: half of it overlaps, and every distance is 0 or 6 mm."""
+    """A plane moved by two voxels of 3 mm: every distance is 6 mm. A cube moved by half its side: half overlaps."""
     truth, moved = np.zeros((2, 12, 12, 12), dtype=int)
-    truth[2:6, 4:8, 4:8] = moved[4:8, 4:8, 4:8] = 1
+    truth[1], moved[3] = 1, 1
+    truth[6:10, 4:8, 4:8] = moved[8:12, 4:8, 4:8] = 2
     spacing = torch.diag(torch.tensor([3.0, 1.0, 1.0, 1.0]))
-    label = MetaTensor(one_hot(truth, 3), affine=spacing)
-    engine = Engine(lambda engine, batch: [{"pred": one_hot(moved, 3), "label": label}])
-    SegmentationScores(tmp_path, {0: "background", 1: "cube", 2: "absent"}).attach(engine)
+    label = MetaTensor(one_hot(truth, 4), affine=spacing)
+    engine = Engine(lambda engine, batch: [{"pred": one_hot(moved, 4), "label": label}])
+    SegmentationScores(tmp_path, {0: "background", 1: "plane", 2: "cube", 3: "absent"}).attach(engine)
     engine.run([[{"subject": "subject-1"}]])
     scores = pandas.read_csv(tmp_path / "scores.csv").set_index("label")
     assert scores.loc["cube", "dice"] == pytest.approx(0.5)
-    assert scores.loc["cube", "hausdorff95_mm"] == pytest.approx(6.0)
-    assert 0 < scores.loc["cube", "surface_distance_mm"] < 6
+    assert scores.loc["plane", ["dice", "hausdorff95_mm", "surface_distance_mm"]].tolist() == [0, 6, 6]
     assert scores.loc["absent", ["dice", "hausdorff95_mm", "surface_distance_mm"]].isna().all()
     summary = pandas.read_csv(tmp_path / "summary.csv").set_index("label")
-    assert summary.loc[["cube", "absent"], "dice_count"].tolist() == [1, 0]
+    assert summary.loc[["plane", "absent"], "dice_count"].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

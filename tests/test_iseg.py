@@ -114,8 +114,8 @@ def test_wrong_arguments(iseg_dir: Path) -> None:
         iseg.datalist(iseg_dir, "training", 5)
 
 
-def remove(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).unlink()
+def remove(*names: str) -> Callable[[Path], object]:
+    return lambda folder: [(folder / name).unlink() for name in names]
 
 
 def truncate(folder: Path) -> None:
@@ -124,11 +124,11 @@ def truncate(folder: Path) -> None:
 
 
 def truncate_gzip(folder: Path) -> None:
-    scan = voxels(folder / "subject-2-T2.hdr").copy()
+    scan, affine = voxels(folder / "subject-2-T2.hdr").copy(), nibabel.load(folder / "subject-2-T2.hdr").affine
     for suffix in (".hdr", ".img"):
         (folder / "subject-2-T2").with_suffix(suffix).unlink()
     path = folder / "subject-2-T2.nii.gz"
-    path.write_bytes(gzip.compress(nibabel.Nifti1Image(scan, np.eye(4)).to_bytes())[:9000])
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(scan, affine).to_bytes())[:9000])
 
 
 def empty_header(folder: Path) -> None:
@@ -138,6 +138,7 @@ def empty_header(folder: Path) -> None:
 def rewrite(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         image = nibabel.AnalyzeImage(change(voxels(folder / name).copy()), None)
+        image.header.set_zooms((4, 4, 4, 1))
         nibabel.save(image, folder / name)
 
     return spoil
@@ -160,9 +161,24 @@ def duplicate(folder: Path) -> None:
         shutil.copy(folder / f"subject-2-T1{suffix}", folder / "copy")
 
 
+def flipped(folder: Path) -> None:
+    """Both as NIfTI of one shape, T2 with its first axis the other way round."""
+    for role, x in (("T1", 4), ("T2", -4)):
+        scan = voxels(folder / f"subject-2-{role}.hdr").copy()
+        for suffix in (".hdr", ".img"):
+            (folder / f"subject-2-{role}").with_suffix(suffix).unlink()
+        nibabel.save(nibabel.Nifti1Image(scan, np.diag([x, 4, 4, 1])), folder / f"subject-2-{role}.nii.gz")
+    for suffix in (".hdr", ".img"):
+        (folder / "subject-2-label").with_suffix(suffix).unlink()
+
+
 BAD_DATA = {
-    "no T2": (remove("subject-2-T2.hdr"), r"subject-2 has no T2 file .*: add subject-2-T2"),
+    "no T2": (remove("subject-2-T2.hdr", "subject-2-T2.img"), r"subject-2 has no T2 file .*: add subject-2-T2"),
     "no img": (remove("subject-2-T2.img"), r"subject-2-T2\.img isn't there: an Analyze scan is a \.hdr and an \.img"),
+    "no header": (
+        remove("subject-2-label.hdr"),
+        r"subject-2-label\.hdr isn't there: put the file back",
+    ),
     "truncated img": (truncate, r"subject-2-T2\.img is cut short \(1000 of \d+ bytes\): copy it again"),
     "truncated nii.gz": (truncate_gzip, r"subject-2-T2\.nii\.gz can't be read to its end .*: copy the file again"),
     "empty header": (empty_header, r"subject-2-T2\.hdr has no header that can be read .*: copy the file again"),
@@ -189,8 +205,16 @@ def test_verify_names_the_file(spoil: Callable[[Path], object], sentence: str, i
         raise DataError(problems[0])
 
 
+def test_a_flipped_affine_is_seen(iseg_copy: Path) -> None:
+    flipped(iseg_copy)
+    (problem,) = iseg.verify(iseg_copy)
+    assert "lie differently in space (their affines): resample them to one grid" in problem
+    with pytest.raises(DataError, match="lie differently in space"):
+        iseg.datalist(iseg_copy, "unlabelled")
+
+
 def test_verify_lists_all_problems_at_once(iseg_copy: Path) -> None:
-    remove("subject-3-T1.hdr")(iseg_copy)
+    remove("subject-3-T1.hdr", "subject-3-T1.img")(iseg_copy)
     truncate(iseg_copy)
     rewrite("subject-4-label.hdr", with_code_99)(iseg_copy)
     assert len(iseg.verify(iseg_copy)) == 3

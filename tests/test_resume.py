@@ -89,6 +89,19 @@ def test_a_new_run_keeps_the_earlier_one(trained: Path, iseg_dir: Path, brainmri
     assert_same_weights(earlier / "last.pt", tmp_path / "run/last.pt")
 
 
+def test_a_longer_run_stretches_the_schedule(trained: Path, iseg_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    """Two epochs of seven steps, resumed with seven subjects to a step: the position is the epoch's, not the step's."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.pt").write_bytes((trained / "last.pt").read_bytes())
+    words = ("--dataset_dir", iseg_dir, "--output_dir", "run", "--max_epochs", 8, "--val_interval", 4, *SMALL_RUN)
+    result = brainmri("train", "iseg", *words, "--batch_size", 7, "--resume", "True", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    state = load_checkpoint(tmp_path / "run/last.pt")
+    assert state["trainer"] == {"epoch": 8, "iteration": 8}
+    assert state["lr_scheduler"]["last_epoch"] == state["lr_scheduler"]["t_total"] == 8
+    assert state["optimizer"]["param_groups"][0]["lr"] == 0
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(iseg_dir: Path, tmp_path: Path) -> None:
     """Same global batch and order, no augmentation, nothing that couples a batch's subjects."""

@@ -28,7 +28,9 @@ def test_two_analyze_files_become_two_channels(iseg_dir: Path) -> None:
     np.testing.assert_array_equal(loaded["image"].affine, nibabel.load(item["image"][0]).affine)
 
 
-LOADS = {name: BAD_DATA[name] for name in BAD_DATA if name not in ("no T2", "unknown code", "duplicate subject")}
+LOADS = {
+    name: BAD_DATA[name] for name in BAD_DATA if name not in ("no T2", "unknown code", "duplicate subject", "no header")
+}
 
 
 @pytest.mark.parametrize(("spoil", "sentence"), LOADS.values(), ids=LOADS)
@@ -73,5 +75,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(nibabel, "save", lambda image, target: disk_full(image, target))
     with pytest.raises(Exception, match="No space left"):
         save(image * 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["scan_seg.nii.gz"]
-    assert (tmp_path / "scan_seg.nii.gz").read_bytes() == before
+    (kept,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept.name == "scan_seg.nii.gz"
+    assert kept.read_bytes() == before
+
+
+def test_an_existing_result_is_kept(tmp_path: Path) -> None:
+    save = SaveImage(tmp_path, output_postfix="seg", separate_folder=False, writer=AtomicNibabelWriter)
+    for value in (1, 2, 3):
+        image = torch.full((1, 4, 4, 4), float(value))
+        save(MetaTensor(image, affine=torch.eye(4), meta={"filename_or_obj": "scan.nii.gz"}))
+    assert np.asarray(nibabel.load(tmp_path / "scan_seg.nii.gz").dataobj).max() == 3
+    earlier = sorted(tmp_path.glob("earlier/*/scan_seg.nii.gz"))
+    assert sorted(np.asarray(nibabel.load(path).dataobj).max() for path in earlier) == [1, 2]

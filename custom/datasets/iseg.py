@@ -28,7 +28,7 @@ CODES = (0, 10, 150, 250)  # in the files; the position of a code is its label a
 TEST_SUBJECT = 1
 FOLDS = 5
 
-_FILE = re.compile(r"subject-(\d+)-(T1|T2|label)\.(hdr|nii|nii\.gz)")
+_FILE = re.compile(r"subject-(\d+)-(T1|T2|label)\.(hdr|img|nii|nii\.gz)")
 _HOW_TO_GET = (
     "ask for iSeg at https://iseg2019.web.unc.edu, or write a small simulated data set of the same layout "
     "with `brainmri sample iseg DIR`."
@@ -42,28 +42,28 @@ def subjects(dataset_dir: str | Path) -> dict[int, dict[str, Path]]:
         MissingDataError: no such folder, or no iSeg file in it.
         DataError: two files of one subject and role.
     """
-    found, duplicates = _find(dataset_dir)
-    if duplicates:
-        raise DataError(duplicates[0])
+    found, problems = _find(dataset_dir)
+    if problems:
+        raise DataError(problems[0])
     return found
 
 
 def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str]]:
     folder = existing_folder(dataset_dir, _HOW_TO_GET)
-    duplicates = []
+    problems: list[str] = []
     found: dict[int, dict[str, Path]] = {}
     for path in sorted([*folder.glob("subject-*"), *folder.glob("*/subject-*")], key=natural_order):
         if not (match := _FILE.fullmatch(path.name)):
             continue
         files, role = found.setdefault(int(match[1]), {}), match[2]
-        if role in files:
-            duplicates.append(
-                f"{path} and {files[role]} are the same subject's {role}: keep one, or name one's folder."
-            )
-        files.setdefault(role, path)
+        if path.suffix == ".img":
+            files.setdefault(role, path.with_suffix(".hdr"))  # where the header is missing, opening it says so
+            continue
+        if files.setdefault(role, path) != path:
+            problems.append(f"{path} and {files[role]} are the same subject's {role}: keep one, or name one's folder.")
     if not found:
         raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr: {_HOW_TO_GET}")
-    return dict(sorted(found.items())), duplicates
+    return dict(sorted(found.items())), problems
 
 
 def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]:

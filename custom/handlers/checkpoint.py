@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from torch.optim.lr_scheduler import LambdaLR
 
 from custom.errors import CheckpointError
-from custom.files import load_checkpoint, load_weights, written_whole
+from custom.files import load_checkpoint, load_weights, set_aside, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +20,10 @@ logger = logging.getLogger(__name__)
 class Checkpoint:
     """Keeps a run's state after every epoch, and its best weights.
 
-    `last.pt` holds everything that a resumed run needs; `model.pt` holds the weights of the best epoch, and is
-    what evaluation, inference and export read. Both load with weights_only=True, are written to a temporary name,
-    synced and renamed, so there is a whole one at every moment; the first is written before the first epoch.
+    `last.pt` holds everything that a resumed run needs; `model.pt` holds the weights of the best validation (the
+    latest ones before the first validation), and is what evaluation, inference and export read. Both load with
+    weights_only=True, are written to a temporary name, synced and renamed, so there is a whole one at every moment;
+    the first is written before the first epoch.
 
     A new run in a folder that holds an earlier one moves that into earlier/<time of its last epoch>. Attach it
     after the handlers whose state it keeps, so that they have seen the epoch that it saves.
@@ -34,7 +35,8 @@ class Checkpoint:
         network: the bare network (not wrapped for several processes).
         evaluator: the validation engine, whose best metric decides which epoch is the best.
         objects: whatever else has state_dict() and load_state_dict(): {"optimizer": ..., "lr_scheduler": ...}.
-        resume: go on after the last finished epoch, where there is one.
+        resume: go on after the last finished epoch, where there is one. A learning rate given by a function of the
+            step (LambdaLR) follows this run's schedule, so that a longer max_epochs stretches it.
 
     Raises:
         CheckpointError: at the start, when `resume` meets a damaged file or another network's; after an epoch,
@@ -71,13 +73,17 @@ class Checkpoint:
         self._save(engine)
 
     def _set_aside(self) -> None:
-        names = ("last.pt", "model.pt", "model.ts", "tensorboard")
-        if found := [self.folder / name for name in names if (self.folder / name).exists()]:
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
-            earlier = self.folder / "earlier" / stamp
-            earlier.mkdir(parents=True, exist_ok=True)
-            for path in found:
-                path.replace(earlier / path.name)
+        names = (
+            "last.pt",
+            "model.pt",
+            "model.ts",
+            "model.onnx",
+            "tensorboard",
+            "evaluation",
+            "segmentations",
+            "report",
+        )
+        if earlier := set_aside(self.folder, names):
             logger.info("The earlier run of %s is kept in %s; --resume True would go on with it.", self.folder, earlier)
 
     def _restore(self, engine: Engine) -> None:
@@ -86,14 +92,19 @@ class Checkpoint:
         if missing := {"network", "trainer", "evaluator", *self.objects} - set(state):
             raise CheckpointError(f"{path} has no {sorted(missing)}: it is no checkpoint of this kind of run.")
         load_weights(self.network, state["network"], path)
+        epoch, iteration = (state["trainer"][name] for name in ("epoch", "iteration"))
+        # With another batch size or number of processes an epoch has another length.
+        engine.state.epoch, engine.state.iteration = epoch, epoch * engine.state.epoch_length
         for name, thing in self.objects.items():
-            thing.load_state_dict(state[name])
+            if isinstance(thing, LambdaLR):
+                _restore_position(thing, state[name]["last_epoch"], iteration, engine.state.iteration)
+            else:
+                thing.load_state_dict(state[name])
         if engine.scaler is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
-        for owner, name in ((engine, "trainer"), (self.evaluator, "evaluator")):
-            for key, value in state[name].items():
-                setattr(owner.state, key, value)
-        self.saved_best = state["evaluator"]["best_metric"]
+        for key, value in state["evaluator"].items():
+            setattr(self.evaluator.state, key, value)
+        self.saved_best = state["evaluator"]["best_metric"] if state["evaluator"]["best_metric_epoch"] > 0 else None
         logger.info("Going on after epoch %d of %s.", engine.state.epoch, path)
 
     def _save(self, engine: Engine) -> None:
@@ -109,10 +120,11 @@ class Checkpoint:
         if engine.scaler is not None:
             state["scaler"] = engine.scaler.state_dict()
         try:
-            if engine.state.epoch > 0 and best != self.saved_best:
+            unvalidated = self.evaluator.state.best_metric_epoch < 1
+            if engine.state.epoch > 0 and (unvalidated or best != self.saved_best):
                 with written_whole(self.folder / "model.pt") as partial:
                     torch.save(state["network"], partial)
-                self.saved_best = best
+                self.saved_best = None if unvalidated else best
             with written_whole(self.folder / "last.pt") as partial:
                 torch.save(state, partial)
         except (OSError, RuntimeError) as error:
@@ -120,3 +132,14 @@ class Checkpoint:
                 f"{self.folder} can't be written to ({error}): make room or name another output_dir, "
                 "then go on with --resume True."
             ) from error
+
+
+def _restore_position(schedule: LambdaLR, step: int, iteration_then: int, iteration_now: int) -> None:
+    """Puts a schedule where it was, counted in this run's iterations when it counts iterations."""
+    schedule.last_epoch = iteration_now if step == iteration_then else step
+    rates = [
+        base * rate(schedule.last_epoch) for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    schedule._last_lr = rates
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from monai.bundle import ConfigWorkflow
+from monai.transforms import ResizeWithPadOrCrop
 
 from custom.files import written_whole
 from custom.reports.curves import curves_figure
@@ -51,9 +52,7 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     folder = Path(workflow.parser.get_parsed_content("output_dir"))
     network = workflow.parser.get_parsed_content("network")
     size = workflow.parser.get_parsed_content("roi_size")
-    image = evaluated_subject(workflow)["image"]
-    starts = [(have - want) // 2 for have, want in zip(image.shape[1:], size, strict=True)]
-    middle = image[(slice(None), *(slice(a, a + n) for a, n in zip(starts, size, strict=True)))]
+    middle = ResizeWithPadOrCrop(size)(evaluated_subject(workflow)["image"])
     figures = {
         "curves": curves_figure(folder / "tensorboard"),
         "segmentation": subject_figure(workflow),

@@ -3,6 +3,7 @@
 from custom.transforms.encode_labels import EncodeLabelsd
 from custom.transforms.load_volumes import LoadVolumesd
 from custom.transforms.pad_to_size import PadToSized
+from custom.transforms.synthesize_scan import Structures, SynthesizeScand
 from custom.transforms.write_atomically import AtomicNibabelWriter
 
-__all__ = ["AtomicNibabelWriter", "EncodeLabelsd", "LoadVolumesd", "PadToSized"]
+__all__ = ["AtomicNibabelWriter", "EncodeLabelsd", "LoadVolumesd", "PadToSized", "Structures", "SynthesizeScand"]

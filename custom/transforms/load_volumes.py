@@ -30,6 +30,8 @@ class LoadVolumesd(LoadImaged):
         self._loader.readers = self._loader.readers[-1:]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
+        if missing := [key for key in self.keys if key not in data and not self.allow_missing_keys]:
+            raise DataError(f"{data.get('subject', dict(data))} has no {missing[0]}: it can't be used for this.")
         try:
             loaded = super().__call__(data, reader)
         except Exception as error:

@@ -1,0 +1,126 @@
+"""The 20 label maps that SynthSeg was trained on: real people's anatomy, without images.
+
+Billot et al. 2023, SynthSeg: segmentation of brain MRI scans of any contrast and resolution without retraining,
+Medical Image Analysis 86, 102789. The maps are data/training_label_maps of https://github.com/BBillot/SynthSeg,
+Apache-2.0; SHA256 says which version was used here.
+
+Files: sub-01_dseg.nii.gz to sub-20_dseg.nii.gz (the repository's own names are read too, in natural order), about
+165x220x220 voxels of 1 mm, RAS, FreeSurfer's codes and, from 500, codes for what lies around the brain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from custom.errors import ConfigError, DataError, MissingDataError
+from custom.volumes import existing_folder, natural_order, open_volume, read_problem
+
+CHANNELS = ("any MRI contrast",)
+LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
+
+# code: (structure, tissue). Left and right are one structure: a scan gives both the same contrast.
+# What a network predicts is this table's choice: labels_by_code(STRUCTURES) instead of TISSUES predicts structures.
+_TABLE = {
+    (0,): ("background", "background"),
+    (2, 41): ("cerebral white matter", "WM"),
+    (25, 57): ("white matter lesion", "WM"),
+    (3, 42): ("cerebral cortex", "GM"),
+    (4, 43, 5, 44, 136, 163, 137, 164): ("lateral ventricle", "CSF"),
+    (7, 46): ("cerebellar white matter", "WM"),
+    (8, 47): ("cerebellar cortex", "GM"),
+    (10, 49): ("thalamus", "GM"),
+    (11, 50): ("caudate", "GM"),
+    (12, 51): ("putamen", "GM"),
+    (13, 52): ("pallidum", "GM"),
+    (14, 15, 72): ("third to fifth ventricle", "CSF"),
+    (16,): ("brain stem", "WM"),
+    (17, 53): ("hippocampus", "GM"),
+    (18, 54): ("amygdala", "GM"),
+    (24,): ("CSF around the brain", "CSF"),
+    (26, 58): ("accumbens", "GM"),
+    (28, 60): ("ventral diencephalon", "WM"),
+    (30, 62): ("vessel", "CSF"),
+    (85,): ("optic chiasm", "background"),
+}
+EXTRACEREBRAL = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530)  # skull, skin, eyes, ...: background
+STRUCTURES = {code: name for codes, (name, _) in _TABLE.items() for code in codes}
+TISSUES = {code: tissue for codes, (_, tissue) in _TABLE.items() for code in codes}
+CODES = (*sorted(TISSUES), *EXTRACEREBRAL)
+VALIDATION = 4  # the last four maps validate
+
+_HOW_TO_GET = (
+    "take data/training_label_maps from https://github.com/BBillot/SynthSeg (20 files, about 20 MB, Apache-2.0)."
+)
+SHA256 = {
+    "sub-01_dseg.nii.gz": "060374e12d3b42678a26d707964d0813123338cbe967e9053eb1bd7733166936",
+    "sub-02_dseg.nii.gz": "71f612322563a96fef3be9608f869923359d8c3ce2788d07f976642fb1933461",
+    "sub-03_dseg.nii.gz": "938ced49834793eaca9b45792be40c06f581fde3807693077032842be9b64457",
+    "sub-04_dseg.nii.gz": "fe9f1923bc971fbeaf07c494a35fffa209423ab3e329ce60251cf34e3ff13c38",
+    "sub-05_dseg.nii.gz": "64ed9c4e88884cbef03f11292f0c23e35afebbb80ee02ec830dd421cf2c61c54",
+    "sub-06_dseg.nii.gz": "e3602b2486ed8ce7ca4016b5bc82e2bc98ccc627adbd63efa5c8a525d8ae064f",
+    "sub-07_dseg.nii.gz": "159e1d72f90191462f85941e78b512fe36ab911f931821c08a2fd0ea8732a7d1",
+    "sub-08_dseg.nii.gz": "75fa758cfd55976fbb18713e857531f7dfeb86b6f3b633a65a8fbdf74c81bc39",
+    "sub-09_dseg.nii.gz": "6a6772fb1b79c1a1b01f50885720df28dd7f3125eaa98fa5902db79a3113e1f7",
+    "sub-10_dseg.nii.gz": "aca1377b8168f5efb738e72c9ae18b1a692dd314f746af95b1253e97d971f64b",
+    "sub-11_dseg.nii.gz": "2069054fd40bba9ec18ca94d355a14f30d18543b1265efb5542064ff042603f1",
+    "sub-12_dseg.nii.gz": "666f64746cc85c2e789ee78f03e00a8ce744ca55a244e99ca618d16b39760c27",
+    "sub-13_dseg.nii.gz": "d3607320146caa64cee243109be292d14a252a77b76894551c4add2fbcf4fb11",
+    "sub-14_dseg.nii.gz": "ba7cde728337634a9e65dd47d8d037b43350e999f8247c4f26812cdbf9752e05",
+    "sub-15_dseg.nii.gz": "c713b5932b4a89c685a0f8ffed4cbada5723d5ec155d172686ec6936db5920a1",
+    "sub-16_dseg.nii.gz": "b7e802f6279fba4106373679c402f11388d530b8e69080e40fe50111b58ef5ab",
+    "sub-17_dseg.nii.gz": "becc697e1c5194a611df7058770c29a1a656cc59eefe865d89074f2f8ad82e85",
+    "sub-18_dseg.nii.gz": "b570864759a4f4d24a2ccba5a629e6f44f23b6bb78aeb3330823f38b74215ae8",
+    "sub-19_dseg.nii.gz": "f9b1b6d3e8406dcb1ed31b4f7fa3de045728714a86e301e7f32eebfed23ae08c",
+    "sub-20_dseg.nii.gz": "bfd9ea4f783fca16a3747026c95f6a757ff8b2d080c16bc207db75a479c86a00",
+}
+
+
+def labels_by_code(table: dict[int, str], labels: dict[int, str]) -> dict[int, int]:
+    """{code in the files: label}, for labels named as in `table` (TISSUES or STRUCTURES); others become 0."""
+    number = {name: label for label, name in labels.items()}
+    return {code: number.get(table.get(code, ""), 0) for code in CODES}
+
+
+def datalist(dataset_dir: str | Path, section: str) -> list[dict]:
+    """The maps of one section, split by person.
+
+    Args:
+        dataset_dir: the folder of the maps.
+        section: "training" (all but the last four in natural order) or "validation" (the last four).
+
+    Returns:
+        [{"subject": "sub-01_dseg", "label": its path}, ...]
+
+    Raises:
+        ConfigError: an unknown section.
+        DataError: no folder, too few maps, or a file cut short.
+    """
+    if section not in ("training", "validation"):
+        raise ConfigError(f'section must be "training" or "validation", got {section!r}.')
+    paths = _maps(dataset_dir)
+    if len(paths) <= VALIDATION:
+        raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5: {_HOW_TO_GET}")
+    chosen = paths[:-VALIDATION] if section == "training" else paths[-VALIDATION:]
+    for path in chosen:
+        open_volume(path)
+    return [{"subject": path.name.removesuffix(".nii.gz"), "label": str(path)} for path in chosen]
+
+
+def _maps(dataset_dir: str | Path) -> list[Path]:
+    folder = existing_folder(dataset_dir, _HOW_TO_GET)
+    return sorted(folder.glob("*.nii.gz"), key=natural_order)
+
+
+def verify(dataset_dir: str | Path) -> list[str]:
+    """Reads every map; returns every problem, a changed file among them, each a sentence that names it."""
+    try:
+        paths = _maps(dataset_dir)
+    except DataError as error:
+        return [str(error)]
+    problems = [read_problem(path, CODES) for path in paths]
+    for path in paths:
+        known = SHA256.get(path.name)
+        if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
+            problems.append(f"{path} isn't the file that this project was tested with: {_HOW_TO_GET}")
+    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty: {_HOW_TO_GET}"])

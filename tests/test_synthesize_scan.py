@@ -1,0 +1,87 @@
+"""Scans drawn from label maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from custom.datasets import synthseg_labels as maps
+from custom.transforms import Structures, SynthesizeScand
+from tests.conftest import SHARED
+
+STRUCTURES = Structures(maps.labels_by_code(maps.TISSUES, maps.LABELS), maps.STRUCTURES)
+
+
+def head() -> torch.Tensor:
+    """A ball of white matter in cortex in fluid in skull, (1, 80, 80, 80)."""
+    grid = torch.stack(torch.meshgrid(*[torch.arange(80.0)] * 3, indexing="ij"))
+    radius = (grid - torch.tensor([40.0, 40.0, 48.0]).view(3, 1, 1, 1)).norm(dim=0)
+    codes = torch.zeros(80, 80, 80, dtype=torch.int16)
+    for limit, code in ((32, 515), (26, 24), (22, 3), (14, 41)):
+        codes[radius < limit] = code
+    return codes[None]
+
+
+def draws(n: int, **options: object) -> list[dict]:
+    transform = SynthesizeScand("label", STRUCTURES, (48, 48, 48), 1.5, **options)  # type: ignore[arg-type]
+    transform.set_random_state(0)
+    return [transform({"label": head()}) for _ in range(n)]
+
+
+def test_shapes_values_and_the_original_map_is_kept() -> None:
+    original = head()
+    for item in draws(8):
+        assert item["image"].shape == item["label"].shape == (1, 48, 48, 48)
+        assert item["image"].dtype == torch.float32
+        assert item["label"].dtype == torch.uint8
+        assert torch.isfinite(item["image"]).all()
+        assert item["image"].min() >= 0
+        assert set(item["label"].unique().tolist()) <= {0, 1, 2, 3}
+    assert torch.equal(original, head())
+
+
+def test_seeded_and_different_each_time() -> None:
+    first, second = draws(3), draws(3)
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0]["image"], first[1]["image"])
+    fixed = draws(2, fixed_seed=7)
+    assert torch.equal(fixed[0]["image"], fixed[1]["image"])
+    assert torch.equal(fixed[0]["label"], fixed[1]["label"])
+
+
+def test_torchs_own_state_is_left_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    draws(1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_contrasts_of_all_orders_and_both_kinds_of_heads() -> None:
+    """Over many draws, white matter is the brighter and the darker tissue, and the skull is there and is stripped."""
+    brighter, stripped = [], []
+    for item in draws(40):
+        image, label = item["image"], item["label"]
+        if (label == 2).sum() > 500 and (label == 3).sum() > 500:
+            brighter.append(bool(image[label == 3].mean() > image[label == 2].mean()))
+        stripped.append(float((image[label == 0] == 0).float().mean()) > 0.9)
+    assert 0.3 < np.mean(brighter) < 0.95
+    assert 0.2 < np.mean(stripped) < 0.8
+
+
+def test_labels_follow_the_table() -> None:
+    assert maps.labels_by_code(maps.TISSUES, maps.LABELS)[41] == 3
+    structures = {0: "background", 1: "thalamus", 2: "caudate"}
+    table = maps.labels_by_code(maps.STRUCTURES, structures)
+    assert [table[code] for code in (10, 49, 11, 50, 3, 515)] == [1, 1, 2, 2, 0, 0]
+
+
+@pytest.mark.skipif(not (SHARED / "synthseg_labels").is_dir(), reason="SynthSeg's label maps aren't on this machine")
+def test_the_published_maps() -> None:
+    folder = SHARED / "synthseg_labels"
+    assert maps.verify(folder) == []
+    training, validation = (maps.datalist(folder, section) for section in ("training", "validation"))
+    assert (len(training), len(validation)) == (16, 4)
+    assert [item["subject"] for item in validation] == [f"sub-{n}_dseg" for n in (17, 18, 19, 20)]
+    assert not {item["label"] for item in training} & {item["label"] for item in validation}
