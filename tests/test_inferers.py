@@ -7,7 +7,8 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import DynUNet
 
-from custom.inferers import CPUAutocastInferer
+from custom.inferers import CPUAutocastInferer, ForegroundInferer
+from custom.inferers.foreground import network_stride
 
 torch.manual_seed(0)
 NETWORK = DynUNet(3, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[32, 32, 64, 64])
@@ -52,3 +53,79 @@ def test_other_devices_are_left_alone() -> None:
     seen = []
     CPUAutocastInferer()(image, lambda x: seen.append(torch.is_autocast_enabled("cpu")))
     assert seen == [False]
+
+
+class Doubled(torch.nn.Module):
+    """Two logits, -x and x, and a count of the voxels that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = torch.nn.Conv3d(1, 1, 2, stride=8)
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.down(image)
+        self.seen.append(tuple(image.shape[2:]))
+        return torch.cat([-image, image], dim=1)
+
+
+def scan_with_a_head() -> torch.Tensor:
+    scan = torch.zeros(1, 1, 60, 50, 40)
+    scan[:, :, 10:31, 5:40, 8:30] = torch.rand(21, 35, 22, generator=torch.Generator().manual_seed(0)) + 0.1
+    return scan
+
+
+@pytest.mark.parametrize("one_pass_voxels", [10**6, 0])
+def test_foreground_result_is_the_networks(one_pass_voxels: int) -> None:
+    """A network without context gives the same in one pass and in windows, and label 0 elsewhere."""
+    scan, network = scan_with_a_head(), Doubled()
+    infer = ForegroundInferer((16, 16, 16), one_pass_voxels=one_pass_voxels, margin=2, amp=False)
+    with torch.no_grad():
+        logits = infer(scan, network)
+    head = scan[0, 0] > 0
+    torch.testing.assert_close(logits[0, 1][head], scan[0, 0][head])
+    assert torch.equal(logits.argmax(dim=1)[0] == 1, head)
+
+
+def test_one_pass_is_the_padded_box() -> None:
+    """The head is 21x35x22 and gets a margin of 2: 25x39x26, padded to multiples of the stride, 8."""
+    network = Doubled()
+    assert network_stride(network, 1) == 8
+    with torch.no_grad():
+        ForegroundInferer((16, 16, 16), margin=2, amp=False)(scan_with_a_head(), network)
+    assert network.seen[-1] == (32, 40, 32)
+
+
+def test_a_network_with_a_window_of_its_own() -> None:
+    """It is never asked for another size."""
+
+    class Fixed(Doubled):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if image.shape[2:] != (16, 16, 16):
+                raise RuntimeError("only 16 cubed")
+            return super().forward(image)
+
+    scan = scan_with_a_head()
+    with torch.no_grad():
+        logits = ForegroundInferer((16, 16, 16), margin=2, amp=False)(scan, Fixed())
+    assert torch.equal(logits.argmax(dim=1)[0] == 1, scan[0, 0] > 0)
+
+
+def test_windows_of_background_are_left_out() -> None:
+    """Two small things in opposite corners: of the 8 windows between them only two are run."""
+    scan = torch.zeros(1, 1, 32, 32, 32)
+    scan[..., 2:6, 2:6, 2:6] = scan[..., 26:30, 26:30, 26:30] = 1
+    network = Doubled()
+    with torch.no_grad():
+        logits = ForegroundInferer((16, 16, 16), overlap=0, one_pass_voxels=0, margin=2, amp=False)(scan, network)
+    assert network.seen == [(16, 16, 16)] * 2
+    assert torch.equal(logits.argmax(dim=1)[0] == 1, scan[0, 0] > 0)
+
+
+def test_an_empty_scan_is_background() -> None:
+    with torch.no_grad():
+        logits = ForegroundInferer((16, 16, 16), amp=False)(torch.zeros(2, 1, 20, 20, 20), Doubled())
+    assert logits.shape == (2, 2, 20, 20, 20)
+    assert not logits.argmax(dim=1).any()
+    with pytest.raises(ValueError, match=r"overlap must be 0 to below 1, got 1\.0"):
+        ForegroundInferer((16, 16, 16), overlap=1.0)

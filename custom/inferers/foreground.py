@@ -1,0 +1,152 @@
+"""Whole volumes in one pass where they fit, in windows where they don't, and never where there is no head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.inferers import Inferer
+from monai.transforms.utils import generate_spatial_bounding_box
+from torch import nn
+from torch.nn.functional import pad
+
+from custom.inferers.cpu_autocast import CPUAutocastInferer
+
+BACKGROUND_LOGIT = 10.0  # outside the head, label 0 is certain
+
+
+class ForegroundInferer(Inferer):
+    """Runs a network on the bounding box of what isn't background.
+
+    The box is padded to what the network's strides need and goes through in one pass when it has at most
+    `one_pass_voxels` and the network takes any size; else in windows of `roi_size`, weighted by a Gaussian, leaving
+    out those that hold background only. Elsewhere the result says label 0. Where a normalisation layer takes
+    statistics over the volume (instance normalisation), one pass and windows differ a little.
+
+    Args:
+        roi_size: the windows, in voxels.
+        overlap: of neighbouring windows, 0 to below 1.
+        one_pass_voxels: the largest box for one pass; 0 for windows always. A 3D U-Net of 16 channels needs about 1 kB
+            for each voxel in float32.
+        threshold: a voxel is background when no channel is above it; 0 suits skull-stripped and z-scored scans that
+            keep 0 for background.
+        margin: added to the box on each side, in voxels.
+        amp: bfloat16 on the CPU (MONAI's engines do it on CUDA).
+        channels_last: lay the input out as torch.channels_last_3d, which is faster for bfloat16.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        overlap: float = 0.25,
+        one_pass_voxels: int = 8_000_000,
+        threshold: float = 0.0,
+        margin: int = 8,
+        amp: bool = True,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap must be 0 to below 1, got {overlap!r}.")
+        self.roi_size = tuple(roi_size)
+        self.overlap = overlap
+        self.one_pass_voxels = one_pass_voxels
+        self.threshold = threshold
+        self.margin = margin
+        self.channels_last = channels_last
+        self.run = CPUAutocastInferer(amp=amp)
+        self.strides: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Logits (B, classes, x, y, z) in float32 for inputs (B, C, x, y, z)."""
+        inputs = torch.as_tensor(inputs)
+        return torch.cat([self._one(volume[None], network, *args, **kwargs) for volume in inputs])
+
+    def _one(self, volume: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        start, end = generate_spatial_bounding_box(volume[0], self._is_head, margin=self.margin, allow_smaller=True)
+        if not all(b > a for a, b in zip(start, end, strict=True)):  # nothing but background: ask for the classes alone
+            start, end = [0] * volume[0, 0].ndim, [1] * volume[0, 0].ndim
+        box: Any = (..., *(slice(a, b) for a, b in zip(start, end, strict=True)))
+        crop = volume[box]
+        stride = self._stride(network, crop) if crop[0, 0].numel() <= self.one_pass_voxels else 0
+
+        def infer(window: torch.Tensor) -> torch.Tensor:
+            if self.channels_last and window.ndim == 5:
+                window = window.contiguous(memory_format=torch.channels_last_3d)
+            return self.run(window, network, *args, **kwargs).float()
+
+        if stride:
+            inside = _padded(crop, [-(-size // stride) * stride for size in crop.shape[2:]], infer)
+        else:
+            inside = self._windows(crop, infer)
+        result = inside.new_full((1, inside.shape[1], *volume.shape[2:]), -BACKGROUND_LOGIT)
+        result[:, 0] = BACKGROUND_LOGIT
+        result[box] = inside
+        return result
+
+    def _is_head(self, image: torch.Tensor) -> torch.Tensor:
+        return image > self.threshold if self.threshold else image != 0
+
+    def _stride(self, network: Any, crop: torch.Tensor) -> int:
+        """The network's stride; 0 where one pass won't do: it takes its own window only, or is compiled."""
+        if isinstance(network, torch.jit.ScriptModule) or not isinstance(network, nn.Module):
+            return 0
+        if network not in self.strides:
+            try:
+                self.strides[network] = network_stride(network, crop.shape[1], crop.ndim - 2)
+            except (RuntimeError, ValueError):
+                self.strides[network] = 0
+        return self.strides[network]
+
+    def _windows(self, crop: torch.Tensor, infer: Any) -> torch.Tensor:
+        sizes = [max(have, window) for have, window in zip(crop.shape[2:], self.roi_size, strict=True)]
+
+        def over_windows(padded: torch.Tensor) -> torch.Tensor:
+            steps = [max(1, int(window * (1 - self.overlap))) for window in self.roi_size]
+            weight = compute_importance_map(self.roi_size, mode="gaussian", device=padded.device, dtype=torch.float32)
+            slices = dense_patch_slices(padded.shape[2:], self.roi_size, steps)
+            places = [place for place in slices if self._is_head(padded[(..., *place)]).any()] or slices[:1]
+            first = infer(padded[(..., *places[0])])
+            total = first.new_zeros((1, first.shape[1], *padded.shape[2:]))
+            weights = torch.zeros(padded.shape[2:], device=padded.device)
+            for index, place in enumerate(places):
+                logits = infer(padded[(..., *place)]) if index else first
+                total[(..., *place)] += logits * weight
+                weights[place] += weight
+            empty = weights == 0
+            total /= weights.clamp_min(1e-6)
+            total[:, :, empty] = -BACKGROUND_LOGIT
+            total[:, 0, empty] = BACKGROUND_LOGIT
+            return total
+
+        return _padded(crop, sizes, over_windows)
+
+
+def _padded(volume: torch.Tensor, sizes: Sequence[int], infer: Any) -> torch.Tensor:
+    """Pads with zeros on both sides to at least `sizes`, infers, and cuts back."""
+    extra = [max(0, size - have) for size, have in zip(sizes, volume.shape[2:], strict=True)]
+    before = [n // 2 for n in extra]
+    widths = [width for n, a in zip(reversed(extra), reversed(before), strict=True) for width in (a, n - a)]
+    result = infer(pad(volume, widths))
+    return result[(..., *(slice(a, a + n) for a, n in zip(before, volume.shape[2:], strict=True)))]
+
+
+def network_stride(network: nn.Module, in_channels: int, spatial_dims: int = 3, probe: int = 64) -> int:
+    """How many voxels of the input one voxel of a network's deepest layer stands for, seen on a window of zeros."""
+    smallest = [probe]
+
+    def look(layer: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        smallest.append(int(output.shape[-1]))
+
+    twin = copy.deepcopy(getattr(network, "module", network)).eval()
+    for layer in twin.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            layer.register_forward_hook(look)
+    device = next(twin.parameters()).device
+    with torch.no_grad():
+        twin(torch.zeros(1, in_channels, *[probe] * spatial_dims, device=device))
+    return probe // min(smallest)
