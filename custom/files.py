@@ -22,7 +22,7 @@ def written_whole(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{os.getpid()}-{target.name}")
+    partial = target.with_name(f".partial-{target.name}")  # what a killed process left is written over
     try:
         yield partial
         with partial.open("rb+") as file:

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.volumes import existing_folder, natural_order, open_volume, read_problem, require_one_grid
+from custom.volumes import existing_folder, natural_order, read_problem, require_one_grid
 
 CHANNELS = ("T1", "T2")
 LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
@@ -136,9 +136,3 @@ def verify(dataset_dir: str | Path) -> list[str]:
             except DataError as error:
                 problems.append(str(error))
     return problems
-
-
-def spacing(dataset_dir: str | Path) -> tuple[float, ...]:
-    """The voxel size in mm of the first subject's T1."""
-    first = next(iter(subjects(dataset_dir).values()))
-    return tuple(float(size) for size in open_volume(first["T1"]).header.get_zooms()[:3])

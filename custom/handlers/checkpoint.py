@@ -84,7 +84,7 @@ class Checkpoint:
             "report",
         )
         if earlier := set_aside(self.folder, names):
-            logger.info("The earlier run of %s is kept in %s; --resume True would go on with it.", self.folder, earlier)
+            logger.info("The earlier run of %s is kept in %s.", self.folder, earlier)
 
     def _restore(self, engine: Engine) -> None:
         path = self.folder / "last.pt"

@@ -60,7 +60,7 @@ def write(folder: str | Path, spacing: int = 2, contrast: str = "infant", seed: 
             return folder
         raise DataError(f"{folder} isn't empty and isn't this sample: name a new folder.")
 
-    maps, voxel_size = _tissue_maps(spacing)
+    maps, voxel_size = tissue_maps(spacing)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -87,7 +87,7 @@ def _recipe_of(folder: Path) -> dict | None:
         return None
 
 
-def _tissue_maps(spacing: int) -> tuple[np.ndarray, tuple[float, ...]]:
+def tissue_maps(spacing: int) -> tuple[np.ndarray, tuple[float, ...]]:
     """Fractions of background, CSF, GM and WM, (4, x, y, z), and the voxel size in mm."""
     from nilearn import datasets
 

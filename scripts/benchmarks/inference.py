@@ -31,7 +31,7 @@ ROI = (128, 128, 64)
 
 def volume() -> tuple[torch.Tensor, torch.Tensor]:
     """One simulated subject: T1 and T2, z-scores in the brain, 0 around it, (1, 2, 256, 192, 144), and its labels."""
-    maps, voxel_size = iseg._tissue_maps(1)
+    maps, voxel_size = iseg.tissue_maps(1)
     scans = iseg.subject(maps, voxel_size, "infant", np.random.default_rng(0))
     label = np.searchsorted(CODES, scans["label"])
     three = torch.as_tensor(np.stack([scans["T1"], scans["T2"], label]).astype(np.float32)).transpose(1, 2)
