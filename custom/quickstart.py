@@ -52,7 +52,7 @@ def main(folder: Path, max_epochs: int) -> None:
         evaluation = run("evaluating", config_files("iseg", "train.json", "evaluate.json"), **where, **small)
     with step("segment"):
         segmentation = output / "segmentations" / "subject-1-T1_seg.nii.gz"
-        if segmentation.is_file():
+        if segmentation.is_file() and segmentation.stat().st_mtime > (output / "model.pt").stat().st_mtime:
             print(f"{segmentation} is there already.")
         else:
             run("inferring", config_files("iseg", "inference.json"), **where, **small)

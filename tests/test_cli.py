@@ -97,6 +97,11 @@ def test_quickstart(brainmri: Brainmri, tmp_path: Path) -> None:
         assert all((tmp_path / path).exists() for path in summary["files"].values())
         assert "not a result on the iSeg challenge" in result.stdout
     assert "is trained already" in result.stdout
+    assert "subject-1-T1_seg.nii.gz is there already" in result.stdout
+    longer = brainmri("quickstart", "q", "--max_epochs", 2, cwd=tmp_path)
+    assert "is there already" not in longer.stdout  # new weights, new segmentation; the older one is kept
+    assert list((tmp_path / "q/run/segmentations/earlier").glob("*/subject-1-T1_seg.nii.gz"))
+    summary = json.loads((tmp_path / "q/summary.json").read_text())
     assert summary["baseline"]["mean"] < 0.7
     scores = pandas.read_csv(tmp_path / "q/run/evaluation/scores.csv").set_index("label")["dice"]
     assert scores.to_dict() == pytest.approx({key: summary["dice"][key] for key in scores.index}, abs=1e-4)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from typing import Any, cast
+from typing import Any
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import nn
+
+from custom.inferers.probe import convolutions
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class CPUAutocastInferer(Inferer):
     def _sound(self, inputs: torch.Tensor, network: Any) -> bool:
         shape = inputs.shape
         if shape not in self.gradient_is_sound:
-            self.gradient_is_sound[shape] = not meets_few_voxels(getattr(network, "module", network), inputs)
+            self.gradient_is_sound[shape] = not meets_few_voxels(network, inputs)
             if not self.gradient_is_sound[shape]:
                 logger.warning(
                     "Sub-volumes of %s are too small to train in bfloat16: float32 is used.", tuple(shape[2:])
@@ -58,16 +59,5 @@ class CPUAutocastInferer(Inferer):
 
 def meets_few_voxels(network: nn.Module, inputs: torch.Tensor) -> bool:
     """Whether one of a network's convolutions meets an input that is smaller along an axis than its kernel."""
-    found: list[bool] = []
-
-    def look(layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        sides, kernel = args[0].shape[2:], cast(tuple, layer.kernel_size)
-        found.append(any(side < size for side, size in zip(sides, kernel, strict=True)))
-
-    twin = copy.deepcopy(network).eval()  # its statistics and hooks are thrown away
-    for layer in twin.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            layer.register_forward_pre_hook(look)
-    with torch.no_grad():
-        twin(inputs[:1])
-    return any(found)
+    met = convolutions(network, inputs[:1])
+    return any(side < size for one in met for side, size in zip(one.entering, one.kernel, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,6 +14,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from custom.inferers.cpu_autocast import CPUAutocastInferer
+from custom.inferers.probe import convolutions
 
 BACKGROUND_LOGIT = 10.0  # outside the head, label 0 is certain
 
@@ -30,13 +30,12 @@ class ForegroundInferer(Inferer):
     Args:
         roi_size: the windows, in voxels.
         overlap: of neighbouring windows, 0 to below 1.
-        one_pass_voxels: the largest box for one pass; 0 for windows always. A 3D U-Net of 16 channels needs about 1 kB
-            for each voxel in float32.
-        threshold: a voxel is background when no channel is above it; 0 suits skull-stripped and z-scored scans that
-            keep 0 for background.
+        one_pass_voxels: the largest box for one pass, as the memory allows; 0 for windows always.
+        threshold: a voxel is background when no channel is above it. With 0, what is exactly 0 in all channels is
+            background, as in skull-stripped scans whose z-scores keep it.
         margin: added to the box on each side, in voxels.
         amp: bfloat16 on the CPU (MONAI's engines do it on CUDA).
-        channels_last: lay the input out as torch.channels_last_3d, which is faster for bfloat16.
+        channels_last: lay the input out as torch.channels_last_3d.
     """
 
     def __init__(
@@ -137,16 +136,5 @@ def _padded(volume: torch.Tensor, sizes: Sequence[int], infer: Any) -> torch.Ten
 
 def network_stride(network: nn.Module, in_channels: int, spatial_dims: int = 3, probe: int = 64) -> int:
     """How many voxels of the input one voxel of a network's deepest layer stands for, seen on a window of zeros."""
-    smallest = [probe]
-
-    def look(layer: nn.Module, args: tuple, output: torch.Tensor) -> None:
-        smallest.append(int(output.shape[-1]))
-
-    twin = copy.deepcopy(getattr(network, "module", network)).eval()
-    for layer in twin.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            layer.register_forward_hook(look)
-    device = next(twin.parameters()).device
-    with torch.no_grad():
-        twin(torch.zeros(1, in_channels, *[probe] * spatial_dims, device=device))
-    return probe // min(smallest)
+    window = torch.zeros(1, in_channels, *[probe] * spatial_dims, device=next(network.parameters()).device)
+    return probe // min(one.leaving[-1] for one in convolutions(network, window))

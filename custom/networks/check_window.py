@@ -24,13 +24,14 @@ def check_window(network: torch.nn.Module, in_channels: int, roi_size: Sequence[
     window = torch.zeros(1, in_channels, *roi_size, device=next(network.parameters()).device)
     try:
         with torch.no_grad():
-            found = tuple(network.eval()(window).shape[2:])
+            given = tuple(network.eval()(window).shape[2:])
+        problem = "" if given == tuple(roi_size) else f"it gives {given} back"
     except (RuntimeError, ValueError, TypeError) as error:
-        found = f"it fails with {str(error).splitlines()[0]!r}"  # type: ignore[assignment]
+        problem = f"it fails with {str(error).splitlines()[0]!r}"
     finally:
         network.train(was_training)
-    if found != tuple(roi_size):
+    if problem:
         raise ConfigError(
-            f"{type(network).__name__} can't take windows of roi_size {list(roi_size)} ({found}): "
+            f"{type(network).__name__} can't take windows of roi_size {list(roi_size)} ({problem}): "
             "take three sizes that are multiples of 8, 16 or 32, as the network's file says."
         )

@@ -15,7 +15,7 @@ import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch.nn.functional import conv3d, interpolate, max_pool3d
 
-# Relative brightness of CSF, GM and WM; half of the scans follow one of these, the others no order at all.
+# Relative brightness of CSF, GM and WM; 65% of the scans follow one of these, the others no order at all.
 CONTRASTS = {"T1": (0.15, 0.50, 0.80), "T2": (0.95, 0.55, 0.35), "FLAIR": (0.10, 0.65, 0.50), "PD": (0.75, 0.80, 0.60)}
 
 
