@@ -65,7 +65,7 @@ def _print_call(function: str, arguments: dict[str, Any]) -> None:
 def _as_text(value: Any) -> str:
     if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
-    return json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value)
+    return str(value)
 
 
 def _say_errors_once() -> None:
@@ -74,10 +74,20 @@ def _say_errors_once() -> None:
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logger = logging.getLogger(f"ignite.engine.engine.{engine}")
         logger.addFilter(lambda record: record.levelno < logging.ERROR)
+    logging.getLogger("monai.bundle.workflows").addFilter(lambda record: "skipping logging" not in record.getMessage())
 
 
 def _mixin(folder: str, name: str | None) -> str | None:
     return name and f"{folder}/{name}.json"
+
+
+def _recipe(bundle: str, name: str | None, overrides: dict[str, Any]) -> str | None:
+    """The recipe that was asked for; own_scans, where the bundle has it, for a folder with a dataset.json."""
+    own = find_bundle(bundle) / "configs" / "recipes" / "own_scans.json"
+    given = overrides.get("dataset_dir")
+    if name is None and own.is_file() and given and (Path(str(given)) / "dataset.json").is_file():
+        name = "own_scans"
+    return _mixin("recipes", name)
 
 
 class Commands:
@@ -90,14 +100,15 @@ class Commands:
         quickstart.main(Path(folder), max_epochs)
 
     def sample(self, name: str, folder: str, **options: Any) -> None:
-        """Writes a small simulated data set in a data set's own layout: brainmri sample iseg DIR [--contrast adult]."""
-        write = _module("samples", name).write
+        """Writes a small data set to try things with, in a data set's own layout: brainmri sample iseg DIR."""
+        sample = _module("samples", name)
+        write = sample.write
         try:
             inspect.signature(write).bind(folder, **options)
         except TypeError as error:
             known = list(inspect.signature(write).parameters)[1:]
             raise ConfigError(f"{name}'s sample takes {known} ({error}).") from error
-        print(f"{write(folder, **options)}: simulated contrast, for trying things out.")
+        print(f"{write(folder, **options)}: {sample.__doc__.splitlines()[0]}")
 
     def verify(self, name: str, folder: str) -> None:
         """Reads a whole data set and lists every problem: brainmri verify iseg DIR."""
@@ -108,18 +119,44 @@ class Commands:
 
     def train(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
         """Trains a bundle: brainmri train iseg --dataset_dir D [--network vnet] [--max_epochs 5]."""
-        mixins = _mixin("networks", network), _mixin("recipes", recipe)
-        run("training", config_files(bundle, "train.json", *mixins), **overrides)
+        files = config_files(bundle, "train.json", _mixin("networks", network), _recipe(bundle, recipe, overrides))
+        run("training", files, **overrides)
 
-    def evaluate(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
+    def evaluate(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
         """Scores a trained network on the test section: brainmri evaluate iseg --dataset_dir D."""
-        files = config_files(bundle, "train.json", _mixin("networks", network), "evaluate.json")
+        mixins = _mixin("networks", network), _recipe(bundle, recipe, overrides)
+        files = config_files(bundle, "train.json", *mixins, "evaluate.json")
         run("evaluating", files, **overrides)
 
     def infer(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
         """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --section unlabelled."""
         run("inferring", config_files(bundle, "inference.json", _mixin("networks", network)), **overrides)
         print(custom.RESEARCH_USE_ONLY)
+
+    def segment(
+        self,
+        *scans: str,
+        output_dir: str = "segmentations",
+        probabilities: bool = False,
+        figure: bool = True,
+        bundle: str = "brain_mri_tissue",
+        **overrides: Any,
+    ) -> None:
+        """Segments scans of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
+        from custom.processes import local_device
+        from custom.segment import Segmenter, check_places, segment
+
+        files = config_files(bundle, "inference.json")
+        places = check_places(scans)
+        if "LOCAL_RANK" in os.environ:
+            overrides.setdefault("device", str(local_device()))
+        call = {"config_file": files, "dataset_dir": places[0], "output_dir": output_dir, **overrides}
+        _print_call("run", call)
+        _say_errors_once()
+        failed = segment(Segmenter(files, **overrides), places, Path(output_dir), probabilities, figure)
+        print(f"Labels, figures and volumes.csv are in {output_dir}. {custom.RESEARCH_USE_ONLY}")
+        if failed:
+            raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
 
     def export(
         self,
@@ -148,9 +185,10 @@ class Commands:
         weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
         return pack(root, weights, exported, folder / f"{root.name}.zip", settings | overrides)
 
-    def report(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
+    def report(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
         """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir D."""
-        files = config_files(bundle, "train.json", _mixin("networks", network), "evaluate.json")
+        mixins = _mixin("networks", network), _recipe(bundle, recipe, overrides)
+        files = config_files(bundle, "train.json", *mixins, "evaluate.json")
         from custom.reports.of_run import save_report
 
         for path in save_report(run("evaluating", files, **overrides)):

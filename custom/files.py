@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,18 +14,21 @@ from typing import Any
 
 import torch
 
-from custom.errors import CheckpointError
+from custom.errors import CheckpointError, DataError
 
 
 @contextmanager
-def written_whole(target: str | Path) -> Iterator[Path]:
+def written_whole(target: str | Path, own: bool = False) -> Iterator[Path]:
     """Gives a temporary name beside `target`; renames it when the block ends well, removes it otherwise.
 
-    The data is synced to the disk before the rename, so a crash leaves the old file or the new one.
+    The data is synced to the disk before the rename, so a crash leaves the old file or the new one. `own` gives the
+    temporary name the process's number, for a file that several processes may write at one time.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{target.name}")  # what a killed process left is written over
+    partial = target.with_name(
+        f".partial-{f'{os.getpid()}-' * own}{target.name}"
+    )  # what a killed process left is written over
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -30,6 +36,34 @@ def written_whole(target: str | Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def sample_written_whole(folder: str | Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
+    """Gives a temporary folder to fill, renamed to `folder` at the end; None where this very sample is there already.
+
+    Args:
+        folder: one that doesn't exist yet, is empty, or holds a sample of the same recipe.
+        recipe: what the sample is made with, kept in sample.json.
+
+    Raises:
+        DataError: the folder holds something else.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / "sample.json").is_file() or json.loads((folder / "sample.json").read_text()) != recipe:
+            raise DataError(f"{folder} isn't empty and isn't this sample: name a new folder.")
+        yield None
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield partial
+        (partial / "sample.json").write_text(json.dumps(recipe) + "\n")
+        partial.chmod(0o755)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def set_aside(folder: Path, names: Iterable[str]) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -11,6 +12,8 @@ import nibabel
 import numpy as np
 
 from custom.errors import DataError, MissingDataError
+
+GZIP_AT_MOST = 1032  # deflate packs no tighter
 
 
 def natural_order(name: str | Path) -> list[int | str]:
@@ -48,11 +51,11 @@ def open_volume(path: str | Path) -> Any:
     except Exception as error:
         raise DataError(f"{path} has no header that can be read ({error}): copy the file again.") from error
     voxels = Path(image.file_map["image"].filename)
-    if voxels.suffix in (".img", ".nii"):
-        dtype, offset = image.get_data_dtype(), getattr(image.dataobj, "offset", 0)
-        expected = offset + dtype.itemsize * int(np.prod(image.shape))
-        if voxels.stat().st_size < expected:
-            raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes): copy it again.")
+    offset = getattr(image.dataobj, "offset", 0)
+    expected = offset + image.get_data_dtype().itemsize * math.prod(map(int, image.shape))
+    packed = GZIP_AT_MOST if voxels.suffix in (".gz", ".mgz") else 1
+    if voxels.stat().st_size * packed < expected:
+        raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes): copy it again.")
     return image
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +15,12 @@ import pytest
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 os.environ["MPLBACKEND"] = "Agg"
 
+import nibabel
+import numpy as np
+
 from custom.samples import iseg as iseg_sample
+from custom.samples import mni152 as mni152_sample
+from custom.samples import synthseg_labels as maps_sample
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Brainmri = Callable[..., subprocess.CompletedProcess]
@@ -24,6 +30,41 @@ Brainmri = Callable[..., subprocess.CompletedProcess]
 def iseg_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The iSeg sample at 4 mm (49x58x47). Read only: copy it before changing anything."""
     return iseg_sample.write(tmp_path_factory.mktemp("sample") / "iseg", spacing=4)
+
+
+@pytest.fixture(scope="session")
+def synthseg_labels_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six label maps of one template. Read only."""
+    return maps_sample.write(tmp_path_factory.mktemp("sample") / "maps", detail=4)
+
+
+@pytest.fixture(scope="session")
+def mni152_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template's T1w and its labels at 4 mm. Read only."""
+    return mni152_sample.write(tmp_path_factory.mktemp("sample") / "mni152", spacing=4)
+
+
+@pytest.fixture(scope="session")
+def own_dir(mni152_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four labelled scans and one without labels as a user would lay them out for MSD's dataset.json. Read only."""
+    folder = tmp_path_factory.mktemp("own")
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir()
+    scan = nibabel.load(mni152_dir / mni152_sample.T1)
+    rng, names = np.random.default_rng(0), [f"sub-{number}.nii.gz" for number in (1, 2, 3, 10)]
+    for name in (*(f"imagesTr/{name}" for name in names), "imagesTs/sub-11.nii.gz"):
+        noisy = scan.get_fdata(dtype=np.float32) + rng.normal(0, 5, scan.shape).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(noisy, scan.affine), folder / name)
+    for name in names:
+        shutil.copy(mni152_dir / mni152_sample.TRUTH, folder / "labelsTr" / name)
+    content = {
+        "modality": {"0": "T1w"},
+        "labels": {str(code): name for code, name in mni152_sample.LABELS.items()},
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in reversed(names)],
+        "test": ["./imagesTs/sub-11.nii.gz"],
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
 
 
 @pytest.fixture

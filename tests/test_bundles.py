@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,43 @@ import pandas
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, verify_metadata, verify_net_in_out
+from monai.inferers import SlidingWindowInferer
 
 import custom
 from custom.cli import Commands, config_files
 from custom.workflow import StrictWorkflow
 from tests.conftest import SHARED
 
-SMALL = {"iseg_mri_tissue_segmentation": {"roi_size": [32, 32, 32], "samples_per_volume": 1}}
+
+@dataclass
+class Case:
+    """What the tests need of one bundle: a data set, what to segment, and knobs that make a run short."""
+
+    dataset: str
+    scans: str  # the fixture with scans for inference
+    source: str  # the scan that is segmented first
+    small: dict[str, Any]
+
+
+CASES = {
+    "iseg_mri_tissue_segmentation": Case(
+        "iseg", "iseg_dir", "*-1-T1.*", {"roi_size": [32, 32, 32], "samples_per_volume": 1}
+    ),
+    "brain_mri_tissue_segmentation": Case(
+        "synthseg_labels",
+        "mni152_dir",
+        "*_T1w.*",
+        {"roi_size": [32, 32, 32], "spacing": 4.0, "validation_size": [48, 64, 48]},
+    ),
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "medicalzoo": {"subvolumes_per_epoch": 3},
+    "own_scans": {"dataset_dir": "own_dir"},
+}
 THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
     "unetr": {"network_def#hidden_size": 96, "network_def#mlp_dim": 192},
     "swinunetr": {"network_def#feature_size": 12, "roi_size": [64, 64, 64]},
 }
-DATASETS = {"iseg_mri_tissue_segmentation": "iseg"}
 BUNDLES = custom.bundles()
 NETWORKS = [
     (name, path.stem)
@@ -52,7 +78,17 @@ bundle = pytest.mark.parametrize("bundle", BUNDLES)
 
 @pytest.fixture
 def data(bundle: str, request: pytest.FixtureRequest) -> Path:
-    return request.getfixturevalue(f"{DATASETS[bundle]}_dir")
+    return request.getfixturevalue(f"{CASES[bundle].dataset}_dir")
+
+
+@pytest.fixture
+def scans(bundle: str, request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(CASES[bundle].scans)
+
+
+def small(bundle: str, file: str = "train.json") -> dict[str, Any]:
+    """The knobs of a short run that a config file has."""
+    return {key: value for key, value in CASES[bundle].small.items() if key in config(bundle, file)}
 
 
 def config(bundle: str, *names: str) -> dict[str, Any]:
@@ -66,7 +102,7 @@ def mixin(network: str) -> str | None:
 @bundle
 def test_metadata_agrees_with_the_dataset(bundle: str) -> None:
     metadata = config(bundle, "metadata.json")
-    dataset = importlib.import_module(f"custom.datasets.{DATASETS[bundle]}")
+    dataset = importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}")
     assert metadata["name"] == bundle
     assert metadata["version"] in metadata["changelog"]
     ports = metadata["network_data_format"]
@@ -82,11 +118,21 @@ def test_metadata_agrees_with_the_dataset(bundle: str) -> None:
 @bundle
 def test_what_is_written_twice_is_equal(bundle: str) -> None:
     train, inference = config(bundle, "train.json"), config(bundle, "inference.json")
-    for key in ("network_def", "network", "bundle_root", "device", "dataset_dir", "output_dir", "roi_size", "amp"):
+    own = {"_desc_", "imports", "run"} | (
+        {"dataset_dir"} if CASES[bundle].scans != f"{CASES[bundle].dataset}_dir" else set()
+    )
+    both = (set(train) & set(inference)) - own
+    assert {"network_def", "network", "bundle_root", "device", "output_dir", "roi_size", "amp"} <= both
+    for key in both:
         assert train[key] == inference[key], key
     assert train["validate"]["inferer"] == inference["inferer"]
-    of_image = [one | {"keys": "image"} for one in train["train"]["deterministic_transforms"] if "image" in one["keys"]]
-    assert of_image == inference["preprocessing"]["transforms"]
+    last = inference["preprocessing"]["transforms"][-1]
+    fixed = train["train"]["deterministic_transforms"]
+    assert last in fixed + train["train"]["sampling_transforms"]
+    if (BUNDLES[bundle] / "configs/recipes/own_scans.json").is_file():
+        fixed = config(bundle, "train.json", "recipes/own_scans.json")["train"]["deterministic_transforms"]
+    of_image = [one | {"keys": "image"} for one in fixed if "image" in one["keys"]]
+    assert of_image == [one for one in inference["preprocessing"]["transforms"] if one["_target_"] != "CopyItemsd"]
 
 
 @pytest.mark.parametrize(("bundle", "path"), MIXINS, ids=lambda value: getattr(value, "stem", value))
@@ -119,13 +165,13 @@ def test_every_knob_is_documented(bundle: str) -> None:
 
 @bundle
 @pytest.mark.parametrize(("file", "kind"), [("train.json", "train"), ("inference.json", "infer")])
-def test_properties(bundle: str, file: str, kind: str, data: Path, tmp_path: Path) -> None:
+def test_properties(bundle: str, file: str, kind: str, data: Path, scans: Path, tmp_path: Path) -> None:
     workflow = ConfigWorkflow(
         config_file=config_files(bundle, file),
         workflow_type=kind,
-        dataset_dir=str(data),
+        dataset_dir=str(data if kind == "train" else scans),
         output_dir=str(tmp_path),
-        **{key: value for key, value in SMALL[bundle].items() if file == "train.json" or key == "roi_size"},
+        **small(bundle, file),
     )
     workflow.initialize()
     assert workflow.check_properties() == []
@@ -139,42 +185,46 @@ def run(run_id: str, files: list[str], **overrides: Any) -> ConfigWorkflow:
 
 @pytest.mark.parametrize(("bundle", "network"), NETWORKS)
 def test_trains_evaluates_infers_exports(
-    bundle: str, network: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: str, network: str, data: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each network of each bundle, from a folder that isn't the bundle's, with relative paths."""
     monkeypatch.chdir(tmp_path)
+    thin = THIN.get(network, {})
     where = {"dataset_dir": os.path.relpath(data, tmp_path), "output_dir": "out"}
-    small = {"roi_size": SMALL[bundle]["roi_size"]} | THIN.get(network, {})
+    short = small(bundle) | thin
     train = config_files(bundle, "train.json", mixin(network))
-    run("training", train, **where, **(SMALL[bundle] | small), max_epochs=1, val_interval=1)
+    run("training", train, **where, **short, max_epochs=1, val_interval=1)
     weights = torch.load(tmp_path / "out/model.pt", weights_only=True)
     assert not [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     assert torch.load(tmp_path / "out/last.pt", weights_only=True)["trainer"]["epoch"] == 1
 
     evaluate = config_files(bundle, "train.json", mixin(network), "evaluate.json")
-    evaluation = run("evaluating", evaluate, **where, **small)
+    evaluation = run("evaluating", evaluate, **where, **short)
     scores = pandas.read_csv(tmp_path / "out/evaluation/scores.csv")
-    labels = importlib.import_module(f"custom.datasets.{DATASETS[bundle]}").LABELS
-    assert scores["label"].tolist() == [labels[code] for code in sorted(labels)][1:]
+    labels = importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}").LABELS
+    subjects = scores["subject"].nunique()
+    assert scores["label"].tolist() == [labels[code] for code in sorted(labels)][1:] * subjects
     assert scores["dice"].between(0, 1).all()
 
-    run("inferring", config_files(bundle, "inference.json", mixin(network)), **where, **small)
+    where["dataset_dir"] = os.path.relpath(scans, tmp_path)
+    short = small(bundle, "inference.json") | thin
+    run("inferring", config_files(bundle, "inference.json", mixin(network)), **where, **short)
     (result,) = (tmp_path / "out/segmentations").glob("*.nii.gz")
     segmentation = nibabel.load(result)
-    source = nibabel.load(next(data.glob("*-1-T1.*")))
+    source = nibabel.load(next(scans.glob(CASES[bundle].source)))
     assert segmentation.shape == source.shape[:3]
     assert segmentation.get_data_dtype() == np.uint8
     np.testing.assert_allclose(segmentation.affine, source.affine)
-    predicted = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["pred"].argmax(dim=0)
-    canonical = np.asarray(nibabel.as_closest_canonical(segmentation).dataobj)
-    assert np.mean(canonical == predicted.cpu().numpy()) > 0.9999
+    if data == scans:
+        predicted = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["pred"].argmax(dim=0)
+        canonical = np.asarray(nibabel.as_closest_canonical(segmentation).dataobj)
+        assert np.mean(canonical == predicted.cpu().numpy()) > 0.9999
 
     name = None if network == "default" else network
-    assert Commands().export(bundle, name, "out", "onnx", **small).is_file()  # export compares it with the checkpoint
-    exported = Commands().export(bundle, name, "out", **small)
+    assert Commands().export(bundle, name, "out", "onnx", **short).is_file()  # export compares it with the checkpoint
+    exported = Commands().export(bundle, name, "out", **short)
     image = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["image"]
-    infer = evaluation.parser.get_parsed_content("validate#inferer").inferer  # in float32
-    infer.sw_batch_size = 1  # a traced network takes single windows
+    infer = SlidingWindowInferer(short["roi_size"], sw_batch_size=1)  # a traced network takes single windows
     pair = evaluation.parser.get_parsed_content("network").eval(), torch.jit.load(str(exported)).eval()
     with torch.no_grad():
         first, second = (infer(torch.as_tensor(image)[None], one).argmax(dim=1) for one in pair)
@@ -196,10 +246,10 @@ def test_network_takes_and_gives_what_metadata_says(bundle: str) -> None:
 
 
 @bundle
-def test_packed_bundle_runs_without_this_package(bundle: str, data: Path, tmp_path: Path) -> None:
+def test_packed_bundle_runs_without_this_package(bundle: str, data: Path, scans: Path, tmp_path: Path) -> None:
     """Trained, packed, unzipped, and run by an interpreter that finds MONAI but no `custom`."""
     where = {"dataset_dir": str(data), "output_dir": str(tmp_path / "run")}
-    run("training", config_files(bundle, "train.json"), **where, **SMALL[bundle], max_epochs=1, val_interval=1)
+    run("training", config_files(bundle, "train.json"), **where, **small(bundle), max_epochs=1, val_interval=1)
     with zipfile.ZipFile(Commands().pack(bundle, output_dir=str(tmp_path / "run"))) as archive:
         archive.extractall(tmp_path / "elsewhere")
     unpacked = tmp_path / "elsewhere" / bundle
@@ -213,25 +263,33 @@ def test_packed_bundle_runs_without_this_package(bundle: str, data: Path, tmp_pa
         )
 
     assert "No module named 'custom'" in call("-c", "import custom").stderr
-    monai = ("-m", "monai.bundle", "run", "--dataset_dir", data, "--roi_size", SMALL[bundle]["roi_size"])
-    segmented = call(*monai, "--config_file", unpacked / "configs/inference.json")
+
+    def bundle_run(file: str, dataset_dir: Path, **settings: Any) -> subprocess.CompletedProcess:
+        settings = {"config_file": unpacked / "configs" / file, "dataset_dir": dataset_dir, **settings}
+        options = [word for key, value in (settings | small(bundle, file)).items() for word in (f"--{key}", value)]
+        return call("-m", "monai.bundle", "run", *options)
+
+    segmented = bundle_run("inference.json", scans)
     assert segmented.returncode == 0, segmented.stderr
     assert f"Weights: {unpacked}/models/model.pt" in segmented.stdout
     assert list((tmp_path / "runs" / bundle / "segmentations").glob("*.nii.gz"))
-    trained = call(*monai, "--config_file", unpacked / "configs/train.json", "--max_epochs", 1, "--val_interval", 1)
+    trained = bundle_run("train.json", data, max_epochs=1, val_interval=1)
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "runs" / bundle / "model.pt").is_file()
 
 
 @bundle
-def test_plain_monai_from_another_folder(bundle: str, data: Path, tmp_path: Path) -> None:
+def test_plain_monai_from_another_folder(
+    bundle: str, data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """The command of the README, in a process of its own, with every recipe mixed in."""
-    recipes = [f"recipes/{path.stem}.json" for path in sorted((BUNDLES[bundle] / "configs/recipes").glob("*.json"))]
-    for mixins in ([], *([recipe] for recipe in recipes)):
-        files = config_files(bundle, "train.json", *mixins)
-        settings = {"dataset_dir": data, "max_epochs": 1, **SMALL[bundle], "val_interval": 1}
-        if mixins:
-            settings |= {"subvolumes_per_epoch": 3}
+    recipes = [path.stem for path in sorted((BUNDLES[bundle] / "configs/recipes").glob("*.json"))]
+    for recipe in (None, *recipes):
+        files = config_files(bundle, "train.json", recipe and f"recipes/{recipe}.json")
+        settings = {"dataset_dir": data, "max_epochs": 1, **small(bundle), "val_interval": 1}
+        settings |= RECIPES.get(recipe or "", {})
+        if str(settings["dataset_dir"]).endswith("_dir"):
+            settings["dataset_dir"] = request.getfixturevalue(str(settings["dataset_dir"]))
         options = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
         call = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(files), *options]
         subprocess.run(call, cwd=tmp_path, check=True, capture_output=True, timeout=300)

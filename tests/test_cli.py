@@ -92,6 +92,7 @@ def test_quickstart(brainmri: Brainmri, tmp_path: Path) -> None:
         result = brainmri("quickstart", "q", "--max_epochs", 1, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         summary = json.loads((tmp_path / "q/summary.json").read_text())
+        assert summary["shipped_on_mni152"]["GM"] > 0.6
         assert set(summary["dice"]) == set(summary["baseline"]) == {"CSF", "GM", "WM", "mean"}
         assert summary["exported_agreement"] >= 0.9999
         assert all((tmp_path / path).exists() for path in summary["files"].values())
@@ -129,5 +130,6 @@ def test_a_wheel_has_all_it_needs(brainmri: Brainmri, tmp_path: Path) -> None:
         result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
     assert f"{tmp_path}/site/custom/bundles/iseg_mri_tissue_segmentation/configs/train.json" in result.stdout
+    assert (tmp_path / "site/custom/bundles/brain_mri_tissue_segmentation/models/model.pt").is_file()
     weights = torch.load(tmp_path / "runs/iseg_mri_tissue_segmentation/model.pt", weights_only=True)
     assert len(weights) > 10

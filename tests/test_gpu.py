@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from custom.cli import config_files
+from custom.datasets import synthseg_labels as maps
 from custom.files import load_checkpoint
+from custom.samples import mni152
+from custom.segment import Segmenter
+from custom.transforms import Structures, SynthesizeScand
 from tests.conftest import SMALL_RUN, Brainmri
+from tests.test_synthesize_scan import head
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
@@ -24,3 +30,17 @@ def test_trains_resumes_and_evaluates_in_half_precision(iseg_dir: Path, brainmri
     assert "scaler" in state
     result = brainmri("evaluate", "iseg", *where, "--roi_size", "[32,32,32]", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+def test_segments_as_the_cpu_does(mni152_dir: Path) -> None:
+    files, scan = config_files("brain_mri_tissue", "inference.json"), mni152_dir / mni152.T1
+    on_cuda, on_cpu = (Segmenter(files, device=device)(scan)["pred"] for device in ("cuda", "cpu"))
+    assert (on_cuda == on_cpu).mean() > 0.99
+
+
+def test_scans_are_drawn_where_the_map_is() -> None:
+    structures = Structures(maps.labels_by_code(maps.LABELS), maps.STRUCTURES)
+    item = SynthesizeScand("label", structures, (48, 48, 48), 1.5)({"label": head().cuda()})
+    assert item["image"].is_cuda
+    assert item["label"].is_cuda
+    assert torch.isfinite(item["image"]).all()

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from custom.datasets import synthseg_labels as maps
+from custom.errors import ConfigError
 from custom.transforms import Structures, SynthesizeScand
+from custom.transforms.synthesize_scan import _dilated
 from tests.conftest import SHARED
 
-STRUCTURES = Structures(maps.labels_by_code(maps.TISSUES, maps.LABELS), maps.STRUCTURES)
+STRUCTURES = Structures(maps.labels_by_code(maps.LABELS), maps.STRUCTURES)
 
 
 def head() -> torch.Tensor:
@@ -71,10 +73,19 @@ def test_contrasts_of_all_orders_and_both_kinds_of_heads() -> None:
 
 
 def test_labels_follow_the_table() -> None:
-    assert maps.labels_by_code(maps.TISSUES, maps.LABELS)[41] == 3
-    structures = {0: "background", 1: "thalamus", 2: "caudate"}
-    table = maps.labels_by_code(maps.STRUCTURES, structures)
-    assert [table[code] for code in (10, 49, 11, 50, 3, 515)] == [1, 1, 2, 2, 0, 0]
+    assert maps.labels_by_code(maps.LABELS)[41] == 3
+    mixed = maps.labels_by_code({0: "background", 1: "thalamus", 2: "caudate", 3: "WM"})
+    assert [mixed[code] for code in (10, 49, 11, 50, 3, 41, 515)] == [1, 1, 2, 2, 0, 3, 0]
+    with pytest.raises(ConfigError, match=r"labels names \['fat'\], of \['CSF', .*'thalamus'"):
+        maps.labels_by_code({0: "background", 1: "fat"})
+
+
+def test_dilation_and_closing_by_hand() -> None:
+    volume = torch.zeros(1, 1, 9, 9, 9)
+    volume[0, 0, 4, 4, 4] = 1
+    assert _dilated(volume, 2).sum() == 125
+    assert torch.equal(-_dilated(-_dilated(volume, 3), 3), volume)
+    assert torch.equal(_dilated(volume, 0), volume)
 
 
 @pytest.mark.skipif(not (SHARED / "synthseg_labels").is_dir(), reason="SynthSeg's label maps aren't on this machine")

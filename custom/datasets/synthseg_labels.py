@@ -20,7 +20,7 @@ CHANNELS = ("any MRI contrast",)
 LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
 
 # code: (structure, tissue). Left and right are one structure: a scan gives both the same contrast.
-# What a network predicts is this table's choice: labels_by_code(STRUCTURES) instead of TISSUES predicts structures.
+# What a network predicts is a choice of its names: labels_by_code.
 _TABLE = {
     (0,): ("background", "background"),
     (2, 41): ("cerebral white matter", "WM"),
@@ -76,10 +76,20 @@ SHA256 = {
 }
 
 
-def labels_by_code(table: dict[int, str], labels: dict[int, str]) -> dict[int, int]:
-    """{code in the files: label}, for labels named as in `table` (TISSUES or STRUCTURES); others become 0."""
+def labels_by_code(labels: dict[int, str]) -> dict[int, int]:
+    """{code in the files: label}, for labels named as tissues (LABELS), structures, or some of each; others become 0.
+
+    Args:
+        labels: {0: "background", 1: "thalamus", 2: "WM"}: the thalamus apart, and all white matter.
+
+    Raises:
+        ConfigError: a name that is neither a tissue's nor a structure's.
+    """
     number = {name: label for label, name in labels.items()}
-    return {code: number.get(table.get(code, ""), 0) for code in CODES}
+    if unknown := sorted(set(number) - set(TISSUES.values()) - set(STRUCTURES.values())):
+        known = sorted(set(TISSUES.values()) | set(STRUCTURES.values()))
+        raise ConfigError(f"labels names {unknown}, of {known} that are known.")
+    return {code: number.get(STRUCTURES.get(code, ""), number.get(TISSUES.get(code, ""), 0)) for code in CODES}
 
 
 def datalist(dataset_dir: str | Path, section: str) -> list[dict]:

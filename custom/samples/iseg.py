@@ -8,9 +8,6 @@ template's anatomy, so results on this set say that a pipeline works, nothing ab
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import nibabel
@@ -18,7 +15,8 @@ import numpy as np
 from scipy import interpolate, ndimage
 
 from custom.datasets.iseg import CODES
-from custom.errors import ConfigError, DataError
+from custom.errors import ConfigError
+from custom.files import sample_written_whole
 
 # Mean intensities of CSF, GM and WM, relative to the brightest tissue of a scan. At six months grey and white
 # matter are nearly isointense (Wang et al. 2019): here they differ by less than two deviations of the noise.
@@ -53,38 +51,19 @@ def write(folder: str | Path, spacing: int = 2, contrast: str = "infant", seed: 
         raise ConfigError(f"contrast must be one of {list(TISSUE_MEANS)}, got {contrast!r}.")
     if spacing not in (1, 2, 3, 4):
         raise ConfigError(f"spacing must be 1, 2, 3 or 4 mm, got {spacing!r}.")
-    folder = Path(folder).expanduser()
     recipe = {"sample": "iseg", "spacing": spacing, "contrast": contrast, "seed": seed}
-    if folder.exists() and any(folder.iterdir()):
-        if _recipe_of(folder) == recipe:
-            return folder
-        raise DataError(f"{folder} isn't empty and isn't this sample: name a new folder.")
-
-    maps, voxel_size = tissue_maps(spacing)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for number in range(1, LABELLED + UNLABELLED + 1):
-            files = subject(maps, voxel_size, contrast, np.random.default_rng([seed, number]))
-            if number > LABELLED:
-                del files["label"]
-            for role, voxels in files.items():
-                image = nibabel.AnalyzeImage(voxels[..., None], affine=None)
-                image.header.set_zooms((*voxel_size, 1.0))
-                nibabel.save(image, partial / f"subject-{number}-{role}.hdr")
-        (partial / "sample.json").write_text(json.dumps(recipe) + "\n")
-        partial.chmod(0o755)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def _recipe_of(folder: Path) -> dict | None:
-    try:
-        return json.loads((folder / "sample.json").read_text())
-    except (OSError, ValueError):
-        return None
+    with sample_written_whole(folder, recipe) as partial:
+        if partial:
+            maps, voxel_size = tissue_maps(spacing)
+            for number in range(1, LABELLED + UNLABELLED + 1):
+                files = subject(maps, voxel_size, contrast, np.random.default_rng([seed, number]))
+                if number > LABELLED:
+                    del files["label"]
+                for role, voxels in files.items():
+                    image = nibabel.AnalyzeImage(voxels[..., None], affine=None)
+                    image.header.set_zooms((*voxel_size, 1.0))
+                    nibabel.save(image, partial / f"subject-{number}-{role}.hdr")
+    return Path(folder).expanduser()
 
 
 def tissue_maps(spacing: int) -> tuple[np.ndarray, tuple[float, ...]]:

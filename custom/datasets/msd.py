@@ -1,0 +1,161 @@
+"""Any folder with a dataset.json of the Medical Segmentation Decathlon's or nnU-Net's form, a user's own among them.
+
+Antonelli et al. 2022, The Medical Segmentation Decathlon, Nature Communications 13, 4128 (medicaldecathlon.com);
+Isensee et al. 2021, nnU-Net, Nature Methods 18, 203-211.
+
+Files: MSD's dataset.json lists each case's image and label ("training") and unlabelled images ("test"), "modality"
+names the channels, {"0": "FLAIR", ...}, "labels" the codes, {"0": "background", ...}. nnU-Net's names them in
+"channel_names" and in "labels", {"background": 0, ...}, and lists nothing: CASE's channels are
+imagesTr/CASE_0000.nii.gz, CASE_0001..., its label labelsTr/CASE.nii.gz, unlabelled cases are in imagesTs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from monai.data import load_decathlon_datalist
+
+from custom.errors import ConfigError, DataError, MissingDataError
+from custom.volumes import existing_folder, natural_order, read_problem, require_one_grid
+
+FOLDS = 5  # of all persons a fifth tests, of the others a fifth validates
+
+_HOW_TO_GET = "it must hold a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
+
+
+def description(dataset_dir: str | Path) -> dict[str, Any]:
+    """What dataset.json says, in one form.
+
+    Returns:
+        {"channels": ("T1", ...), "labels": {0: "background", ...}, "file": Path, "content": dict}
+
+    Raises:
+        MissingDataError: no folder, or no dataset.json in it.
+        DataError: dataset.json isn't of either form.
+    """
+    file = existing_folder(dataset_dir, _HOW_TO_GET) / "dataset.json"
+    if not file.is_file():
+        raise MissingDataError(f"There is no {file}: {_HOW_TO_GET}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        channels = content.get("modality") or content["channel_names"]
+        pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in content["labels"].items()]
+        return {
+            "channels": tuple(channels[key] for key in sorted(channels, key=int)),
+            "labels": {int(code): str(name) for code, name in sorted(pairs, key=lambda pair: int(pair[0]))},
+            "file": file,
+            "content": content,
+        }
+    except Exception as error:
+        raise DataError(
+            f'{file} needs "modality" or "channel_names", and "labels" ({type(error).__name__}: {error}): {_HOW_TO_GET}'
+        ) from error
+
+
+def labels(dataset_dir: str | Path) -> dict[int, str]:
+    """{0: "background", 1: ...}, as dataset.json names them."""
+    return description(dataset_dir)["labels"]
+
+
+def channels(dataset_dir: str | Path) -> tuple[str, ...]:
+    """The image's channels in their order, as dataset.json names them."""
+    return description(dataset_dir)["channels"]
+
+
+def person(case: str) -> str:
+    """Who a case is of: sub-01 for sub-01_ses-2_T1w, else the case itself."""
+    match = re.match(r"sub-[a-zA-Z0-9]+", case)
+    return match[0] if match else case
+
+
+def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]:
+    """The cases of one section, split by person.
+
+    Args:
+        dataset_dir: the folder of dataset.json.
+        section: "training", "validation" and "test" share out the labelled cases: every fifth person in natural
+            order tests, `fold` picks a fifth of the others to validate. "unlabelled" is the rest.
+        fold: 0 to 4.
+
+    Returns:
+        [{"subject": "BRATS_001", "image": [a path for each file], "label": path}, ...]; without "label" for
+        unlabelled cases.
+
+    Raises:
+        ConfigError: an unknown section or fold.
+        DataError: no case for the section, a file that isn't there, or files of one case that differ in shape.
+    """
+    if section not in ("training", "validation", "test", "unlabelled"):
+        raise ConfigError(f'section must be "training", "validation", "test" or "unlabelled", got {section!r}.')
+    if fold not in range(FOLDS):
+        raise ConfigError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")
+    if section == "unlabelled":
+        chosen = _cases(dataset_dir, "test")
+    else:
+        cases = _cases(dataset_dir, "training")
+        persons = sorted({person(case["subject"]) for case in cases}, key=natural_order)
+        others = [one for index, one in enumerate(persons) if index % FOLDS]
+        validating = others[fold::FOLDS]
+        wanted = {
+            "training": [one for one in others if one not in validating],
+            "validation": validating,
+            "test": persons[::FOLDS],
+        }[section]
+        chosen = [case for case in cases if person(case["subject"]) in wanted]
+    if not chosen:
+        raise MissingDataError(f"{dataset_dir} has too few persons for the {section} section: three are the least.")
+    for case in chosen:
+        require_one_grid(_files(case))
+    return chosen
+
+
+def _files(case: dict) -> list[str]:
+    return [*case["image"], *([case["label"]] if "label" in case else [])]
+
+
+def _cases(dataset_dir: str | Path, key: str) -> list[dict]:
+    """All cases of "training" or "test" in natural order; macOS's ._ files are no cases."""
+    known = description(dataset_dir)
+    if key in known["content"]:
+        listed = load_decathlon_datalist(str(known["file"]), is_segmentation=True, data_list_key=key)
+        cases = [
+            {"subject": Path(one["image"]).name.split(".")[0], "image": [str(one["image"])]}
+            | ({"label": str(one["label"])} if "label" in one else {})
+            for one in listed
+        ]
+    else:
+        cases = _nnunet_cases(known, "Tr" if key == "training" else "Ts")
+    return sorted(cases, key=lambda case: natural_order(case["subject"]))
+
+
+def _nnunet_cases(known: dict[str, Any], part: str) -> list[dict]:
+    folder, ending = known["file"].parent, known["content"].get("file_ending", ".nii.gz")
+    first = [path for path in folder.glob(f"images{part}/*_0000{ending}") if not path.name.startswith(".")]
+    cases = []
+    for name in (path.name.removesuffix(f"_0000{ending}") for path in first):
+        image = [str(folder / f"images{part}" / f"{name}_{n:04d}{ending}") for n in range(len(known["channels"]))]
+        label = {"label": str(folder / "labelsTr" / f"{name}{ending}")} if part == "Tr" else {}
+        cases.append({"subject": name, "image": image, **label})
+    return cases
+
+
+def verify(dataset_dir: str | Path) -> list[str]:
+    """Reads every voxel and returns every problem found, each a sentence that names its file."""
+    try:
+        cases = [case for key in ("training", "test") for case in _cases(dataset_dir, key)]
+        codes = labels(dataset_dir)
+    except DataError as error:
+        return [str(error)]
+    problems = [] if cases else [f"{dataset_dir} lists no case: {_HOW_TO_GET}"]
+    for case in cases:
+        found = [read_problem(path, codes if path == case.get("label") else None) for path in _files(case)]
+        problems += [problem for problem in found if problem]
+        if not any(found):
+            try:
+                require_one_grid(_files(case))
+            except DataError as error:
+                problems.append(str(error))
+    return problems

@@ -1,0 +1,46 @@
+"""Where a training's weights start, and which of them stay."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from monai.networks.utils import freeze_layers
+
+from custom.errors import CheckpointError
+from custom.files import load_checkpoint
+
+logger = logging.getLogger(__name__)
+DECODER = r"^(upcat_|final_conv)"  # the upward layers of MONAI's BasicUNet
+
+
+def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -> None:
+    """Gives a network the weights that another training ended with, but for an output layer of other labels.
+
+    Args:
+        network: of the architecture that was trained, any number of output channels.
+        source: None for a fresh start, "shipped" for the bundle's own models/model.pt, or the path of a model.pt.
+        bundle_root: the bundle's folder.
+
+    Raises:
+        CheckpointError: the file isn't there, is damaged, or holds another network's weights.
+    """
+    if source is None:
+        return
+    path = Path(bundle_root) / "models" / "model.pt" if source == "shipped" else Path(source)
+    weights, own = load_checkpoint(path), network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
+    fresh = [name for name in own if name not in fitting]
+    if set(weights) != set(own) or len({name.rpartition(".")[0] for name in fresh}) > 1:
+        raise CheckpointError(
+            f"{path} holds another network's weights ({len(fresh)} of {len(own)} tensors don't fit): "
+            "name the network that they were trained with."
+        )
+    network.load_state_dict(own | fitting)
+    logger.info("Started from %s%s", path, f"; {fresh[0].rpartition('.')[0]} starts afresh" if fresh else "")
+
+
+def freeze_encoder(network: torch.nn.Module) -> None:
+    """Leaves only the upward layers of a BasicUNet to be trained; the others keep the weights that they have."""
+    freeze_layers(network, exclude_vars=DECODER)

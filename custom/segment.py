@@ -1,0 +1,260 @@
+"""`brainmri segment`: scans in, labels, volumes and pictures out, one scan after another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+
+import custom
+from custom.errors import BrainMRIError, ConfigError, DataError
+from custom.files import load_checkpoint, load_weights, set_aside, written_whole
+from custom.scans import BIDS, find_scans, stem
+from custom.workflow import StrictWorkflow, check_device, check_writable
+
+# ml in adults and children from two years on; outside them a result is likelier wrong than rare
+PLAUSIBLE = {"CSF": (30, 700), "GM": (350, 1000), "WM": (250, 800)}
+
+
+def share_of(scans: Sequence[Any]) -> Sequence[Any]:
+    """This process's part of a list: by torchrun's rank, or by the task of a SLURM array; else all."""
+    named = os.environ.get
+    if "WORLD_SIZE" in os.environ:
+        return scans[int(named("RANK", 0)) :: int(named("WORLD_SIZE", 1))]
+    if "SLURM_ARRAY_TASK_COUNT" in os.environ:
+        step = int(named("SLURM_ARRAY_TASK_STEP", 1))
+        task = (int(named("SLURM_ARRAY_TASK_ID", 0)) - int(named("SLURM_ARRAY_TASK_MIN", 0))) // step
+        return scans[task :: int(named("SLURM_ARRAY_TASK_COUNT", 1))]
+    return scans
+
+
+class Segmenter:
+    """A bundle's inference.json, its weights loaded once, for one scan at a time.
+
+    Args:
+        files: the config files.
+        settings: overrides of their knobs (device, ckpt_path, ...).
+
+    Raises:
+        ConfigError: an unknown knob or device.
+        CheckpointError: no weights, or another network's.
+    """
+
+    def __init__(self, files: list[str], **settings: Any) -> None:
+        workflow = StrictWorkflow(files, logging_file=False, workflow_type="infer", **settings)
+        workflow.parser.parse()
+        parsed = workflow.parser.get_parsed_content
+        self.device = check_device(parsed("device"))
+        self.path = Path(parsed("ckpt_path"))
+        load_weights(parsed("network_def"), load_checkpoint(self.path), self.path)
+        self.network = parsed("network").eval()
+        self.labels: dict[int, str] = parsed("labels")
+        self.preprocessing, self.inferer, self.labelling = map(parsed, ("preprocessing", "inferer", "labelling"))
+        self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, path: str | Path) -> dict[str, Any]:
+        """The scan on the network's grid, "pred": labels (x, y, z) and "probabilities" (C, x, y, z) on its own."""
+        half = torch.autocast("cuda", enabled=self.device.type == "cuda")
+        with torch.inference_mode(), half:
+            item = self._timed("load and resample", self.preprocessing, {"image": str(path)})
+            image = item["image"][None].to(self.device)
+            item["pred"] = self._timed("network", self.inferer, image, self.network)[0].float()
+            item = self._timed("labels on the scan's grid", self.labelling, item)
+        item["pred"] = np.asarray(item["pred"].cpu(), dtype=np.uint8)[0]
+        return item
+
+    def _timed(self, name: str, step: Any, *args: Any) -> Any:
+        start = time.perf_counter()
+        result = step(*args)
+        self.seconds[name] = time.perf_counter() - start
+        return result
+
+
+def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: dict[int, str]) -> dict[str, float]:
+    """Millilitres of each label but 0, and "all", their sum.
+
+    Args:
+        labels: (x, y, z).
+        affine: (4, 4), voxels to mm.
+        names: {0: "background", 1: ...}
+    """
+    ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    found = {name: round(float((labels == code).sum() * ml), 2) for code, name in names.items() if code}
+    return found | {"all": round(sum(found.values()), 2)}
+
+
+def warnings_of(labels: np.ndarray, volumes: dict[str, float]) -> list[str]:
+    """What makes a segmentation hard to believe, a sentence each."""
+    said = []
+    for name, (low, high) in PLAUSIBLE.items():
+        if name in volumes and not low <= volumes[name] <= high:
+            said.append(f"{name} of {volumes[name]:.0f} ml is implausible ({low} to {high} expected)")
+    edges = [np.take(labels, side, axis) > 0 for axis in range(3) for side in (0, -1)]
+    if sum(edge.sum() for edge in edges) > 0.001 * (labels > 0).sum():
+        said.append("tissue reaches the edge of the scan: the brain may be cut off")
+    return said
+
+
+def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
+    """The names of one scan's results: BIDS derivatives' for a BIDS name, beside the same folders as the scan's."""
+    name = stem(scan)
+    folder = output_dir / inside.parent
+    if match := BIDS.fullmatch(name):
+        start = f"{match['entities']}_desc-{match['suffix']}"
+        return {
+            "labels": folder / f"{start}_dseg.nii.gz",
+            "probabilities": folder / f"{start}_probseg.nii.gz",
+            "figure": folder / f"{start}_dseg.png",
+            "record": folder / f"{start}_dseg.json",
+        }
+    return {
+        "labels": folder / f"{name}_seg.nii.gz",
+        "probabilities": folder / f"{name}_probabilities.nii.gz",
+        "figure": folder / f"{name}_seg.png",
+        "record": folder / f"{name}_seg.json",
+    }
+
+
+def segment(
+    segmenter: Segmenter, places: Sequence[str], output_dir: Path, probabilities: bool = False, figure: bool = True
+) -> int:
+    """Segments every scan in some places, and goes on after one that can't be.
+
+    A scan whose record (.json, written last) names the same scan and weights is skipped. Earlier results of other
+    weights move to earlier/. volumes.csv has a row for every record in output_dir.
+
+    Returns:
+        How many scans failed.
+
+    Raises:
+        DataError: there is no scan, or two would have results of one name.
+        ConfigError: output_dir can't be written to.
+    """
+    check_writable(output_dir)
+    found = find_scans(*places, without=output_dir)
+    names: dict[Path, Path] = {}
+    for scan, inside in found:
+        if names.setdefault(results_of(scan, inside, output_dir)["record"], scan) != scan:
+            other = names[results_of(scan, inside, output_dir)["record"]]
+            raise DataError(f"{other} and {scan} would give results of one name: rename one, or run them one by one.")
+    scans = share_of(found)
+    failures = []
+    for index, (scan, inside) in enumerate(scans, start=1):
+        results, head = results_of(scan, inside, output_dir), f"[{index}/{len(scans)}] {inside}"
+        if _is_done(results, scan, segmenter.sha256, probabilities, figure):
+            print(f"{head}: done already ({results['labels']})", flush=True)
+            continue
+        try:
+            start = time.monotonic()
+            record = _segment_one(segmenter, scan, results, probabilities, figure)
+            ml = ", ".join(f"{name} {value:.0f} ml" for name, value in record["volumes_ml"].items())
+            print(f"{head}: {ml} ({time.monotonic() - start:.1f} s)", flush=True)
+            for warning in record["warnings"]:
+                print(f"    warning: {warning}.", flush=True)
+        except (BrainMRIError, MemoryError, OSError, RuntimeError) as error:  # one bad scan doesn't stop the others
+            reason = str(error) or type(error).__name__
+            failures.append(f"{inside}: {reason if isinstance(error, BrainMRIError) else reason.splitlines()[0]}")
+            print(f"{head}: failed", flush=True)
+    _collect(output_dir)
+    if failures:
+        print("\n".join([f"{len(failures)} of {len(scans)} scans failed:", *failures]), file=sys.stderr)
+    return len(failures)
+
+
+def _is_done(results: dict[str, Path], scan: Path, sha256: str, probabilities: bool, figure: bool) -> bool:
+    wanted = ["labels", "record"] + ["probabilities"] * probabilities + ["figure"] * figure
+    if not all(results[name].is_file() for name in wanted):
+        return False
+    try:
+        record = json.loads(results["record"].read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return record.get("scan") == str(scan) and record.get("weights_sha256") == sha256
+
+
+def _segment_one(
+    segmenter: Segmenter, scan: Path, results: dict[str, Path], probabilities: bool, figure: bool
+) -> dict[str, Any]:
+    item = segmenter(scan)
+    labels, affine = item["pred"], np.asarray(item["probabilities"].affine, dtype=np.float64)
+    if not labels.any():
+        raise DataError(f"{scan}: no brain was found in it; look at the scan.")
+    volumes = volumes_ml(labels, affine, segmenter.labels)
+    record = {
+        "scan": str(scan),
+        "volumes_ml": volumes,
+        "warnings": [*item["image"].meta["odd"].splitlines(), *warnings_of(labels, volumes)],
+        "labels": segmenter.labels,
+        "weights": str(segmenter.path),
+        "weights_sha256": segmenter.sha256,
+        "version": custom.__version__,
+        "command": " ".join(["brainmri", *sys.argv[1:]]),
+        "note": custom.RESEARCH_USE_ONLY,
+    }
+    set_aside(results["labels"].parent, [path.name for path in results.values()])
+    _save_nifti(labels, affine, results["labels"])
+    if probabilities:
+        _save_nifti(np.moveaxis(np.asarray(item["probabilities"].cpu())[1:], 0, -1), affine, results["probabilities"])
+    if figure:
+        _save_figure(item["image"], labels, affine, segmenter.labels, results["figure"], scan.name)
+    with written_whole(results["record"]) as partial:
+        partial.write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")
+    return record
+
+
+def _save_nifti(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
+    with written_whole(path) as partial:
+        nibabel.save(image, partial)
+
+
+def _save_figure(
+    image: Any, labels: np.ndarray, affine: np.ndarray, names: dict[int, str], path: Path, title: str
+) -> None:
+    """The scan as the network saw it, and the labels brought to that grid."""
+    from monai.data import MetaTensor
+    from monai.transforms import ResampleToMatch
+
+    from custom.reports import segmentation_figure
+
+    on_scan = MetaTensor(torch.as_tensor(labels)[None].float(), affine=torch.as_tensor(affine))
+    seen = ResampleToMatch(mode="nearest", padding_mode="zeros")(on_scan, image)[0].numpy().astype(np.uint8)
+    drawn = segmentation_figure(np.asarray(image[0].cpu()), None, seen, names, title=title)
+    with written_whole(path) as partial:
+        drawn.savefig(partial, dpi=100, format="png")
+
+
+def _collect(output_dir: Path) -> None:
+    """volumes.csv: a row for every record. It is made anew from the records, so several processes may each do it."""
+    rows = []
+    for path in sorted(output_dir.rglob("*seg.json")):
+        if "earlier" in path.parts:
+            continue
+        record = json.loads(path.read_text(encoding="utf-8"))
+        ml = {f"{name}_ml": value for name, value in record["volumes_ml"].items()}
+        rows.append({"scan": record["scan"], **ml, "warnings": "; ".join(record["warnings"])})
+    if not rows:
+        return
+    import pandas
+
+    with written_whole(output_dir / "volumes.csv", own=True) as partial:
+        pandas.DataFrame(rows).to_csv(partial, index=False)
+
+
+def check_places(places: Sequence[Any]) -> list[str]:
+    """The places as text. Raises ConfigError where there are none."""
+    if not places:
+        raise ConfigError("name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz")
+    return [str(place) for place in places]

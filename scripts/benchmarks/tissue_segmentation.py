@@ -1,0 +1,123 @@
+"""The shipped tissue network on real scans, beside an intensity clustering: Dice as a Markdown table.
+
+    python scripts/benchmarks/tissue_segmentation.py [--t1_dcmqa DIR] [--t1_studyforrest DIR] [--ckpt_path model.pt]
+
+MNI152 T1 comes with nilearn; its truth is its own GM and WM maps. DIR of t1_dcmqa: T1w_brain.nii.gz (the skull-stripped
+T1w of dcm_qa, BSD-2-Clause) and dseg_fast.nii.gz (FSL FAST's labels, 1 CSF, 2 GM, 3 WM). DIR of t1_studyforrest:
+sub-02_T1w_1mm_defaced.nii.gz and sub-02_brainmask_approx.nii.gz (a warped template mask). Each scan is also segmented
+with its contrast inverted, with gamma 0.5 and 2, with a strong bias field, and at 3 mm. The clustering is a Gaussian
+mixture: of three inside the truth's mask, or of four over the whole volume; its clusters are named by the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.processing import resample_to_output
+from scipy import ndimage
+
+from custom.baselines.clustering import cluster_tissues
+from custom.cli import config_files
+from custom.metrics import dice_by_name
+from custom.samples import mni152
+from custom.segment import Segmenter
+
+LABELS = mni152.LABELS
+
+
+def _inverted(scan: np.ndarray) -> np.ndarray:
+    inside = scan > 0
+    low, high = np.percentile(scan[inside], [0.5, 99.5])
+    return np.where(inside, np.clip(high + low - scan, 1e-3 * high, None), 0)
+
+
+def _gamma(exponent: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda scan: scan.max() * (scan / scan.max()) ** exponent
+
+
+def _biased(scan: np.ndarray) -> np.ndarray:
+    """Multiplied by e^-0.6 to e^0.6 from one corner of the volume to the other: a factor of 3.3 over all."""
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in scan.shape], indexing="ij")
+    return scan * np.exp(0.6 * sum(axes) / 3)
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as it is": lambda scan: scan,
+    "inverted": _inverted,
+    "gamma 0.5": _gamma(0.5),
+    "gamma 2": _gamma(2.0),
+    "bias field": _biased,
+}
+
+
+def changed(
+    scan: nibabel.Nifti1Image, truth: nibabel.Nifti1Image
+) -> Iterator[tuple[str, nibabel.Nifti1Image, np.ndarray]]:
+    """The name of a change, the changed scan, and the truth on its grid."""
+    voxels = np.clip(scan.get_fdata(dtype=np.float32), 0, None)
+    labels = np.asarray(truth.dataobj).round().astype(np.uint8)
+    for name, change in CHANGES.items():
+        yield name, nibabel.Nifti1Image(change(voxels).astype(np.float32), scan.affine), labels
+    sees = ndimage.gaussian_filter(voxels, 3 / 2.355)  # what a voxel of 3 mm sees
+    fractions = [_at_3_mm(ndimage.uniform_filter((labels == code).astype(np.float32), 3), scan) for code in LABELS]
+    truth_at_3_mm = np.argmax([one.get_fdata(dtype=np.float32) for one in fractions], axis=0)
+    yield "3 mm", _at_3_mm(sees, scan), truth_at_3_mm.astype(np.uint8)
+
+
+def _at_3_mm(voxels: np.ndarray, scan: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    return resample_to_output(nibabel.Nifti1Image(voxels, scan.affine), (3, 3, 3), order=1)
+
+
+def scans(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, nibabel.Nifti1Image, nibabel.Nifti1Image]]:
+    mni152.write(folder / "mni152")
+    yield "MNI152", nibabel.load(folder / "mni152" / mni152.T1), nibabel.load(folder / "mni152" / mni152.TRUTH)
+    if options.t1_dcmqa:
+        yield "t1_dcmqa", *(nibabel.load(options.t1_dcmqa / name) for name in ("T1w_brain.nii.gz", "dseg_fast.nii.gz"))
+    if options.t1_studyforrest:
+        names = ("sub-02_T1w_1mm_defaced.nii.gz", "sub-02_brainmask_approx.nii.gz")
+        yield "t1_studyforrest", *(nibabel.load(options.t1_studyforrest / name) for name in names)
+
+
+def clustered(scan: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
+    whole = cluster_tissues(scan[None], truth + 1) - 1  # background is one of the clusters
+    return {
+        "clustering, mask given": dice_by_name(cluster_tissues(scan[None], truth), truth, LABELS),
+        "clustering, no mask": dice_by_name(whole.astype(np.uint8), truth, LABELS),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--t1_dcmqa", type=Path)
+    parser.add_argument("--t1_studyforrest", type=Path)
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--no_clustering", action="store_true", help="the network alone, in a minute")
+    options = parser.parse_args()
+    settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
+    segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), **settings)
+    print(f"weights {segmenter.sha256[:12]}\n")
+    print("| scan | change | method | CSF | GM | WM | all tissue |\n|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, scan, truth in scans(options, folder):
+            for change, changed_scan, labels in changed(scan, truth):
+                nibabel.save(changed_scan, folder / "scan.nii.gz")
+                found = segmenter(folder / "scan.nii.gz")["pred"]
+                tissue = dice_by_name((found > 0).astype(np.uint8), (labels > 0).astype(np.uint8), {1: "all"})["all"]
+                rows = {"network": dice_by_name(found, labels, LABELS) | {"all": tissue}}
+                only_mask = labels.max() == 1
+                if not options.no_clustering and not only_mask:
+                    rows |= clustered(changed_scan.get_fdata(dtype=np.float32), labels)
+                for method, dice in rows.items():
+                    cells = ["" if only_mask else f"{dice[tissue]:.3f}" for tissue in ("CSF", "GM", "WM")]
+                    whole = f"{dice['all']:.3f}" if "all" in dice else ""
+                    print(f"| {name} | {change} | {method} | {' | '.join(cells)} | {whole} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

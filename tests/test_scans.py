@@ -1,0 +1,219 @@
+"""Scans in every format: what is read, what is refused and what is said about them."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import itk
+import nibabel
+import numpy as np
+import pytest
+
+from custom.errors import DataError, MissingDataError
+from custom.scans import datalist, find_scans, read_scan, stem
+
+SHAPE = (50, 60, 40)
+VOXELS = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) % 977
+OBLIQUE = np.array([[-1.2, 0.1, 0, 30], [0.1, 1.2, 0, -35], [0, 0, 2, -40], [0, 0, 0, 1]])
+PLAIN = np.diag([1.0, 1.0, 1.5, 1.0])
+
+
+def save_nifti(path: Path, voxels: np.ndarray = VOXELS, affine: np.ndarray | None = PLAIN) -> Path:
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def save_dicom(
+    folder: Path, voxels: np.ndarray = VOXELS, modality: str = "MR", series: str = "1.2.3", without: tuple = ()
+) -> Path:
+    """One file a slice, slices of 2 mm upwards from z = -30 mm, x to the left and y to the back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in set(range(voxels.shape[2])) - set(without):
+        image = itk.image_from_array(np.ascontiguousarray(voxels[:, :, k].T[None]))
+        image.SetSpacing((1.0, 1.0, 2.0))
+        image.SetOrigin((-40.0, -50.0, -30.0 + 2 * k))
+        tags = {"0008|0060": modality, "0020|000e": series, "0008|0018": f"{series}.{k + 1}", "0020|0013": str(k + 1)}
+        tags |= {"0020|0032": f"-40\\-50\\{-30 + 2 * k}", "0020|0037": "1\\0\\0\\0\\1\\0", "0018|0050": "2"}
+        for tag, value in tags.items():
+            image[tag] = value
+        writer = itk.GDCMImageIO.New()
+        writer.SetKeepOriginalUID(True)
+        itk.imwrite(image, str(folder / f"{series}-{k:03d}.dcm"), imageio=writer)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz"])
+def test_nibabels_formats(name: str, tmp_path: Path) -> None:
+    kind = nibabel.MGHImage if name.endswith("mgz") else nibabel.Nifti1Image
+    nibabel.save(kind(VOXELS, OBLIQUE), tmp_path / name)
+    voxels, affine, odd = read_scan(tmp_path / name)
+    np.testing.assert_array_equal(voxels, VOXELS)
+    assert voxels.dtype == np.float32
+    np.testing.assert_allclose(affine, OBLIQUE, atol=1e-5)
+    assert odd == []
+    assert stem(name) == "a"
+
+
+def test_nrrd_is_left_posterior_and_comes_out_right_anterior(tmp_path: Path) -> None:
+    image = itk.image_from_array(np.ascontiguousarray(VOXELS.T))
+    image.SetSpacing((1.0, 1.0, 2.0))
+    image.SetOrigin((10.0, 20.0, 30.0))
+    itk.imwrite(image, str(tmp_path / "a.nrrd"))
+    voxels, affine, odd = read_scan(tmp_path / "a.nrrd")
+    np.testing.assert_array_equal(voxels, VOXELS)
+    np.testing.assert_allclose(affine, [[-1, 0, 0, -10], [0, -1, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1]])
+    assert odd == []
+
+
+def test_dicom_series(tmp_path: Path) -> None:
+    voxels, affine, odd = read_scan(save_dicom(tmp_path / "series"))
+    np.testing.assert_array_equal(voxels, VOXELS)
+    np.testing.assert_allclose(affine, [[-1, 0, 0, 40], [0, -1, 0, 50], [0, 0, 2, -30], [0, 0, 0, 1]])
+    assert odd == []
+
+
+def two_series(folder: Path) -> Path:
+    save_dicom(folder)
+    return save_dicom(folder, series="1.2.4")
+
+
+def cut(path: Path, size: int) -> Path:
+    path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+def huge_header(path: Path) -> Path:
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((20000, 20000, 20000))
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    with gzip.open(path, "wb") as file:
+        file.write(header.binaryblock + b"\0" * 2000)
+    return path
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "4D": (lambda p: save_nifti(p / "a.nii.gz", np.stack([VOXELS] * 2, -1)), r"series of volumes \(50x60x40x2\): save"),
+    "2D": (lambda p: save_nifti(p / "a.nii.gz", VOXELS[..., :1]), r"is a slice, not a volume \(50x60x1\): give"),
+    "colour": (
+        lambda p: save_nifti(p / "a.nii.gz", np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])),
+        r"a\.nii\.gz is a colour image: give the scan",
+    ),
+    "CT by its values": (
+        lambda p: save_nifti(p / "a.nii.gz", np.where(VOXELS % 2, -1000, VOXELS).astype(np.int16)),
+        r"looks like CT \(air at -1000 HU\): this network knows MR only",
+    ),
+    "CT by its header": (
+        lambda p: save_dicom(p / "ct", modality="CT"),
+        r"ct is CT, not MR: this network knows MR only",
+    ),
+    "two series": (
+        lambda p: two_series(p / "two"),
+        r"holds 2 DICOM series \(.*-000\.dcm and 39 more, .*\): give each a",
+    ),
+    "no DICOM": (
+        lambda p: (p / "x.dcm").write_text("no") and p / "x.dcm",
+        r"x\.dcm can't be read \(.*\): copy it again",
+    ),
+    "constant": (lambda p: save_nifti(p / "a.nii.gz", np.full(SHAPE, 7, np.int16)), r"holds the value 7 everywhere"),
+    "empty": (lambda p: save_nifti(p / "a.nii.gz", np.zeros(SHAPE, np.int16)), r"holds the value 0 everywhere"),
+    "no extent": (
+        lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([0.001, 0.001, 0.001, 1])),
+        r"spans 0\.05 x 0\.06 x 0\.04 mm, which can't be a whole brain: correct the voxel sizes",
+    ),
+    "enormous": (
+        lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([20.0, 20, 20, 1])),
+        r"spans 1000 x 1200 x 800 mm",
+    ),
+    "cut short": (lambda p: cut(save_nifti(p / "a.nii"), 9000), r"a\.nii is cut short \(9000 of 240352 bytes\)"),
+    "cut short, packed": (lambda p: cut(save_nifti(p / "a.nii.gz"), 900), r"a\.nii\.gz can't be read to its end"),
+    "huge header": (lambda p: huge_header(p / "a.nii.gz"), r"a\.nii\.gz is cut short \(\d+ of \d{14} bytes\): copy it"),
+    "no scan": (
+        lambda p: (p / "a.nii").write_text("x" * 500) and p / "a.nii",
+        r"a\.nii has no header that can be read",
+    ),
+    "nothing": (lambda p: p / "a.nii.gz", r"a\.nii\.gz isn't there"),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), BAD.values(), ids=BAD)
+def test_refused(make: Callable[[Path], Path], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=sentence) as refused:
+        read_scan(make(tmp_path))
+    assert "\n" not in str(refused.value)
+
+
+def sheared(path: Path) -> Path:
+    affine = PLAIN.copy()
+    affine[0, 1] = 0.3
+    return save_nifti(path / "a.nii.gz", affine=affine)
+
+
+def without_orientation(path: Path) -> Path:
+    image = nibabel.Nifti1Image(VOXELS, None)
+    image.header.set_zooms((1, 1, 1.5))
+    nibabel.save(image, path / "a.nii.gz")
+    return path / "a.nii.gz"
+
+
+def with_nan(path: Path) -> Path:
+    voxels = VOXELS.astype(np.float32)
+    voxels[0, 0, :3] = np.nan
+    return save_nifti(path / "a.nii.gz", voxels)
+
+
+ODD = {
+    "no orientation": (without_orientation, "its header has no orientation: x is taken as left to right"),
+    "shear": (sheared, "its axes aren't at right angles"),
+    "thick slices": (
+        lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([1.0, 1, 5, 1])),
+        "its voxels are up to 5 mm long",
+    ),
+    "NaN": (with_nan, "3 voxels are NaN or infinite: they count as 0"),
+    "missing slices": (lambda p: save_dicom(p / "gap", without=(20, 21)), "its slices are unevenly spaced"),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), ODD.values(), ids=ODD)
+def test_read_with_a_warning(make: Callable[[Path], Path], sentence: str, tmp_path: Path) -> None:
+    voxels, _, odd = read_scan(make(tmp_path))
+    assert np.isfinite(voxels).all()
+    assert len(odd) == 1
+    assert odd[0].startswith(sentence)
+
+
+def test_a_last_axis_of_one_is_no_series(tmp_path: Path) -> None:
+    assert read_scan(save_nifti(tmp_path / "a.nii.gz", VOXELS[..., None]))[0].shape == SHAPE
+
+
+def test_what_a_folder_holds(tmp_path: Path) -> None:
+    """Scans in natural order; no segmentations, functional series, derivatives, hidden files or earlier results."""
+    names = ["sub-10/anat/sub-10_T1w.nii.gz", "sub-2/anat/sub-2_FLAIR.nii.gz", "sub-2/anat/sub-2_T1w.nii.gz", "x.mgz"]
+    others = ["sub-2/func/sub-2_task-rest_bold.nii.gz", "sub-2/anat/sub-2_dseg.nii.gz", "x_seg.nii.gz", "._x.mgz"]
+    others += ["derivatives/sub-2_T1w.nii.gz", "results/x.nii.gz", "notes.pdf"]
+    for name in names + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    save_dicom(tmp_path / "series", VOXELS[..., :2])
+    found = find_scans(tmp_path, without=tmp_path / "results")
+    assert [str(inside) for _, inside in found] == ["x.mgz", "series", names[2 - 1], names[2], names[0]]
+    assert all(path == tmp_path / inside for path, inside in found)
+
+
+def test_a_list_and_a_scan_twice(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "a.nii.gz")
+    save_nifti(tmp_path / "b.nii.gz")
+    (tmp_path / "list.txt").write_text("b.nii.gz\n\na.nii.gz\n")
+    found = find_scans(tmp_path / "list.txt", tmp_path / "a.nii.gz")
+    assert [path.name for path, _ in found] == ["b.nii.gz", "a.nii.gz"]
+    assert datalist(tmp_path / "a.nii.gz") == [{"image": str(tmp_path / "a.nii.gz")}]
+
+
+def test_no_scan_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"There is no scan or folder .*nowhere: correct the path"):
+        find_scans(tmp_path / "nowhere")
+    with pytest.raises(MissingDataError, match=r"has no scan: give a NIfTI, \.mgz or NRRD file, or a folder of DICOM"):
+        find_scans(tmp_path)

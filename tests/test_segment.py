@@ -1,0 +1,176 @@
+"""`brainmri segment`: scans in, labels, volumes and pictures out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from custom.cli import config_files
+from custom.metrics import dice_by_name
+from custom.samples import mni152
+from custom.segment import Segmenter, results_of, segment, share_of, volumes_ml, warnings_of
+from tests.conftest import Brainmri
+
+LABELS = mni152.LABELS
+
+
+@pytest.fixture(scope="session")
+def segmenter() -> Segmenter:
+    """The shipped network, as brainmri segment uses it."""
+    return Segmenter(config_files("brain_mri_tissue", "inference.json"))
+
+
+@pytest.fixture(scope="session")
+def mni152_2mm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mni152.write(tmp_path_factory.mktemp("sample") / "mni152", spacing=2)
+
+
+def turned(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
+    """The same scan with its axes in another order and direction."""
+    return image.as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+
+
+def test_the_shipped_weights_find_tissue_and_any_orientation_gives_the_same(
+    segmenter: Segmenter, mni152_2mm: Path, tmp_path: Path
+) -> None:
+    scan, truth = (nibabel.load(mni152_2mm / name) for name in (mni152.T1, mni152.TRUTH))
+    found = segmenter(mni152_2mm / mni152.T1)["pred"]
+    dice = dice_by_name(found, np.asarray(truth.dataobj), LABELS)
+    assert dice["GM"] > 0.6, dice
+    assert dice["WM"] > 0.6, dice
+    nibabel.save(turned(scan), tmp_path / "turned.nii.gz")
+    again = segmenter(tmp_path / "turned.nii.gz")
+    np.testing.assert_allclose(again["probabilities"].affine, turned(scan).affine, atol=1e-4)
+    back = np.asarray(turned(nibabel.Nifti1Image(found, scan.affine)).dataobj)
+    assert np.mean(again["pred"] == back) > 0.995
+
+
+def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    (tmp_path / "scans/sub-1/anat").mkdir(parents=True)
+    shutil.copy(mni152_dir / mni152.T1, tmp_path / "scans/sub-1/anat/sub-1_T1w.nii.gz")
+    shutil.copy(mni152_dir / mni152.T1, tmp_path / "scans/head.nii.gz")
+    (tmp_path / "scans/broken.nii.gz").write_bytes(b"no scan")
+    result = brainmri("segment", "scans", "--output_dir", "out", "--probabilities", "--device", "cpu", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "[1/3] broken.nii.gz: failed" in result.stdout
+    assert "Research use only, not a medical device." in result.stdout
+    assert "1 of 3 scans failed:\nbroken.nii.gz: " in result.stderr
+    assert result.stderr.strip().endswith("brainmri: 1 of the scans couldn't be segmented, as listed above.")
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert made == {
+        "volumes.csv",
+        *(f"head_{end}" for end in ("seg.nii.gz", "seg.png", "seg.json", "probabilities.nii.gz")),
+        *(f"sub-1/anat/sub-1_desc-T1w_{end}" for end in ("dseg.nii.gz", "dseg.png", "dseg.json", "probseg.nii.gz")),
+    }
+    source = nibabel.load(tmp_path / "scans/head.nii.gz")
+    labels, probabilities = (nibabel.load(tmp_path / f"out/head_{end}.nii.gz") for end in ("seg", "probabilities"))
+    assert labels.shape == source.shape
+    assert probabilities.shape == (*source.shape, 3)
+    np.testing.assert_allclose(labels.affine, source.affine)
+    voxels, fractions = np.asarray(labels.dataobj), probabilities.get_fdata()
+    assert voxels.dtype == np.uint8
+    assert fractions.min() >= 0
+    assert fractions.sum(axis=-1).max() < 1.001
+    assert bytes(labels.header["descrip"]).startswith(b"Research use only")
+    record = json.loads((tmp_path / "out/head_seg.json").read_text())
+    assert record["volumes_ml"]["GM"] == pytest.approx((voxels == 2).sum() * 0.064, abs=0.01)
+    assert len(record["weights_sha256"]) == 64
+    assert record["command"].startswith("brainmri segment scans")
+    table = pandas.read_csv(tmp_path / "out/volumes.csv")
+    assert [Path(scan).name for scan in table["scan"]] == ["head.nii.gz", "sub-1_T1w.nii.gz"]
+    assert table["GM_ml"][0] == record["volumes_ml"]["GM"]
+
+
+def test_done_scans_are_skipped_and_corrected_labels_are_kept(
+    segmenter: Segmenter, mni152_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    place = [str(mni152_dir / mni152.T1)]
+    result = tmp_path / "sub-mni152_desc-T1w_dseg.nii.gz"
+    assert segment(segmenter, place, tmp_path) == 0
+    result.write_bytes(b"corrected by hand")
+    assert segment(segmenter, place, tmp_path) == 0
+    assert "done already" in capsys.readouterr().out
+    assert result.read_bytes() == b"corrected by hand"
+    other = Segmenter(config_files("brain_mri_tissue", "inference.json"))
+    other.sha256 = "other weights"
+    assert segment(other, place, tmp_path) == 0
+    assert nibabel.load(result).shape
+    (kept,) = tmp_path.glob(f"earlier/*/{result.name}")
+    assert kept.read_bytes() == b"corrected by hand"
+    assert len(pandas.read_csv(tmp_path / "volumes.csv")) == 1
+
+
+def test_names_of_results() -> None:
+    out = Path("out")
+    plain = results_of(Path("/x/a/scan.mgz"), Path("a/scan.mgz"), out)
+    assert plain["labels"] == out / "a/scan_seg.nii.gz"
+    bids = results_of(Path("/x/sub-1_acq-fast_T2w.nii"), Path("sub-1/anat/sub-1_acq-fast_T2w.nii"), out)
+    assert bids["labels"] == out / "sub-1/anat/sub-1_acq-fast_desc-T2w_dseg.nii.gz"
+    assert bids["probabilities"] == out / "sub-1/anat/sub-1_acq-fast_desc-T2w_probseg.nii.gz"
+
+
+def test_volumes_by_hand() -> None:
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0, 0, :2], labels[1, 1, :3] = 1, 2
+    affine = np.array([[0, -2.0, 0, 5], [2, 0, 0, 5], [0, 0, 2.5, 5], [0, 0, 0, 1]])  # 10 cubic mm a voxel
+    assert volumes_ml(labels, affine, LABELS) == {"CSF": 0.02, "GM": 0.03, "WM": 0.0, "all": 0.05}
+
+
+def test_what_is_hard_to_believe() -> None:
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[2:7, 2:7, 2:7] = 2
+    fine = {"CSF": 250.0, "GM": 650.0, "WM": 500.0}
+    assert warnings_of(labels, fine) == []
+    assert warnings_of(labels, fine | {"GM": 90.0}) == ["GM of 90 ml is implausible (350 to 1000 expected)"]
+    labels[2:7, 2:7, 0] = 2
+    assert warnings_of(labels, fine) == ["tissue reaches the edge of the scan: the brain may be cut off"]
+
+
+@given(n=st.integers(0, 50), processes=st.integers(1, 7), step=st.integers(1, 3), first=st.integers(0, 5))
+def test_shares_are_a_partition(n: int, processes: int, step: int, first: int) -> None:
+    scans = list(range(n))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORLD_SIZE", str(processes))
+        ranks = []
+        for rank in range(processes):
+            patch.setenv("RANK", str(rank))
+            ranks += share_of(scans)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"COUNT": processes, "MIN": first, "STEP": step}.items():
+            patch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+        tasks = []
+        for task in range(processes):
+            patch.setenv("SLURM_ARRAY_TASK_ID", str(first + task * step))
+            tasks += share_of(scans)
+    assert sorted(ranks) == sorted(tasks) == scans
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "brainmri: name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
+        (["nowhere.nii"], "nowhere.nii: correct the path."),
+        (["a", "b"], "a/x.nii and b/x.nii would give results of one name"),
+        (["a", "--devise", "cpu"], "There is no setting 'devise'; did you mean 'device'?"),
+        (["a", "--device", "cuda:9"], "There is no device 'cuda:9' here"),
+        (["a", "--ckpt_path", "no.pt"], "There are no weights at no.pt"),
+    ],
+)
+def test_one_sentence(words: list[str], sentence: str, brainmri: Brainmri, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        nibabel.save(nibabel.Nifti1Image(np.zeros((50, 50, 50), np.uint8), np.eye(4)), tmp_path / folder / "x.nii")
+    result = brainmri("segment", *words, cwd=tmp_path)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1].replace(f"{tmp_path}/", "")
+    assert last.startswith("brainmri: ")
+    assert sentence in last
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
