@@ -148,14 +148,22 @@ class Commands:
 
         files = config_files(bundle, "inference.json")
         places = check_places(scans)
+        for name, value in {"probabilities": probabilities, "figure": figure}.items():
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name} must be True or False, got {value!r}: name scans before the options.")
+        folder = Path(str(output_dir)).expanduser()
         if "LOCAL_RANK" in os.environ:
             overrides.setdefault("device", str(local_device()))
-        call = {"config_file": files, "dataset_dir": places[0], "output_dir": output_dir, **overrides}
-        _print_call("run", call)
+        overrides["output_dir"] = str(folder)
+        _print_call("run", {"config_file": files, "dataset_dir": places[0], **overrides})
+        if len(places) > 1:
+            print(f"and the same for {len(places) - 1} more")
         _say_errors_once()
-        failed = segment(Segmenter(files, **overrides), places, Path(output_dir), probabilities, figure)
-        print(f"Labels, figures and volumes.csv are in {output_dir}. {custom.RESEARCH_USE_ONLY}")
-        if failed:
+        segmenter = Segmenter(files, **overrides)
+        print(f"Weights: {segmenter.path}", flush=True)
+        failed = segment(segmenter, places, folder, probabilities, figure)
+        print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
+        if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
             raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
 
     def export(

@@ -17,7 +17,8 @@ from custom.volumes import natural_order, open_volume
 NIBABEL = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr")
 ITK = (".nrrd", ".nhdr", ".mha", ".dcm")
 BIDS = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*)_(?P<suffix>[a-zA-Z0-9]+)")
-ANATOMICAL = {"T1w", "T2w", "PDw", "FLAIR", "T2starw", "inplaneT1", "inplaneT2", "PDT2", "angio", "UNIT1"}
+NO_ANATOMY = {"bold", "sbref", "dwi", "adc", "trace", "epi", "asl", "m0scan", "cbv", "phase", "phasediff", "phase1"}
+NO_ANATOMY |= {"phase2", "magnitude", "magnitude1", "magnitude2", "fieldmap", "TB1map", "pet"}
 RESULTS = re.compile(r"_(seg|dseg|mask|probabilities|probseg|labels?)$")
 SMALLEST, LARGEST = 40, 600  # mm: no field of view with a brain in it is smaller or larger
 
@@ -46,9 +47,14 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
     found: dict[Path, Path] = {}
     for place in (Path(place).expanduser().absolute() for place in places):
         if place.is_file() and place.suffix == ".txt":
-            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
             # lines are relative to the list's own folder, so that a list moves with its scans
-            here = [pair for line in lines if line for pair in find_scans(place.parent / line, without=without)]
+            here = [
+                pair
+                for line in lines
+                if line
+                for pair in find_scans(place.parent / Path(line).expanduser(), without=without)
+            ]
         elif place.is_file() or _is_dicom(place):
             here = [(place, Path(place.name))]
         elif place.is_dir():
@@ -65,7 +71,7 @@ def _search(folder: Path, without: str | Path | None) -> Iterable[Path]:
     left_out = without and Path(without).expanduser().absolute()
     for name, folders, files in os.walk(folder):
         here = Path(name)
-        if here == left_out or here.name == "derivatives":
+        if (here == left_out and here != folder) or here.name == "derivatives":
             folders.clear()
             continue
         folders[:] = sorted((other for other in folders if not other.startswith(".")), key=natural_order)
@@ -79,7 +85,7 @@ def _is_scan(name: str) -> bool:
     known = name.lower().endswith((*NIBABEL, *ITK[:-1]))
     bids = BIDS.fullmatch(stem(name))
     return known and not name.startswith(".") and not RESULTS.search(stem(name)) and (
-        bids is None or bids["suffix"] in ANATOMICAL
+        bids is None or bids["suffix"] not in NO_ANATOMY
     )  # fmt: skip
 
 
@@ -87,7 +93,9 @@ def _is_dicom(folder: Path) -> bool:
     """Whether a folder's first files are DICOM, by their preamble."""
     if not folder.is_dir():
         return False
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and path.name[0] != "." and path.name != "DICOMDIR"
+    )
     for path in files[:5]:
         with path.open("rb") as file:
             if file.read(132)[128:] == b"DICM":
@@ -154,10 +162,18 @@ def _by_itk(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     odd: list[str] = []
     files = _one_series(path, itk) if path.is_dir() else [str(path)]
     try:
-        image = itk.imread(files if path.is_dir() else files[0], itk.F)
+        io = itk.ImageIOFactory.CreateImageIO(files[0], itk.CommonEnums.IOFileMode_ReadMode)
+        io.SetFileName(files[0])
+        io.ReadImageInformation()
+        components = io.GetNumberOfComponents()
+        image = itk.imread(files if len(files) > 1 else files[0], itk.F)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1:]
         raise DataError(f"{path} can't be read ({' '.join(reason)}): copy it again, or convert it to NIfTI.") from error
+    if components != 1:
+        raise DataError(
+            f"{path} has {components} values a voxel, as colour and diffusion scans have: give a plain scan."
+        )
     if path.is_dir() or path.suffix.lower() == ".dcm":
         _check_modality(path, files[0], itk)
     metadata = dict(image)

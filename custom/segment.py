@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import custom
-from custom.errors import BrainMRIError, ConfigError, DataError
+from custom.errors import ConfigError, DataError, find_cause
 from custom.files import load_checkpoint, load_weights, set_aside, written_whole
 from custom.scans import BIDS, find_scans, stem
 from custom.workflow import StrictWorkflow, check_device, check_writable
@@ -26,14 +26,24 @@ PLAUSIBLE = {"CSF": (30, 700), "GM": (350, 1000), "WM": (250, 800)}
 
 
 def share_of(scans: Sequence[Any]) -> Sequence[Any]:
-    """This process's part of a list: by torchrun's rank, or by the task of a SLURM array; else all."""
+    """This process's part of a list: by torchrun's rank, or by the task of a SLURM array; else all.
+
+    Raises:
+        ConfigError: a SLURM array with gaps, whose tasks can't tell their shares.
+    """
     named = os.environ.get
     if "WORLD_SIZE" in os.environ:
         return scans[int(named("RANK", 0)) :: int(named("WORLD_SIZE", 1))]
     if "SLURM_ARRAY_TASK_COUNT" in os.environ:
-        step = int(named("SLURM_ARRAY_TASK_STEP", 1))
-        task = (int(named("SLURM_ARRAY_TASK_ID", 0)) - int(named("SLURM_ARRAY_TASK_MIN", 0))) // step
-        return scans[task :: int(named("SLURM_ARRAY_TASK_COUNT", 1))]
+        number, count, least, most, step = (
+            int(named(f"SLURM_ARRAY_TASK_{name}", default))
+            for name, default in (("ID", 0), ("COUNT", 1), ("MIN", 0), ("MAX", 0), ("STEP", 1))
+        )
+        if (most - least) // step + 1 != count:
+            raise ConfigError(
+                f"The SLURM array has {count} tasks with gaps between {least} and {most}: use 0-{count - 1}."
+            )
+        return scans[(number - least) // step :: count]
     return scans
 
 
@@ -60,15 +70,18 @@ class Segmenter:
         self.labels: dict[int, str] = parsed("labels")
         self.preprocessing, self.inferer, self.labelling = map(parsed, ("preprocessing", "inferer", "labelling"))
         self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        self.amp = bool(parsed("amp"))
+        elsewhere = ("device", "ckpt_path", "output_dir", "num_workers")
+        self.settings = {name: str(value) for name, value in settings.items() if name not in elsewhere}
         self.seconds: dict[str, float] = {}
 
     def __call__(self, path: str | Path) -> dict[str, Any]:
         """The scan on the network's grid, "pred": labels (x, y, z) and "probabilities" (C, x, y, z) on its own."""
-        half = torch.autocast("cuda", enabled=self.device.type == "cuda")
-        with torch.inference_mode(), half:
+        with torch.inference_mode():
             item = self._timed("load and resample", self.preprocessing, {"image": str(path)})
             image = item["image"][None].to(self.device)
-            item["pred"] = self._timed("network", self.inferer, image, self.network)[0].float()
+            with torch.autocast("cuda", enabled=self.amp and self.device.type == "cuda"):
+                item["pred"] = self._timed("network", self.inferer, image, self.network)[0].float()
             item = self._timed("labels on the scan's grid", self.labelling, item)
         item["pred"] = np.asarray(item["pred"].cpu(), dtype=np.uint8)[0]
         return item
@@ -110,7 +123,8 @@ def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
     name = stem(scan)
     folder = output_dir / inside.parent
     if match := BIDS.fullmatch(name):
-        start = f"{match['entities']}_desc-{match['suffix']}"
+        entities, _, described = match["entities"].partition("_desc-")  # desc comes last in BIDS
+        start = f"{entities}_desc-{described}{match['suffix']}"
         return {
             "labels": folder / f"{start}_dseg.nii.gz",
             "probabilities": folder / f"{start}_probseg.nii.gz",
@@ -151,7 +165,7 @@ def segment(
     failures = []
     for index, (scan, inside) in enumerate(scans, start=1):
         results, head = results_of(scan, inside, output_dir), f"[{index}/{len(scans)}] {inside}"
-        if _is_done(results, scan, segmenter.sha256, probabilities, figure):
+        if _is_done(results, _made_from(segmenter, scan), probabilities, figure):
             print(f"{head}: done already ({results['labels']})", flush=True)
             continue
         try:
@@ -161,9 +175,9 @@ def segment(
             print(f"{head}: {ml} ({time.monotonic() - start:.1f} s)", flush=True)
             for warning in record["warnings"]:
                 print(f"    warning: {warning}.", flush=True)
-        except (BrainMRIError, MemoryError, OSError, RuntimeError) as error:  # one bad scan doesn't stop the others
-            reason = str(error) or type(error).__name__
-            failures.append(f"{inside}: {reason if isinstance(error, BrainMRIError) else reason.splitlines()[0]}")
+        except Exception as error:  # one bad scan doesn't stop the others
+            unforeseen = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            failures.append(f"{inside}: {find_cause(error) or unforeseen}")
             print(f"{head}: failed", flush=True)
     _collect(output_dir)
     if failures:
@@ -171,7 +185,19 @@ def segment(
     return len(failures)
 
 
-def _is_done(results: dict[str, Path], scan: Path, sha256: str, probabilities: bool, figure: bool) -> bool:
+def _made_from(segmenter: Segmenter, scan: Path) -> dict[str, Any]:
+    """What must be equal for a result to be this scan's by these weights and settings."""
+    files = sorted(scan.iterdir()) if scan.is_dir() else [scan]
+    return {
+        "scan": str(scan),
+        "scan_bytes": sum(path.stat().st_size for path in files if path.is_file()),
+        "scan_changed": max(path.stat().st_mtime for path in files),
+        "weights_sha256": segmenter.sha256,
+        "settings": segmenter.settings,
+    }
+
+
+def _is_done(results: dict[str, Path], made_from: dict[str, Any], probabilities: bool, figure: bool) -> bool:
     wanted = ["labels", "record"] + ["probabilities"] * probabilities + ["figure"] * figure
     if not all(results[name].is_file() for name in wanted):
         return False
@@ -179,7 +205,7 @@ def _is_done(results: dict[str, Path], scan: Path, sha256: str, probabilities: b
         record = json.loads(results["record"].read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return record.get("scan") == str(scan) and record.get("weights_sha256") == sha256
+    return all(record.get(name) == value for name, value in made_from.items())
 
 
 def _segment_one(
@@ -187,16 +213,14 @@ def _segment_one(
 ) -> dict[str, Any]:
     item = segmenter(scan)
     labels, affine = item["pred"], np.asarray(item["probabilities"].affine, dtype=np.float64)
-    if not labels.any():
+    if not labels.any() and set(PLAUSIBLE) <= set(segmenter.labels.values()):
         raise DataError(f"{scan}: no brain was found in it; look at the scan.")
     volumes = volumes_ml(labels, affine, segmenter.labels)
-    record = {
-        "scan": str(scan),
+    record = _made_from(segmenter, scan) | {
         "volumes_ml": volumes,
         "warnings": [*item["image"].meta["odd"].splitlines(), *warnings_of(labels, volumes)],
         "labels": segmenter.labels,
         "weights": str(segmenter.path),
-        "weights_sha256": segmenter.sha256,
         "version": custom.__version__,
         "command": " ".join(["brainmri", *sys.argv[1:]]),
         "note": custom.RESEARCH_USE_ONLY,
@@ -240,17 +264,26 @@ def _collect(output_dir: Path) -> None:
     """volumes.csv: a row for every record. It is made anew from the records, so several processes may each do it."""
     rows = []
     for path in sorted(output_dir.rglob("*seg.json")):
-        if "earlier" in path.parts:
+        inside = path.relative_to(output_dir)
+        if "earlier" in inside.parts or path.name.startswith("."):
             continue
-        record = json.loads(path.read_text(encoding="utf-8"))
-        ml = {f"{name}_ml": value for name, value in record["volumes_ml"].items()}
-        rows.append({"scan": record["scan"], **ml, "warnings": "; ".join(record["warnings"])})
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            ml = {f"{name}_ml": value for name, value in record["volumes_ml"].items()}
+            made_by = {name: record[name] for name in ("weights_sha256", "version")}
+            rows.append({"scan": record["scan"], **ml, "warnings": "; ".join(record["warnings"]), **made_by})
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # another program's file, or one that another process is moving
     if not rows:
         return
     import pandas
 
-    with written_whole(output_dir / "volumes.csv", own=True) as partial:
-        pandas.DataFrame(rows).to_csv(partial, index=False)
+    table, target = pandas.DataFrame(rows).to_csv(index=False), output_dir / "volumes.csv"
+    before = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
+    if not set(before) <= set(table.splitlines()):
+        set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
+    with written_whole(target, own=True) as partial:
+        partial.write_text(table, encoding="utf-8")
 
 
 def check_places(places: Sequence[Any]) -> list[str]:

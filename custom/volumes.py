@@ -53,7 +53,7 @@ def open_volume(path: str | Path) -> Any:
     voxels = Path(image.file_map["image"].filename)
     offset = getattr(image.dataobj, "offset", 0)
     expected = offset + image.get_data_dtype().itemsize * math.prod(map(int, image.shape))
-    packed = GZIP_AT_MOST if voxels.suffix in (".gz", ".mgz") else 1
+    packed = GZIP_AT_MOST if voxels.suffix.lower() in (".gz", ".mgz") else 1
     if voxels.stat().st_size * packed < expected:
         raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes): copy it again.")
     return image

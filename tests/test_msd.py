@@ -49,6 +49,13 @@ def test_msds_form(own_dir: Path) -> None:
     assert msd.verify(own_dir) == []
 
 
+def test_no_unlabelled_cases(own_copy: Path) -> None:
+    edit(test=[])(own_copy)
+    assert msd.verify(own_copy) == []
+    with pytest.raises(DataError, match="too few persons for the unlabelled section"):
+        msd.datalist(own_copy, "unlabelled")
+
+
 def test_nnunets_form(own_copy: Path) -> None:
     folder = as_nnunet(own_copy)
     assert msd.labels(folder) == {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
@@ -108,6 +115,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no labels": (edit(labels=None), r"own/dataset\.json needs \"modality\" or \"channel_names\", and \"labels\""),
     "no JSON": (lambda p: (p / "dataset.json").write_text("{"), r"own/dataset\.json needs .*JSONDecodeError"),
     "file gone": (remove("imagesTr/sub-3.nii.gz"), r"imagesTr/sub-3\.nii\.gz isn't there: put the file back"),
+    "codes with a gap": (edit(labels={"0": "background", "4": "ET"}), r"label codes \[0, 4\]: number them 0, 1, 2"),
+    "a list of another form": (edit(training=[{"scan": "x"}]), r"lists its cases under \"training\" in no form"),
     "another grid": (other_grid, r"labelsTr/sub-10\.nii\.gz has the shape \(9, 9, 9\) but .*imagesTr/sub-10\.nii\.gz"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,11 @@ def huge_header(path: Path) -> Path:
     return path
 
 
+def colour_nrrd(path: Path) -> Path:
+    itk.imwrite(itk.image_from_array(np.zeros((40, 40, 40, 3), np.uint8), is_vector=True), str(path))
+    return path
+
+
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "4D": (lambda p: save_nifti(p / "a.nii.gz", np.stack([VOXELS] * 2, -1)), r"series of volumes \(50x60x40x2\): save"),
     "2D": (lambda p: save_nifti(p / "a.nii.gz", VOXELS[..., :1]), r"is a slice, not a volume \(50x60x1\): give"),
@@ -114,6 +120,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: two_series(p / "two"),
         r"holds 2 DICOM series \(.*-000\.dcm and 39 more, .*\): give each a",
     ),
+    "colour NRRD": (lambda p: colour_nrrd(p / "a.nrrd"), r"a\.nrrd has 3 values a voxel, as colour and diffusion"),
     "no DICOM": (
         lambda p: (p / "x.dcm").write_text("no") and p / "x.dcm",
         r"x\.dcm can't be read \(.*\): copy it again",
@@ -198,6 +205,7 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     save_dicom(tmp_path / "series", VOXELS[..., :2])
+    shutil.copy(next((tmp_path / "series").iterdir()), tmp_path / "DICOMDIR")
     found = find_scans(tmp_path, without=tmp_path / "results")
     assert [str(inside) for _, inside in found] == ["x.mgz", "series", names[2 - 1], names[2], names[0]]
     assert all(path == tmp_path / inside for path, inside in found)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -14,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from custom.cli import config_files
+from custom.errors import ConfigError
 from custom.metrics import dice_by_name
 from custom.samples import mni152
-from custom.segment import Segmenter, results_of, segment, share_of, volumes_ml, warnings_of
+from custom.segment import Segmenter, _collect, results_of, segment, share_of, volumes_ml, warnings_of
 from tests.conftest import Brainmri
 
 LABELS = mni152.LABELS
@@ -63,6 +67,7 @@ def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmr
     assert "[1/3] broken.nii.gz: failed" in result.stdout
     assert "Research use only, not a medical device." in result.stdout
     assert "1 of 3 scans failed:\nbroken.nii.gz: " in result.stderr
+    assert "has no header that can be read" in result.stderr
     assert result.stderr.strip().endswith("brainmri: 1 of the scans couldn't be segmented, as listed above.")
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert made == {
@@ -87,6 +92,20 @@ def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmr
     table = pandas.read_csv(tmp_path / "out/volumes.csv")
     assert [Path(scan).name for scan in table["scan"]] == ["head.nii.gz", "sub-1_T1w.nii.gz"]
     assert table["GM_ml"][0] == record["volumes_ml"]["GM"]
+
+
+def test_the_printed_call_gives_the_same_labels(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    scan = mni152_dir / mni152.T1
+    result = brainmri("segment", scan, "--output_dir", "out", "--device", "cpu", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (call,) = [line for line in result.stdout.splitlines() if line.startswith("python -m monai.bundle")]
+    subprocess.run([sys.executable, *shlex.split(call)[1:]], cwd=tmp_path, check=True, capture_output=True)
+    first, second = (
+        np.asarray(nibabel.load(tmp_path / "out" / name).dataobj)
+        for name in ("sub-mni152_desc-T1w_dseg.nii.gz", "segmentations/sub-mni152_T1w_seg.nii.gz")
+    )
+    assert first.any()
+    np.testing.assert_array_equal(first, second)
 
 
 def test_done_scans_are_skipped_and_corrected_labels_are_kept(
@@ -114,6 +133,8 @@ def test_names_of_results() -> None:
     assert plain["labels"] == out / "a/scan_seg.nii.gz"
     bids = results_of(Path("/x/sub-1_acq-fast_T2w.nii"), Path("sub-1/anat/sub-1_acq-fast_T2w.nii"), out)
     assert bids["labels"] == out / "sub-1/anat/sub-1_acq-fast_desc-T2w_dseg.nii.gz"
+    described = results_of(Path("sub-1_desc-preproc_T1w.nii"), Path("sub-1_desc-preproc_T1w.nii"), out)
+    assert described["labels"] == out / "sub-1_desc-preprocT1w_dseg.nii.gz"
     assert bids["probabilities"] == out / "sub-1/anat/sub-1_acq-fast_desc-T2w_probseg.nii.gz"
 
 
@@ -144,7 +165,8 @@ def test_shares_are_a_partition(n: int, processes: int, step: int, first: int) -
             patch.setenv("RANK", str(rank))
             ranks += share_of(scans)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"COUNT": processes, "MIN": first, "STEP": step}.items():
+        most = first + (processes - 1) * step
+        for name, value in {"COUNT": processes, "MIN": first, "MAX": most, "STEP": step}.items():
             patch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
         tasks = []
         for task in range(processes):
@@ -153,12 +175,38 @@ def test_shares_are_a_partition(n: int, processes: int, step: int, first: int) -
     assert sorted(ranks) == sorted(tasks) == scans
 
 
+def test_an_array_with_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"COUNT": 2, "MIN": 3, "MAX": 5, "STEP": 1, "ID": 3}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    with pytest.raises(ConfigError, match=r"2 tasks with gaps between 3 and 5: use 0-1"):
+        share_of([1, 2, 3])
+
+
+def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
+    out = tmp_path / "earlier" / "out"
+    out.mkdir(parents=True)
+    (out / "volumes.csv").write_text("scan,age\nmine,40\n")
+    (out / "other_dseg.json").write_text("{}")
+    (out / ".partial-x_seg.json").write_text("{")
+    record = {"scan": "a", "volumes_ml": {"GM": 1.0}, "warnings": [], "weights_sha256": "x", "version": "1"}
+    (out / "a_seg.json").write_text(json.dumps(record))
+    _collect(out)
+    assert pandas.read_csv(out / "volumes.csv")["scan"].tolist() == ["a"]
+    (kept,) = out.glob("earlier/*/volumes.csv")
+    assert "mine,40" in kept.read_text()
+    (out / "b_seg.json").write_text(json.dumps(record | {"scan": "b"}))
+    _collect(out)
+    assert pandas.read_csv(out / "volumes.csv")["scan"].tolist() == ["a", "b"]
+    assert len(list(out.glob("earlier/*/volumes.csv"))) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ([], "brainmri: name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
         (["nowhere.nii"], "nowhere.nii: correct the path."),
         (["a", "b"], "a/x.nii and b/x.nii would give results of one name"),
+        (["a", "--probabilities", "b/x.nii"], "probabilities must be True or False, got 'b/x.nii': name scans before"),
         (["a", "--devise", "cpu"], "There is no setting 'devise'; did you mean 'device'?"),
         (["a", "--device", "cuda:9"], "There is no device 'cuda:9' here"),
         (["a", "--ckpt_path", "no.pt"], "There are no weights at no.pt"),

@@ -6,6 +6,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.mixture import GaussianMixture
 
+FIT_ON = 300_000  # voxels at most, drawn at random
+
 
 def cluster_tissues(image: np.ndarray, truth: np.ndarray, seed: int = 0) -> np.ndarray:
     """Clusters voxels by intensity, with all the help that a clustering can get from the truth.
@@ -22,7 +24,9 @@ def cluster_tissues(image: np.ndarray, truth: np.ndarray, seed: int = 0) -> np.n
     """
     mask = truth > 0
     names = np.unique(truth[mask])
-    clusters = GaussianMixture(len(names), n_init=2, random_state=seed).fit_predict(image[:, mask].T.astype(np.float64))
+    values = image[:, mask].T.astype(np.float64)
+    some = np.random.default_rng(seed).permutation(len(values))[:FIT_ON] if len(values) > FIT_ON else slice(None)
+    clusters = GaussianMixture(len(names), n_init=2, random_state=seed).fit(values[some]).predict(values)
     overlap = np.array([[np.sum((clusters == c) & (truth[mask] == name)) for name in names] for c in range(len(names))])
     match = dict(zip(*linear_sum_assignment(overlap, maximize=True), strict=True))
     result = np.zeros_like(truth)

@@ -43,16 +43,17 @@ def description(dataset_dir: str | Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
         channels = content.get("modality") or content["channel_names"]
         pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in content["labels"].items()]
-        return {
-            "channels": tuple(channels[key] for key in sorted(channels, key=int)),
-            "labels": {int(code): str(name) for code, name in sorted(pairs, key=lambda pair: int(pair[0]))},
-            "file": file,
-            "content": content,
-        }
+        names = {int(code): str(name) for code, name in sorted(pairs, key=lambda pair: int(pair[0]))}
+        found = tuple(channels[key] for key in sorted(channels, key=int))
     except Exception as error:
         raise DataError(
             f'{file} needs "modality" or "channel_names", and "labels" ({type(error).__name__}: {error}): {_HOW_TO_GET}'
         ) from error
+    if list(names) != list(range(len(names))):
+        raise DataError(
+            f"{file} has the label codes {list(names)}: number them 0, 1, 2 and so on, in the label maps too."
+        )
+    return {"channels": found, "labels": names, "file": file, "content": content}
 
 
 def labels(dataset_dir: str | Path) -> dict[int, str]:
@@ -120,15 +121,26 @@ def _cases(dataset_dir: str | Path, key: str) -> list[dict]:
     """All cases of "training" or "test" in natural order; macOS's ._ files are no cases."""
     known = description(dataset_dir)
     if key in known["content"]:
+        cases = _listed_cases(known, key)
+    else:
+        cases = _nnunet_cases(known, "Tr" if key == "training" else "Ts")
+    return sorted(cases, key=lambda case: natural_order(case["subject"]))
+
+
+def _listed_cases(known: dict[str, Any], key: str) -> list[dict]:
+    if not known["content"][key]:
+        return []
+    try:
         listed = load_decathlon_datalist(str(known["file"]), is_segmentation=True, data_list_key=key)
-        cases = [
+        return [
             {"subject": Path(one["image"]).name.split(".")[0], "image": [str(one["image"])]}
             | ({"label": str(one["label"])} if "label" in one else {})
             for one in listed
         ]
-    else:
-        cases = _nnunet_cases(known, "Tr" if key == "training" else "Ts")
-    return sorted(cases, key=lambda case: natural_order(case["subject"]))
+    except Exception as error:
+        raise DataError(
+            f'{known["file"]} lists its cases under "{key}" in no form that is known: {_HOW_TO_GET}'
+        ) from error
 
 
 def _nnunet_cases(known: dict[str, Any], part: str) -> list[dict]:

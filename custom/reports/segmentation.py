@@ -28,7 +28,7 @@ def segmentation_figure(
         scan: (x, y, z), any values, axes near RAS.
         truth: (x, y, z) labels, or None.
         prediction: (x, y, z) labels.
-        labels: {0: "background", 1: "CSF", ...}, at most seven.
+        labels: {0: "background", 1: "CSF", ...}; from the eighth on colours come again.
         spacing: voxel size in mm.
         title: above the figure.
 
@@ -40,7 +40,8 @@ def segmentation_figure(
         raise ValueError(f"the volumes must have one shape, got { {k: v.shape for k, v in rows.items()} }.")
     found = np.argwhere(prediction > 0)
     middle = found.mean(axis=0).round().astype(int) if len(found) else np.array(prediction.shape) // 2
-    colours = ListedColormap(COLOURS[: max(labels) + 1])
+    shades = (COLOURS[0], *(COLOURS[1 + code % (len(COLOURS) - 1)] for code in range(max(labels))))
+    colours = ListedColormap(shades)
     norm = BoundaryNorm(np.arange(-0.5, max(labels) + 1.5), colours.N)
     low, high = np.percentile(scan, [1, 99.5])
 
@@ -53,7 +54,7 @@ def segmentation_figure(
             style = {"cmap": "gray", "vmin": low, "vmax": high} if name == "scan" else {"cmap": colours, "norm": norm}
             ax.imshow(image, origin="lower", aspect=spacing[height] / spacing[width], interpolation="nearest", **style)
             ax.set(xticks=[], yticks=[], title=f"{name}, {plane}")
-    patches = [Patch(color=COLOURS[code], label=name) for code, name in labels.items() if code]
+    patches = [Patch(color=shades[code], label=name) for code, name in labels.items() if code]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), title=RESEARCH_USE_ONLY)
     figure.suptitle(title)
     return figure

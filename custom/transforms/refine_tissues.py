@@ -43,10 +43,11 @@ class RefineTissuesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            probabilities = result[key]
+            probabilities = torch.as_tensor(result[key]) if not isinstance(result[key], torch.Tensor) else result[key]
             affine = np.asarray(getattr(probabilities, "affine", np.eye(4)), dtype=np.float64)
             spacing = np.linalg.norm(affine[:3, :3], axis=0)
-            refined = self.refined(torch.as_tensor(result[self.image_key])[0], torch.as_tensor(probabilities), spacing)
+            image = torch.as_tensor(result[self.image_key])[0].to(probabilities.device)
+            refined = self.refined(image, torch.as_tensor(probabilities), spacing)
             result[key] = MetaTensor(refined, affine=affine) if isinstance(probabilities, MetaTensor) else refined
         return result
 

@@ -59,6 +59,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         structures: the meaning of the codes.
         size: of the result, in voxels.
         spacing: of the result, in mm; the map's voxels are 1 mm, (1, x, y, z), RAS.
+        stripped: share of the scans that lost what lies around the brain.
         fixed_seed: draw the same scan from the same map at every call, another from another map, for validation.
     """
 
@@ -69,6 +70,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         size: Sequence[int],
         spacing: float = 1.0,
         image_key: str = "image",
+        stripped: float = 0.3,
         fixed_seed: int | None = None,
     ) -> None:
         MapTransform.__init__(self, keys)
@@ -76,6 +78,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         self.image_key = image_key
         self.size = tuple(size)
         self.spacing = spacing
+        self.stripped = stripped
         self.fixed_seed = fixed_seed
         self.label, self.intensity, self.place = structures.tables()
         self.tissue_of_class = torch.zeros(int(self.intensity.max()) + 1, dtype=torch.long)
@@ -103,7 +106,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         angles = self.R.uniform(-np.pi / 12, np.pi / 12, 3)
         turn = _rotation(angles) @ np.diag(self.R.uniform(0.85, 1.15, 3)) @ np.diag([self.R.choice([-1, 1]), 1, 1])
         brain = torch.tensor([codes.shape[0] / 2, codes.shape[1] / 2, codes.shape[2] * 0.6])
-        centre = brain + torch.as_tensor(self.R.normal(0, 12 if self.R.rand() < 0.75 else 35, 3), dtype=torch.float32)
+        centre = brain + torch.as_tensor(self.R.normal(0, 25, 3), dtype=torch.float32)
         axes = [(torch.arange(n, device=device) - (n - 1) / 2) * self.spacing for n in self.size]
         mm = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         points = torch.einsum("ij,jxyz->ixyz", torch.as_tensor(turn, dtype=torch.float32, device=device), mm)
@@ -118,7 +121,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
 
     def _kept(self, place: torch.Tensor) -> torch.Tensor:
         """What a skull-stripping leaves: everything; or the brain, 0 to 2 voxels around it and, mostly, its sulci."""
-        if self.R.rand() < 0.45:
+        if self.R.rand() >= self.stripped:
             return torch.ones_like(place, dtype=torch.bool)
         brain, margin = (place == 1)[None, None].float(), int(self.R.randint(3))
         closing = 0 if self.R.rand() < 0.15 else 4
