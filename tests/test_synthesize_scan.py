@@ -37,6 +37,7 @@ def test_shapes_values_and_the_original_map_is_kept() -> None:
         assert item["image"].shape == item["label"].shape == (1, 48, 48, 48)
         assert item["image"].dtype == torch.float32
         assert item["label"].dtype == torch.uint8
+        assert item["image"].pixdim.tolist() == item["label"].pixdim.tolist() == [1.5, 1.5, 1.5]
         assert torch.isfinite(item["image"]).all()
         assert item["image"].min() >= 0
         assert set(item["label"].unique().tolist()) <= {0, 1, 2, 3}

@@ -7,9 +7,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from monai.data import MetaTensor
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer
 from monai.transforms.utils import generate_spatial_bounding_box
+from monai.utils import convert_to_dst_type
 from torch import nn
 from torch.nn.functional import pad
 
@@ -62,8 +64,9 @@ class ForegroundInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Logits (B, classes, x, y, z) in float32 for inputs (B, C, x, y, z)."""
-        inputs = torch.as_tensor(inputs)
-        return torch.cat([self._one(volume[None], network, *args, **kwargs) for volume in inputs])
+        plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else torch.as_tensor(inputs)
+        logits = torch.cat([self._one(volume[None], network, *args, **kwargs) for volume in plain])
+        return convert_to_dst_type(logits, inputs, dtype=logits.dtype)[0]  # with the affine of what came in
 
     def _one(self, volume: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         start, end = generate_spatial_bounding_box(volume[0], self._is_head, margin=self.margin, allow_smaller=True)

@@ -25,7 +25,8 @@ class RefineTissuesd(MapTransform):
 
     Args:
         keys: probabilities (C, x, y, z), background first, replaced.
-        image_key: the scan on the same grid, (1, x, y, z), any values.
+        image_key: the scan on the same grid, (1, x, y, z), any values; its affine says how large voxels are (1 mm
+            where it has none).
         trust: power of the prior: 1 takes the network at its word, 0 takes the intensities alone.
         scale_mm: over which a tissue's mean may vary.
         iterations: of the maximisation.
@@ -44,7 +45,7 @@ class RefineTissuesd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             probabilities = torch.as_tensor(result[key]) if not isinstance(result[key], torch.Tensor) else result[key]
-            affine = np.asarray(getattr(probabilities, "affine", np.eye(4)), dtype=np.float64)
+            affine = np.asarray(getattr(result[self.image_key], "affine", np.eye(4)), dtype=np.float64)
             spacing = np.linalg.norm(affine[:3, :3], axis=0)
             image = torch.as_tensor(result[self.image_key])[0].to(probabilities.device)
             refined = self.refined(image, torch.as_tensor(probabilities), spacing)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
 from torch.nn.functional import conv3d, interpolate, max_pool3d
 
@@ -88,6 +89,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             codes = torch.as_tensor(result[key])[0]
+            codes = codes.as_tensor() if isinstance(codes, MetaTensor) else codes
             if self.fixed_seed is not None:
                 self.set_random_state((self.fixed_seed + int(codes.sum(dtype=torch.int64))) % 2**32)
             with torch.random.fork_rng(devices=[codes.device] if codes.is_cuda else []):
@@ -96,8 +98,9 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
                 place = self.place.to(codes.device)[codes]
                 kept = self._kept(place)
                 label = self.label.to(codes.device)[codes] * kept
-                result[self.image_key] = self._scan(codes, place, kept)[None]
-                result[key] = label.to(torch.uint8)[None]
+                affine = torch.diag(torch.tensor([*[self.spacing] * 3, 1.0], dtype=torch.float64))
+                result[self.image_key] = MetaTensor(self._scan(codes, place, kept)[None], affine=affine)
+                result[key] = MetaTensor(label.to(torch.uint8)[None], affine=affine)
         return result
 
     def _deformed(self, codes: torch.Tensor) -> torch.Tensor:
