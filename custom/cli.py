@@ -142,7 +142,7 @@ class Commands:
         bundle: str = "brain_mri_tissue",
         **overrides: Any,
     ) -> None:
-        """Segments scans of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
+        """Segments skull-stripped T1w scans: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
         from custom.processes import local_device
         from custom.segment import Segmenter, check_places, segment
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -113,6 +114,18 @@ def test_metadata_agrees_with_the_dataset(bundle: str) -> None:
     assert network["in_channels"] == ports["inputs"]["image"]["num_channels"] == len(dataset.CHANNELS)
     assert network["out_channels"] == ports["outputs"]["pred"]["num_channels"] == len(dataset.LABELS)
     assert "not a medical device" in metadata["intended_use"]
+
+
+@bundle
+def test_shipped_weights_are_the_ones_that_metadata_names(bundle: str) -> None:
+    metadata, weights = config(bundle, "metadata.json"), BUNDLES[bundle] / "models/model.pt"
+    assert weights.is_file() == ("weights_sha256" in metadata)
+    if weights.is_file():
+        assert hashlib.sha256(weights.read_bytes()).hexdigest() == metadata["weights_sha256"]
+        assert weights.stat().st_size < 25e6
+        tensors = torch.load(weights, weights_only=True)
+        config_parser = ConfigParser(config(bundle, "train.json"))
+        config_parser.get_parsed_content("network_def").load_state_dict(tensors)
 
 
 @bundle

@@ -48,8 +48,8 @@ def test_the_shipped_weights_find_tissue_and_any_orientation_gives_the_same(
     scan, truth = (nibabel.load(mni152_2mm / name) for name in (mni152.T1, mni152.TRUTH))
     found = segmenter(mni152_2mm / mni152.T1)["pred"]
     dice = dice_by_name(found, np.asarray(truth.dataobj), LABELS)
-    assert dice["GM"] > 0.6, dice
-    assert dice["WM"] > 0.6, dice
+    assert dice["GM"] > 0.78, dice
+    assert dice["WM"] > 0.85, dice
     nibabel.save(turned(scan), tmp_path / "turned.nii.gz")
     again = segmenter(tmp_path / "turned.nii.gz")
     np.testing.assert_allclose(again["probabilities"].affine, turned(scan).affine, atol=1e-4)
