@@ -144,8 +144,8 @@ def segment(
 ) -> int:
     """Segments every scan in some places, and goes on after one that can't be.
 
-    A scan whose record (.json, written last) names the same scan and weights is skipped. Earlier results of other
-    weights move to earlier/. volumes.csv has a row for every record in output_dir.
+    A scan whose record (.json, written last) names the same file, weights and settings is skipped. Earlier results of
+    others move to earlier/. volumes.csv has a row for every record in output_dir.
 
     Returns:
         How many scans failed.
@@ -158,19 +158,20 @@ def segment(
     found = find_scans(*places, without=output_dir)
     names: dict[Path, Path] = {}
     for scan, inside in found:
-        if names.setdefault(results_of(scan, inside, output_dir)["record"], scan) != scan:
-            other = names[results_of(scan, inside, output_dir)["record"]]
+        other = names.setdefault(results_of(scan, inside, output_dir)["record"], scan)
+        if other != scan:
             raise DataError(f"{other} and {scan} would give results of one name: rename one, or run them one by one.")
     scans = share_of(found)
     failures = []
     for index, (scan, inside) in enumerate(scans, start=1):
         results, head = results_of(scan, inside, output_dir), f"[{index}/{len(scans)}] {inside}"
-        if _is_done(results, _made_from(segmenter, scan), probabilities, figure):
-            print(f"{head}: done already ({results['labels']})", flush=True)
-            continue
         try:
+            made_from = _made_from(segmenter, scan)
+            if _is_done(results, made_from, probabilities, figure):
+                print(f"{head}: done already ({results['labels']})", flush=True)
+                continue
             start = time.monotonic()
-            record = _segment_one(segmenter, scan, results, probabilities, figure)
+            record = _segment_one(segmenter, scan, made_from, results, probabilities, figure)
             ml = ", ".join(f"{name} {value:.0f} ml" for name, value in record["volumes_ml"].items())
             print(f"{head}: {ml} ({time.monotonic() - start:.1f} s)", flush=True)
             for warning in record["warnings"]:
@@ -209,14 +210,19 @@ def _is_done(results: dict[str, Path], made_from: dict[str, Any], probabilities:
 
 
 def _segment_one(
-    segmenter: Segmenter, scan: Path, results: dict[str, Path], probabilities: bool, figure: bool
+    segmenter: Segmenter,
+    scan: Path,
+    made_from: dict[str, Any],
+    results: dict[str, Path],
+    probabilities: bool,
+    figure: bool,
 ) -> dict[str, Any]:
     item = segmenter(scan)
     labels, affine = item["pred"], np.asarray(item["probabilities"].affine, dtype=np.float64)
     if not labels.any() and set(PLAUSIBLE) <= set(segmenter.labels.values()):
         raise DataError(f"{scan}: no brain was found in it; look at the scan.")
     volumes = volumes_ml(labels, affine, segmenter.labels)
-    record = _made_from(segmenter, scan) | {
+    record = made_from | {
         "volumes_ml": volumes,
         "warnings": [*item["image"].meta["odd"].splitlines(), *warnings_of(labels, volumes)],
         "labels": segmenter.labels,
@@ -252,12 +258,11 @@ def _save_figure(
     from monai.transforms import ResampleToMatch
 
     from custom.reports import segmentation_figure
+    from custom.reports.of_run import save_figure
 
     on_scan = MetaTensor(torch.as_tensor(labels)[None].float(), affine=torch.as_tensor(affine))
     seen = ResampleToMatch(mode="nearest", padding_mode="zeros")(on_scan, image)[0].numpy().astype(np.uint8)
-    drawn = segmentation_figure(np.asarray(image[0].cpu()), None, seen, names, title=title)
-    with written_whole(path) as partial:
-        drawn.savefig(partial, dpi=100, format="png")
+    save_figure(segmentation_figure(np.asarray(image[0].cpu()), None, seen, names, title=title), path)
 
 
 def _collect(output_dir: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.transforms.utils import generate_spatial_bounding_box
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import avg_pool3d, interpolate
 
@@ -44,18 +45,19 @@ class RefineTissuesd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            probabilities = torch.as_tensor(result[key]) if not isinstance(result[key], torch.Tensor) else result[key]
+            probabilities = torch.as_tensor(result[key])
             affine = np.asarray(getattr(result[self.image_key], "affine", np.eye(4)), dtype=np.float64)
             spacing = np.linalg.norm(affine[:3, :3], axis=0)
             image = torch.as_tensor(result[self.image_key])[0].to(probabilities.device)
-            refined = self.refined(image, torch.as_tensor(probabilities), spacing)
+            refined = self.refined(image, probabilities, spacing)
             result[key] = MetaTensor(refined, affine=affine) if isinstance(probabilities, MetaTensor) else refined
         return result
 
     def refined(self, image: torch.Tensor, probabilities: torch.Tensor, spacing: np.ndarray) -> torch.Tensor:
         """New probabilities (C, x, y, z) for a scan (x, y, z) with voxels of `spacing` mm."""
-        box = _bounding_box(probabilities[0] < 0.5)
-        if box is None:
+        start, end = generate_spatial_bounding_box(probabilities[:1] < 0.5)
+        box = tuple(slice(a, b) for a, b in zip(start, end, strict=True))
+        if not probabilities[0][box].numel():  # no brain
             return probabilities
         brain = (probabilities[0] < 0.5)[box]
         scan = image[box].float()
@@ -105,10 +107,3 @@ def _smooth(volumes: torch.Tensor, blocks: list[int], sigma: list[float]) -> tor
     coarse = avg_pool3d(volumes[None], blocks, ceil_mode=True, count_include_pad=False)[0]
     smoothed = gaussian_filter(coarse.cpu().numpy(), [0, *sigma], mode="constant")
     return torch.as_tensor(smoothed, device=volumes.device)
-
-
-def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...] | None:
-    if not mask.any():
-        return None
-    found = [torch.nonzero(mask.any(dim=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    return tuple(slice(int(where.min()), int(where.max()) + 1) for where in found)

@@ -37,6 +37,7 @@ from custom.cli import config_files
 from custom.datasets.iseg import CODES
 from custom.files import load_checkpoint
 from custom.inferers import ForegroundInferer
+from custom.metrics import dice_by_name
 from custom.samples import iseg, mni152
 from custom.segment import Segmenter
 
@@ -78,11 +79,6 @@ def t1_case(weights: str | None) -> Case:
 
 def _given(weights: str | None) -> dict[str, str]:
     return {"ckpt_path": weights} if weights else {}
-
-
-def mean_dice(found: torch.Tensor, truth: torch.Tensor) -> float:
-    pairs = [(found == label, truth == label) for label in (1, 2, 3)]
-    return float(np.mean([float(2 * (a & b).sum() / (a.sum() + b.sum())) for a, b in pairs]))
 
 
 def cropped(infer: Callable, limit: float) -> Callable:
@@ -140,10 +136,10 @@ def main() -> None:
     peers = " | ".join(f"times faster than {peer}" for peer in PEERS)
     print(f"| | seconds | {peers} | mean Dice |\n|---|---|---|---|---|")
     for name, times in seconds.items():
-        cells = [_spread(times)]
+        cells, dice = [_spread(times)], dice_by_name(labels[name].numpy(), truth.numpy(), mni152.LABELS)
         for peer in PEERS:
             cells.append(_spread([theirs / own for theirs, own in zip(seconds[peer], times, strict=True)]))
-        print(f"| {name} | {' | '.join(cells)} | {mean_dice(labels[name], truth):.4f} |")
+        print(f"| {name} | {' | '.join(cells)} | {dice['mean']:.4f} |")
 
 
 def _spread(values: list[float]) -> str:
