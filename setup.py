@@ -34,6 +34,7 @@ setup(
         "matplotlib>=3.9",
         "pillow>=11",
         "scipy>=1.13",
+        "h5py>=3.11",
     ],
     extras_require={
         "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
@@ -47,6 +48,7 @@ setup(
             "onnx>=1.17",
             "onnxscript>=0.5",
             "onnxruntime>=1.20",
+            "triton>=3.4; platform_system == 'Linux'",  # of CUDA builds of torch: here for its interpreter, in tests
         ],
     },
     entry_points={"console_scripts": ["brainmri = custom.cli:main"]},

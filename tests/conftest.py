@@ -17,6 +17,10 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import nibabel
 import numpy as np
+import torch
+
+if not torch.cuda.is_available():  # before triton is imported, by custom.losses
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from custom.samples import iseg as iseg_sample
 from custom.samples import mni152 as mni152_sample

@@ -1,31 +1,55 @@
-"""The soft Dice loss over mutually exclusive classes (Milletari, Navab, Ahmadi 2016, V-Net)."""
+"""The soft Dice loss over mutually exclusive classes, alone and with cross-entropy.
+
+With p the softmax over classes, g the one-hot label, k = 1 or, with `squared_pred`, 2, and sums over the voxels that
+count (of each item, or of the whole batch with `batch`):
+
+    I_c = sum p_c g_c      P_c = sum p_c^k      T_c = sum g_c      D_c = P_c + T_c, or 2 (P_c + T_c - I_c) for Jaccard
+    dice_c = w_c (1 - (2 I_c + smooth_nr) / (D_c + smooth_dr))
+    ce = -sum_c v_c sum(g_c log p_c) / sum_c v_c T_c
+
+The gradient at one voxel with label y, where A_c = d dice_c / d I_c and B_c = d dice_c / d P_c, is
+
+    q_c = A_c g_c + k p_c^(k-1) B_c      d/dlogit_c = p_c (q_c - sum_j p_j q_j) + v_y (p_c - g_c) / sum_j v_j T_j
+
+So one reading of logits and labels gives a few sums per class, and a second reading the gradient: nothing of the
+one-hot's size is made. custom/losses/dice_operator.py says who reads: Triton kernels on CUDA, PyTorch elsewhere.
+
+Source: Milletari, Navab, Ahmadi 2016, "V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image
+Segmentation", 3DV, whose loss has the squares.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from monai.data import MetaTensor
 from torch import nn
+
+from custom.losses.dice_operator import dice_and_ce
+
+REDUCTIONS = ("mean", "sum", "none")
 
 
 class MultiClassDiceLoss(nn.Module):
     """One minus the soft Dice of softmax(logits) and integer labels.
 
-    With p the softmax, g the one-hot label and sums over voxels (and the batch, if `batch`):
-    loss_c = 1 - (2 sum(p g) + smooth_nr) / (sum(p) + sum(g) + smooth_dr).
-    Same meaning as monai.losses.DiceLoss(softmax=True, to_onehot_y=True, ...). Computed in float32, or float64.
+    Same meaning as monai.losses.DiceLoss(softmax=True, to_onehot_y=True, ...), computed in float32, or float64 for
+    float64 logits. One difference: a class of weight 0 adds 0 even where MONAI's 0/0 without smoothing gives NaN.
 
     Args:
         include_background: count class 0 too.
         squared_pred: sums of squares in the denominator, as in V-Net.
-        jaccard: the soft Jaccard index instead of Dice: 2 (sum(p) + sum(g) - sum(p g)) in the denominator.
-        reduction: "mean", "sum" or "none" (then the shape is (B, C) or, with `batch`, (C,)).
+        jaccard: the soft Jaccard index instead of Dice.
+        reduction: "mean", "sum" or "none" (then the shape is (B, C, 1, ...) or, with `batch`, (C, 1, ...)).
         smooth_nr, smooth_dr: added to the numerator and denominator.
         batch: sum over the whole batch before dividing.
-        weight: one factor for all counted classes, or one for each of them.
+        weight: one factor for all counted classes, or one for each of them; none negative. As in MONAI, a class that
+            counts alone has none.
+        ignore_index: voxels with this label don't count, whether it is a class or not.
 
     Raises:
-        ValueError: an unknown reduction, or shapes that don't fit.
+        ValueError: an unknown reduction, a negative weight.
     """
 
     def __init__(
@@ -37,49 +61,141 @@ class MultiClassDiceLoss(nn.Module):
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
-        weight: Sequence[float] | float | None = None,
+        weight: Sequence[float] | float | torch.Tensor | None = None,
+        ignore_index: int | None = None,
     ) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
+        if reduction not in REDUCTIONS:
             raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}.')
         self.include_background = include_background
         self.squared_pred = squared_pred
         self.jaccard = jaccard
         self.reduction = reduction
-        self.smooth_nr = smooth_nr
-        self.smooth_dr = smooth_dr
+        self.smooth_nr = float(smooth_nr)
+        self.smooth_dr = float(smooth_dr)
         self.batch = batch
-        self.weight = weight
+        given = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64)
+        if given.ndim > 1 or not (given >= 0).all():
+            raise ValueError(f"weight must be a number or one number for each class, none negative, got {weight}.")
+        self.weight: float | tuple[float, ...] = given.item() if given.ndim == 0 else tuple(given.tolist())
+        self.ignore_index = ignore_index
+        self.lambda_dice, self.lambda_ce = 1.0, 0.0
+        self._numbers_there: dict[tuple, list[torch.Tensor]] = {}
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """
         Args:
             logits: (B, C, H, W[, D]), any float type, C >= 2.
-            labels: (B, 1, H, W[, D]), integers from 0 to C - 1 in any type.
+            labels: (B, 1, H, W[, D]), integers from 0 to C - 1, or `ignore_index`, in any integer or float type.
+
+        Raises:
+            ValueError: shapes, types or devices that don't fit, labels that are no class. On CUDA wrong labels make the
+                loss NaN and its gradient zero at once, and raise at a later call of this loss or another one, as soon
+                as the device's word has arrived: to raise at once, every step would have to wait for the device.
         """
         if logits.ndim < 3 or logits.shape[1] < 2 or labels.shape != (logits.shape[0], 1, *logits.shape[2:]):
             raise ValueError(
                 f"logits must be (B, C, ...) with C >= 2 and labels (B, 1, ...), "
                 f"got {tuple(logits.shape)} and {tuple(labels.shape)}."
             )
-        dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
-        prediction = logits.to(dtype).softmax(dim=1)
-        target = torch.zeros_like(prediction).scatter_(1, labels.long(), 1)
-        if not self.include_background:
-            prediction, target = prediction[:, 1:], target[:, 1:]
-        voxels = tuple(range(2, logits.ndim))
-        over = (0, *voxels) if self.batch else voxels
-        intersection = (prediction * target).sum(over)
-        power = 2 if self.squared_pred else 1
-        total = prediction.pow(power).sum(over) + target.sum(over)
-        if self.jaccard:
-            total = 2 * (total - intersection)
-        loss = 1 - (2 * intersection + self.smooth_nr) / (total + self.smooth_dr)
-        if self.weight is not None:
-            weight = torch.as_tensor(self.weight, dtype=loss.dtype, device=loss.device)
-            if weight.ndim and len(weight) != loss.shape[-1]:
-                raise ValueError(f"weight must have {loss.shape[-1]} values, one for each class, got {len(weight)}.")
-            loss = loss * weight
+        if logits.numel() == 0:
+            raise ValueError(f"logits must hold a voxel, got {tuple(logits.shape)}.")
+        if not logits.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise ValueError(f"logits must be floats and labels whole numbers, got {logits.dtype} and {labels.dtype}.")
+        if logits.device != labels.device:
+            raise ValueError(f"logits and labels must be on one device, got {logits.device} and {labels.device}.")
+        logits, labels = (x.as_tensor() if isinstance(x, MetaTensor) else x for x in (logits, labels))
+        loss = dice_and_ce(
+            logits,
+            labels,
+            *self._numbers(logits.shape[1], logits.device),
+            self.lambda_ce > 0,
+            self.include_background,
+            self.squared_pred,
+            self.jaccard,
+            self.batch,
+            self.reduction,
+            self.ignore_index,
+        )[0]
         if self.reduction == "none":
-            return loss
-        return loss.mean() if self.reduction == "mean" else loss.sum()
+            loss = loss[0] if self.batch else loss
+            loss = loss[..., 0 if self.include_background else 1 :]
+            return loss.reshape(*loss.shape, *[1] * (logits.ndim - 2))
+        return loss
+
+    def _weights(self, classes: int) -> tuple[list[float], list[float]]:
+        """The w_c and v_c of the formulas above, for each class.
+
+        Raises:
+            ValueError: there is not one weight for each class.
+        """
+        first = 0 if self.include_background else 1
+        weights = self._one_for_each(classes - first)
+        return [0.0] * first + (weights if len(weights) > 1 else [1.0]), [0.0] * classes
+
+    def _one_for_each(self, classes: int) -> list[float]:
+        if isinstance(self.weight, float):
+            return [self.weight] * classes
+        if len(self.weight) != classes:
+            raise ValueError(
+                f"weight must have {classes} values, one for each class that counts, "
+                f"got {len(self.weight)}: {list(self.weight)}."
+            )
+        return list(self.weight)
+
+    def _numbers(self, classes: int, device: torch.device) -> list[torch.Tensor]:
+        """Both weights and (lambda_ce, smooth_nr, smooth_dr) on the device: kept, since a copy makes a step wait."""
+        constants = (self.lambda_ce, self.smooth_nr, self.smooth_dr)
+        key = (classes, device, self.include_background, self.lambda_dice, self.weight, constants)
+        if key not in self._numbers_there:
+            dice, ce = self._weights(classes)
+            lists = [self.lambda_dice * one for one in dice], ce, constants
+            dtype = torch.float32 if device.type == "mps" else torch.float64
+            self._numbers_there = {key: [torch.tensor(one, dtype=dtype, device=device) for one in lists]}
+        return self._numbers_there[key]
+
+
+class MultiClassDiceCELoss(MultiClassDiceLoss):
+    """The weighted sum of the soft Dice loss and cross-entropy, read from logits and labels in one go.
+
+    Same meaning as monai.losses.DiceCELoss(softmax=True, to_onehot_y=True, ...), and ignore_index, which that lacks.
+    Where every voxel is ignored cross-entropy is 0, not torch's 0/0: a crop without labels must not end a training.
+
+    Args:
+        weight: one factor for each class, the background too; cross-entropy uses all, Dice those of counted classes.
+        reduction: "mean" (cross-entropy: over voxels, by their weights) or "sum"; "none" has no one shape for both.
+        lambda_dice, lambda_ce: factors of both parts, not negative.
+        The others are those of MultiClassDiceLoss.
+
+    Raises:
+        ValueError: a reduction other than "mean" and "sum", a negative weight or lambda.
+    """
+
+    def __init__(
+        self,
+        include_background: bool = True,
+        squared_pred: bool = False,
+        jaccard: bool = False,
+        reduction: str = "mean",
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        batch: bool = False,
+        weight: Sequence[float] | torch.Tensor | None = None,
+        lambda_dice: float = 1.0,
+        lambda_ce: float = 1.0,
+        ignore_index: int | None = None,
+    ) -> None:
+        if reduction not in REDUCTIONS[:2]:
+            raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}: the parts differ in shape.')
+        if lambda_dice < 0 or lambda_ce < 0:
+            raise ValueError(f"lambda_dice and lambda_ce must not be negative, got {lambda_dice} and {lambda_ce}.")
+        super().__init__(
+            include_background, squared_pred, jaccard, reduction, smooth_nr, smooth_dr, batch, weight, ignore_index
+        )
+        self.lambda_dice = float(lambda_dice)
+        self.lambda_ce = float(lambda_ce)
+
+    def _weights(self, classes: int) -> tuple[list[float], list[float]]:
+        weights = self._one_for_each(classes)
+        dice = weights if self.include_background or classes > 2 else [1.0, 1.0]
+        return dice if self.include_background else [0.0, *dice[1:]], weights
