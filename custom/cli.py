@@ -117,6 +117,19 @@ class Commands:
         if problems:
             raise DataError(f"{folder} has {len(problems)} problem{'s' * (len(problems) > 1)}, listed above.")
 
+    def prepare(self, name: str, folder: str, output_dir: str) -> None:
+        """Converts a data set once to a form that reads faster: brainmri prepare brats_slices DIR --output_dir OUT."""
+        module = _module("datasets", name)
+        if not hasattr(module, "prepare"):
+            raise ConfigError(f"{name} needs no preparing: train on it as it is.")
+        print(f"{module.prepare(folder, output_dir)}: name it as --dataset_dir.")
+
+    def download(self, name: str, folder: str) -> None:
+        """Gets a data set that may be had freely, or says where to register for it: brainmri download msd DIR."""
+        from custom.datasets import download
+
+        print(download.download(name, folder))
+
     def train(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
         """Trains a bundle: brainmri train iseg --dataset_dir D [--network vnet] [--max_epochs 5]."""
         files = config_files(bundle, "train.json", _mixin("networks", network), _recipe(bundle, recipe, overrides))
@@ -128,9 +141,29 @@ class Commands:
         files = config_files(bundle, "train.json", *mixins, "evaluate.json")
         run("evaluating", files, **overrides)
 
-    def infer(self, bundle: str, network: str | None = None, **overrides: Any) -> None:
+    def infer(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
         """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --section unlabelled."""
-        run("inferring", config_files(bundle, "inference.json", _mixin("networks", network)), **overrides)
+        mixins = _mixin("networks", network), _mixin("recipes", recipe)
+        run("inferring", config_files(bundle, "inference.json", *mixins), **overrides)
+        print(custom.RESEARCH_USE_ONLY)
+
+    def compare(
+        self,
+        bundle: str,
+        networks: Any = "default",
+        seeds: Any = 0,
+        output_dir: str | None = None,
+        recipe: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        """Trains and scores several networks alike: brainmri compare brats_mri_slice --networks classic,attention."""
+        from custom.compare import compare
+
+        names = [str(name) for name in (networks if isinstance(networks, (list, tuple)) else str(networks).split(","))]
+        numbers = list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
+        folder = Path(output_dir or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
+        for path in compare(bundle, names, numbers, folder, recipe, **overrides):
+            print(path)
         print(custom.RESEARCH_USE_ONLY)
 
     def segment(
@@ -172,12 +205,13 @@ class Commands:
         network: str | None = None,
         output_dir: str | None = None,
         format: str = "torchscript",
+        recipe: str | None = None,
         **overrides: Any,
     ) -> Path:
         """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
         from custom.export import export
 
-        files = config_files(bundle, "inference.json", _mixin("networks", network))
+        files = config_files(bundle, "inference.json", _mixin("networks", network), _mixin("recipes", recipe))
         print(custom.RESEARCH_USE_ONLY)
         return export(files, _output_dir(files, output_dir), format, _print_call, **overrides)
 
@@ -210,7 +244,8 @@ def _output_dir(files: list[str], given: str | None) -> Path:
 
 def _module(room: str, name: str) -> Any:
     folder = Path(custom.__file__).parent / room
-    there = sorted(path.stem for path in folder.glob("[a-z]*.py"))
+    entry = {"samples": "\ndef write(", "datasets": "\ndef verify("}[room]
+    there = sorted(path.stem for path in folder.glob("[a-z]*.py") if entry in path.read_text(encoding="utf-8"))
     if name not in there:
         raise ConfigError(f"There is no data set {name!r}: name one of {there}.")
     return importlib.import_module(f"custom.{room}.{name}")

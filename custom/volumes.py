@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +114,18 @@ def read_problem(path: str | Path, codes: Collection[int] | None = None) -> str 
         return f"{path} can't be read to its end ({error}): copy the file again."
     problem = voxel_problem(voxels, codes)
     return problem and f"{path} {problem}."
+
+
+def case_problems(files: Mapping[Path, Collection[int] | None]) -> list[str]:
+    """Reads all volumes of one case and says what is wrong with them, one sentence each.
+
+    Args:
+        files: {a scan's path: None, a label map's path: the codes that it may hold}
+    """
+    problems = [problem for path, codes in files.items() if (problem := read_problem(path, codes))]
+    if not problems:
+        try:
+            require_one_grid(files)
+        except DataError as error:
+            problems.append(str(error))
+    return problems

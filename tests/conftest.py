@@ -22,8 +22,11 @@ import torch
 if not torch.cuda.is_available():  # before triton is imported, by custom.losses
     os.environ["TRITON_INTERPRET"] = "1"
 
+from custom.samples import brats as brats_sample
+from custom.samples import brats_slices as slices_sample
 from custom.samples import iseg as iseg_sample
 from custom.samples import mni152 as mni152_sample
+from custom.samples import msd as msd_sample
 from custom.samples import synthseg_labels as maps_sample
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -46,6 +49,24 @@ def synthseg_labels_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mni152_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template's T1w and its labels at 4 mm. Read only."""
     return mni152_sample.write(tmp_path_factory.mktemp("sample") / "mni152", spacing=4)
+
+
+@pytest.fixture(scope="session")
+def brain_tumors_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three labelled patients and two others at 4 mm (50x59x48) in BraTS's layout. Read only."""
+    return brats_sample.write(tmp_path_factory.mktemp("sample") / "brats", spacing=4, labelled=3)
+
+
+@pytest.fixture(scope="session")
+def msd_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same patients in the Decathlon's layout. Read only."""
+    return msd_sample.write(tmp_path_factory.mktemp("sample") / "msd", spacing=4, labelled=3)
+
+
+@pytest.fixture(scope="session")
+def brats_slices_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The labelled patients' slices, 48 of 64x64 each, as HDF5 files. Read only."""
+    return slices_sample.write(tmp_path_factory.mktemp("sample") / "slices", spacing=4, labelled=3)
 
 
 @pytest.fixture(scope="session")

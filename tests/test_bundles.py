@@ -21,7 +21,7 @@ import pandas
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, verify_metadata, verify_net_in_out
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import SliceInferer, SlidingWindowInferer
 
 import custom
 from custom.cli import Commands, config_files
@@ -37,6 +37,7 @@ class Case:
     scans: str  # the fixture with scans for inference
     source: str  # the scan that is segmented first
     small: dict[str, Any]
+    scored: tuple[str, ...] = ()  # in the scores, where they are more than the labels
 
 
 CASES = {
@@ -49,13 +50,29 @@ CASES = {
         "*_T1w.*",
         {"roi_size": [32, 32, 32], "spacing": 4.0, "validation_size": [48, 64, 48]},
     ),
+    "brats_mri_tumor_segmentation": Case(
+        "brain_tumors",
+        "brain_tumors_dir",
+        "*_001/*_flair.*",
+        {"roi_size": [32, 32, 32], "samples_per_volume": 1},
+        ("NCR", "ED", "ET", "TC", "WT"),
+    ),
+    "brats_mri_slice_segmentation": Case(
+        "brats_slices",
+        "brain_tumors_dir",
+        "*_001/*_flair.*",
+        {"roi_size": [64, 64], "batch_size": 16, "middle_slices": 16},
+    ),
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "medicalzoo": {"subvolumes_per_epoch": 3},
     "own_scans": {"dataset_dir": "own_dir"},
+    "tutorial": {"roi_size": [32, 32, 16], "least_tumor": 0.01},
+    "original": {"middle_slices": 8, "batch_size": 4},
 }
 THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
     "unetr": {"network_def#hidden_size": 96, "network_def#mlp_dim": 192},
+    **{name: {"network_def#n_filters": 8} for name in ("classic", "improved", "attention")},
     "swinunetr": {"network_def#feature_size": 12, "roi_size": [64, 64, 64]},
 }
 BUNDLES = custom.bundles()
@@ -107,12 +124,15 @@ def test_metadata_agrees_with_the_dataset(bundle: str) -> None:
     assert metadata["name"] == bundle
     assert metadata["version"] in metadata["changelog"]
     ports = metadata["network_data_format"]
-    assert ports["outputs"]["pred"]["channel_def"] == {str(code): name for code, name in dataset.LABELS.items()}
+    outputs = ports["outputs"]["pred"]["channel_def"]
+    assert list(outputs) == [str(channel) for channel in range(len(outputs))]
+    assert list(outputs.values()) == list(dataset.LABELS.values())[-len(outputs) :]  # masks have no background channel
+    assert len(dataset.LABELS) - len(outputs) <= 1
     image = ports["inputs"]["image"]["channel_def"].values()
     assert [channel.removesuffix("w") for channel in image] == list(dataset.CHANNELS)
     network = config(bundle, "train.json")["network_def"]
     assert network["in_channels"] == ports["inputs"]["image"]["num_channels"] == len(dataset.CHANNELS)
-    assert network["out_channels"] == ports["outputs"]["pred"]["num_channels"] == len(dataset.LABELS)
+    assert network["out_channels"] == ports["outputs"]["pred"]["num_channels"] == len(outputs)
     assert "not a medical device" in metadata["intended_use"]
 
 
@@ -144,8 +164,12 @@ def test_what_is_written_twice_is_equal(bundle: str) -> None:
     assert last in fixed + train["train"]["sampling_transforms"]
     if (BUNDLES[bundle] / "configs/recipes/own_scans.json").is_file():
         fixed = config(bundle, "train.json", "recipes/own_scans.json")["train"]["deterministic_transforms"]
+    if CASES[bundle].dataset == "brats_slices":  # trains on slices, infers on volumes
+        return
+    chains = fixed, inference["preprocessing"]["transforms"]
+    fixed, used = ([train[one[1:]] if isinstance(one, str) else one for one in chain] for chain in chains)
     of_image = [one | {"keys": "image"} for one in fixed if "image" in one["keys"]]
-    assert of_image == [one for one in inference["preprocessing"]["transforms"] if one["_target_"] != "CopyItemsd"]
+    assert of_image == [one for one in used if one["_target_"] != "CopyItemsd"]
 
 
 @pytest.mark.parametrize(("bundle", "path"), MIXINS, ids=lambda value: getattr(value, "stem", value))
@@ -216,7 +240,8 @@ def test_trains_evaluates_infers_exports(
     scores = pandas.read_csv(tmp_path / "out/evaluation/scores.csv")
     labels = importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}").LABELS
     subjects = scores["subject"].nunique()
-    assert scores["label"].tolist() == [labels[code] for code in sorted(labels)][1:] * subjects
+    names = list(CASES[bundle].scored) or [labels[code] for code in sorted(labels)][1:]
+    assert scores["label"].tolist() == names * subjects
     assert scores["dice"].between(0, 1).all()
 
     where["dataset_dir"] = os.path.relpath(scans, tmp_path)
@@ -225,11 +250,13 @@ def test_trains_evaluates_infers_exports(
     (result,) = (tmp_path / "out/segmentations").glob("*.nii.gz")
     segmentation = nibabel.load(result)
     source = nibabel.load(next(scans.glob(CASES[bundle].source)))
+    assert np.isin(np.unique(segmentation.dataobj), list(labels)).all()
     assert segmentation.shape == source.shape[:3]
     assert segmentation.get_data_dtype() == np.uint8
     np.testing.assert_allclose(segmentation.affine, source.affine)
     if data == scans:
-        predicted = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["pred"].argmax(dim=0)
+        channels = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["pred"].as_tensor()
+        predicted = channels[: len(labels)].argmax(dim=0)
         canonical = np.asarray(nibabel.as_closest_canonical(segmentation).dataobj)
         assert np.mean(canonical == predicted.cpu().numpy()) > 0.9999
 
@@ -237,7 +264,8 @@ def test_trains_evaluates_infers_exports(
     assert Commands().export(bundle, name, "out", "onnx", **short).is_file()  # export compares it with the checkpoint
     exported = Commands().export(bundle, name, "out", **short)
     image = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["image"]
-    infer = SlidingWindowInferer(short["roi_size"], sw_batch_size=1)  # a traced network takes single windows
+    kind = SliceInferer if len(short["roi_size"]) == 2 else SlidingWindowInferer
+    infer = kind(roi_size=short["roi_size"], sw_batch_size=1)  # a traced network takes single windows
     pair = evaluation.parser.get_parsed_content("network").eval(), torch.jit.load(str(exported)).eval()
     with torch.no_grad():
         first, second = (infer(torch.as_tensor(image)[None], one).argmax(dim=1) for one in pair)

@@ -27,13 +27,12 @@ def command(iseg_dir: Path, output: Path, epochs: int = EPOCHS) -> list[str]:
     return [sys.executable, "-m", "custom.cli", "train", "iseg", *map(str, words), *SMALL_RUN]
 
 
-def started(process: subprocess.Popen) -> None:
-    """Waits until the engine runs."""
+def wait_for(process: subprocess.Popen, words: str) -> None:
     assert process.stdout
     for line in process.stdout:
-        if "Engine run resuming" in line:
+        if words in line:
             return
-    raise AssertionError("the training ended before it started")
+    raise AssertionError(f"the training ended without saying {words!r}")
 
 
 def assert_same_weights(first: Path, second: Path) -> None:
@@ -51,7 +50,7 @@ def test_killed_ten_times(iseg_dir: Path, tmp_path: Path) -> None:
     while kills < 10:
         call = [*command(iseg_dir, killed), "--resume", "True"]
         process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
-        started(process)
+        wait_for(process, "Engine run resuming")
         time.sleep(draw.uniform(0, 1.0))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -67,8 +66,11 @@ def test_killed_ten_times(iseg_dir: Path, tmp_path: Path) -> None:
 
 def test_interrupted(iseg_dir: Path, tmp_path: Path) -> None:
     call = command(iseg_dir, tmp_path / "run", 500)
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    started(process)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # What a shell starts in the background ignores the interrupt, and so would its children.
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    process = subprocess.Popen(call, **pipes, cwd=tmp_path, preexec_fn=heed)
+    wait_for(process, "Epoch[1] Complete")
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

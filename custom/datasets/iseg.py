@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.volumes import existing_folder, natural_order, read_problem, require_one_grid
+from custom.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 CHANNELS = ("T1", "T2")
 LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
@@ -29,7 +29,7 @@ TEST_SUBJECT = 1
 FOLDS = 5
 
 _FILE = re.compile(r"subject-(\d+)-(T1|T2|label)\.(hdr|img|nii|nii\.gz)")
-_HOW_TO_GET = (
+HOW_TO_GET = (
     "ask for iSeg at https://iseg2019.web.unc.edu, or write a small simulated data set of the same layout "
     "with `brainmri sample iseg DIR`."
 )
@@ -49,7 +49,7 @@ def subjects(dataset_dir: str | Path) -> dict[int, dict[str, Path]]:
 
 
 def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str]]:
-    folder = existing_folder(dataset_dir, _HOW_TO_GET)
+    folder = existing_folder(dataset_dir, HOW_TO_GET)
     problems: list[str] = []
     found: dict[int, dict[str, Path]] = {}
     for path in sorted([*folder.glob("subject-*"), *folder.glob("*/subject-*")], key=natural_order):
@@ -62,7 +62,7 @@ def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str
         if files.setdefault(role, path) != path:
             problems.append(f"{path} and {files[role]} are the same subject's {role}: keep one, or name one's folder.")
     if not found:
-        raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr: {_HOW_TO_GET}")
+        raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr: {HOW_TO_GET}")
     return dict(sorted(found.items())), problems
 
 
@@ -128,11 +128,5 @@ def verify(dataset_dir: str | Path) -> list[str]:
         return [str(error)]
     for number, files in everyone.items():
         problems += _missing(number, files)
-        found = [read_problem(path, CODES if role == "label" else None) for role, path in files.items()]
-        problems += [problem for problem in found if problem]
-        if not any(found):
-            try:
-                require_one_grid(files.values())
-            except DataError as error:
-                problems.append(str(error))
+        problems += case_problems({path: CODES if role == "label" else None for role, path in files.items()})
     return problems

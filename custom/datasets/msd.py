@@ -18,10 +18,9 @@ from typing import Any
 
 from monai.data import load_decathlon_datalist
 
-from custom.errors import ConfigError, DataError, MissingDataError
-from custom.volumes import existing_folder, natural_order, read_problem, require_one_grid
-
-FOLDS = 5  # of all persons a fifth tests, of the others a fifth validates
+from custom.datasets.split import split_by_person
+from custom.errors import DataError, MissingDataError
+from custom.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 _HOW_TO_GET = "it must hold a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
 
@@ -89,25 +88,14 @@ def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]
         ConfigError: an unknown section or fold.
         DataError: no case for the section, a file that isn't there, or files of one case that differ in shape.
     """
-    if section not in ("training", "validation", "test", "unlabelled"):
-        raise ConfigError(f'section must be "training", "validation", "test" or "unlabelled", got {section!r}.')
-    if fold not in range(FOLDS):
-        raise ConfigError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")
     if section == "unlabelled":
         chosen = _cases(dataset_dir, "test")
     else:
         cases = _cases(dataset_dir, "training")
-        persons = sorted({person(case["subject"]) for case in cases}, key=natural_order)
-        others = [one for index, one in enumerate(persons) if index % FOLDS]
-        validating = others[fold::FOLDS]
-        wanted = {
-            "training": [one for one in others if one not in validating],
-            "validation": validating,
-            "test": persons[::FOLDS],
-        }[section]
+        wanted = split_by_person((person(case["subject"]) for case in cases), section, fold, dataset_dir)
         chosen = [case for case in cases if person(case["subject"]) in wanted]
     if not chosen:
-        raise MissingDataError(f"{dataset_dir} has too few persons for the {section} section: three are the least.")
+        raise MissingDataError(f"{dataset_dir} has no case without a label.")
     for case in chosen:
         require_one_grid(_files(case))
     return chosen
@@ -163,11 +151,5 @@ def verify(dataset_dir: str | Path) -> list[str]:
         return [str(error)]
     problems = [] if cases else [f"{dataset_dir} lists no case: {_HOW_TO_GET}"]
     for case in cases:
-        found = [read_problem(path, codes if path == case.get("label") else None) for path in _files(case)]
-        problems += [problem for problem in found if problem]
-        if not any(found):
-            try:
-                require_one_grid(_files(case))
-            except DataError as error:
-                problems.append(str(error))
+        problems += case_problems({Path(path): codes if path == case.get("label") else None for path in _files(case)})
     return problems

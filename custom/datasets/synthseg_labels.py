@@ -49,7 +49,7 @@ TISSUES = {code: tissue for codes, (_, tissue) in _TABLE.items() for code in cod
 CODES = (*sorted(TISSUES), *EXTRACEREBRAL)
 VALIDATION = 4  # the last four maps validate
 
-_HOW_TO_GET = (
+HOW_TO_GET = (
     "take data/training_label_maps from https://github.com/BBillot/SynthSeg (20 files, about 20 MB, Apache-2.0)."
 )
 SHA256 = {
@@ -110,7 +110,7 @@ def datalist(dataset_dir: str | Path, section: str) -> list[dict]:
         raise ConfigError(f'section must be "training" or "validation", got {section!r}.')
     paths = _maps(dataset_dir)
     if len(paths) <= VALIDATION:
-        raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5: {_HOW_TO_GET}")
+        raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5: {HOW_TO_GET}")
     chosen = paths[:-VALIDATION] if section == "training" else paths[-VALIDATION:]
     for path in chosen:
         open_volume(path)
@@ -118,7 +118,7 @@ def datalist(dataset_dir: str | Path, section: str) -> list[dict]:
 
 
 def _maps(dataset_dir: str | Path) -> list[Path]:
-    folder = existing_folder(dataset_dir, _HOW_TO_GET)
+    folder = existing_folder(dataset_dir, HOW_TO_GET)
     return sorted(folder.glob("*.nii.gz"), key=natural_order)
 
 
@@ -132,5 +132,5 @@ def verify(dataset_dir: str | Path) -> list[str]:
     for path in paths:
         known = SHA256.get(path.name)
         if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
-            problems.append(f"{path} isn't the file that this project was tested with: {_HOW_TO_GET}")
-    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty: {_HOW_TO_GET}"])
+            problems.append(f"{path} isn't the file that this project was tested with: {HOW_TO_GET}")
+    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty: {HOW_TO_GET}"])

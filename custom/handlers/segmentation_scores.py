@@ -1,37 +1,51 @@
-"""Dice and distances per subject and label, as a table that a spreadsheet opens."""
+"""Measures per subject and label, as a table that a spreadsheet opens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas
 import torch
 from ignite.engine import Engine, Events
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
 from custom import RESEARCH_USE_ONLY
+from custom.errors import ConfigError
 from custom.files import written_whole
+from custom.metrics import MEASURES, confusion
 
 
 class SegmentationScores:
-    """Writes scores.csv (a row per subject and label) and summary.csv (mean, deviation, n per label).
+    """Writes scores.csv (a row per subject and label) and summary.csv (mean, deviation, n per label and of the mean).
 
-    Dice; the 95th percentile of the Hausdorff distance and the average symmetric surface distance, both in mm.
-    A label that both lack has no score (an empty cell); a distance is empty too where only one has the label.
+    Each subject's measures come from one confusion matrix over all its voxels, and from surfaces in mm: the 95th
+    percentile of the Hausdorff distance and the average symmetric surface distance. A measure that has no value (the
+    Dice of a label that both lack, the recall of one that the truth lacks, a distance where only one has the label) is
+    an empty cell, and counts in no mean.
 
     Args:
         output_dir: where the two files go.
         labels: {0: "background", 1: "CSF", ...}, the order of the one-hot channels; background isn't scored.
+        measures: of custom.metrics.MEASURES, "hausdorff95_mm" and "surface_distance_mm", in the columns' order.
 
     Raises:
+        ConfigError: an unknown measure.
         KeyError: an item without "subject", or an output without "pred" and "label", both one-hot (C, x, y, z).
     """
 
-    def __init__(self, output_dir: str | Path, labels: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        output_dir: str | Path,
+        labels: Mapping[int, str],
+        measures: Sequence[str] = ("dice", "hausdorff95_mm", "surface_distance_mm"),
+    ) -> None:
+        if unknown := [name for name in measures if name not in MEASURES | DISTANCES]:
+            raise ConfigError(f"There are no measures {unknown}: name some of {[*MEASURES, *DISTANCES]}.")
         self.folder = Path(output_dir)
         self.names = [labels[code] for code in sorted(labels)][1:]
+        self.measures = tuple(measures)
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -42,18 +56,23 @@ class SegmentationScores:
     def _score(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             spacing = [float(size) for size in output["label"].pixdim]
-            pred, label = (torch.as_tensor(output[key]).cpu()[None].bool() for key in ("pred", "label"))
-            dice = compute_dice(pred, label, include_background=False)[0]
-            distances = {"hausdorff95_mm": _hausdorff95, "surface_distance_mm": _surface_distance}
-            measured = {name: measure(pred, label, spacing)[0] for name, measure in distances.items()}
+            pred, label = (torch.as_tensor(output[key]).cpu().bool() for key in ("pred", "label"))
+            matrix = confusion(pred[1:], label[1:])
+            measured = {
+                name: MEASURES[name](*matrix)
+                if name in MEASURES
+                else DISTANCES[name](pred[None], label[None], spacing)[0]
+                for name in self.measures
+            }
             for index, name in enumerate(self.names):
-                row = {"subject": item["subject"], "label": name, "dice": float(dice[index])}
+                row = {"subject": item["subject"], "label": name}
                 self.rows.append(row | {key: float(values[index]) for key, values in measured.items()})
 
     def _write(self, engine: Engine) -> None:
         table = pandas.DataFrame(self.rows).replace([float("inf")], float("nan"))
-        measures = [name for name in table.columns if name not in ("subject", "label")]
-        summary = table.groupby("label", sort=False)[measures].agg(["mean", "std", "count"])
+        measures = list(self.measures)
+        means = table.groupby("subject", sort=False)[measures].mean().assign(label="mean")
+        summary = pandas.concat([table, means]).groupby("label", sort=False)[measures].agg(["mean", "std", "count"])
         summary.columns = ["_".join(pair) for pair in summary.columns]
         for name, frame, index in (("scores.csv", table, False), ("summary.csv", summary, True)):
             with written_whole(self.folder / name) as partial:
@@ -67,3 +86,6 @@ def _hausdorff95(pred: torch.Tensor, label: torch.Tensor, spacing: list[float]) 
 
 def _surface_distance(pred: torch.Tensor, label: torch.Tensor, spacing: list[float]) -> torch.Tensor:
     return compute_average_surface_distance(pred, label, symmetric=True, spacing=spacing)
+
+
+DISTANCES = {"hausdorff95_mm": _hausdorff95, "surface_distance_mm": _surface_distance}

@@ -86,31 +86,33 @@ def subject(
     maps: np.ndarray, voxel_size: tuple[float, ...], contrast: str, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """One simulated person: {"T1": int16, "T2": int16, "label": uint8 codes}, each (x, y, z)."""
-    fractions = _deform(maps, voxel_size, rng)
+    fractions = deform(maps, voxel_size, rng)
     label = fractions.argmax(axis=0)
-    files = {name: _scan(fractions, means, voxel_size, rng) for name, means in TISSUE_MEANS[contrast].items()}
+    files = {name: simulate(fractions, means, voxel_size, rng) for name, means in TISSUE_MEANS[contrast].items()}
     return files | {"label": np.asarray(CODES, dtype=np.uint8)[label]}
 
 
-def _deform(maps: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
+def deform(maps: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
+    """The maps, (C, x, y, z), moved by a smooth random field of some mm."""
     shape = maps.shape[1:]
     grid = np.meshgrid(*(np.arange(size, dtype=np.float32) for size in shape), indexing="ij")
     points = [
-        axis + DEFORMATION_MM / size * _smooth_noise(shape, voxel_size, DEFORMATION_SCALE_MM, rng)
+        axis + DEFORMATION_MM / size * smooth_noise(shape, voxel_size, DEFORMATION_SCALE_MM, rng)
         for axis, size in zip(grid, voxel_size, strict=True)
     ]
     moved = np.stack([ndimage.map_coordinates(one, points, order=1, mode="nearest") for one in maps])
     return moved / moved.sum(axis=0)
 
 
-def _scan(
+def simulate(
     fractions: np.ndarray, means: tuple[float, ...], voxel_size: tuple[float, ...], rng: np.random.Generator
 ) -> np.ndarray:
+    """One contrast, int16 (x, y, z), of fractions (C, x, y, z), the background's first, and the others' means."""
     shape = fractions.shape[1:]
     signal = np.zeros(shape, dtype=np.float32)
     for fraction, mean in zip(fractions[1:], means, strict=True):
-        signal += fraction * mean * (1 + 0.02 * _smooth_noise(shape, voxel_size, 20.0, rng))
-    field = _smooth_noise(shape, voxel_size, 60.0, rng)
+        signal += fraction * mean * (1 + 0.02 * smooth_noise(shape, voxel_size, 20.0, rng))
+    field = smooth_noise(shape, voxel_size, 60.0, rng)
     signal *= 1 + rng.uniform(*BIAS) * field / np.abs(field).max()
     deviation = rng.uniform(*NOISE) * max(means)
     real, imaginary = deviation * rng.standard_normal((2, *shape), dtype=np.float32)
@@ -118,7 +120,7 @@ def _scan(
     return np.rint(1000 * scan).astype(np.int16)
 
 
-def _smooth_noise(
+def smooth_noise(
     shape: tuple[int, ...], voxel_size: tuple[float, ...], scale_mm: float, rng: np.random.Generator
 ) -> np.ndarray:
     """A random field of mean 0 and deviation 1 that varies over about `scale_mm`."""

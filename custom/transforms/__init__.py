@@ -1,20 +1,30 @@
 """Per-sample array work that MONAI lacks."""
 
+from custom.transforms.crop_with_enough import RandCropWithEnoughd
 from custom.transforms.encode_labels import EncodeLabelsd
 from custom.transforms.load_scan import LoadScand
+from custom.transforms.load_slice import LoadSliced
 from custom.transforms.load_volumes import LoadVolumesd
+from custom.transforms.normalize_slices import NormalizeSlicesd
 from custom.transforms.pad_to_size import PadToSized
 from custom.transforms.refine_tissues import RefineTissuesd
+from custom.transforms.regions import AddBackgroundd, LabelsToRegionsd, RegionsToLabelsd
 from custom.transforms.synthesize_scan import Structures, SynthesizeScand
 from custom.transforms.write_atomically import AtomicNibabelWriter
 
 __all__ = [
+    "AddBackgroundd",
     "AtomicNibabelWriter",
     "EncodeLabelsd",
+    "LabelsToRegionsd",
     "LoadScand",
+    "LoadSliced",
     "LoadVolumesd",
+    "NormalizeSlicesd",
     "PadToSized",
+    "RandCropWithEnoughd",
     "RefineTissuesd",
+    "RegionsToLabelsd",
     "Structures",
     "SynthesizeScand",
 ]

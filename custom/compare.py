@@ -1,0 +1,229 @@
+"""Several networks under one configuration: trained, scored, and put into one table and one figure.
+
+Each network and seed is trained and evaluated in a process of its own, in OUTPUT_DIR/NETWORK-seedN; what is finished is
+not run again, and what was stopped goes on after its last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import torch
+from matplotlib.figure import Figure
+from monai.bundle import ConfigParser
+from torch.utils.flop_counter import FlopCounterMode
+
+from custom import RESEARCH_USE_ONLY
+from custom.cli import config_files, run
+from custom.errors import ConfigError, DataError
+from custom.files import written_whole
+from custom.reports.of_run import save_figure
+
+COST = "cost.json"  # of one network and seed, written last
+
+
+def compare(
+    bundle: str, networks: Sequence[str], seeds: Sequence[int], output_dir: Path, recipe: str | None, **overrides: Any
+) -> list[Path]:
+    """Trains and scores each network with each seed, and writes comparison.csv, by_label.csv and comparison.png.
+
+    comparison.csv has a row for each network: parameters, GFLOPs of a window forward, seconds an epoch, peak memory of
+    training (of the process on the CPU, of the allocator on CUDA), and of each measure the mean over the test subjects
+    (each one's mean over labels) and seeds, its deviation over subjects and over seeds, and n.
+
+    Args:
+        bundle: any part of a bundle's name.
+        networks: names of its configs/networks, or "default".
+        seeds: one training each.
+        output_dir: where all runs and the results go.
+        recipe: one of the bundle's, or None.
+        overrides: settings of train.json for all.
+
+    Returns:
+        The three files.
+
+    Raises:
+        ConfigError: an unknown network, or other settings than output_dir's earlier runs had.
+        DataError: a run failed; the others are kept.
+    """
+    if unknown := [key for key in ("seed", "output_dir", "resume") if key in overrides]:
+        raise ConfigError(f"{unknown[0]} is set for each run: give compare --seeds and --output_dir.")
+    for network in networks:
+        config_files(bundle, _mixin(network))
+    settings = {"bundle": bundle, "recipe": recipe, "settings": {key: str(value) for key, value in overrides.items()}}
+    plan = output_dir / "comparison.json"
+    if plan.is_file() and json.loads(plan.read_text()) != settings:
+        raise ConfigError(
+            f"{output_dir} holds a comparison with {json.loads(plan.read_text())}: name a new output_dir."
+        )
+    with written_whole(plan) as partial:
+        partial.write_text(json.dumps(settings, indent=1) + "\n")
+    for network in networks:
+        for seed in seeds:
+            folder = _folder(output_dir, network, seed)
+            if not (folder / COST).is_file():
+                print(f"== {network}, seed {seed}: {folder}", flush=True)
+                words = [bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides)]
+                done = subprocess.run([sys.executable, "-m", "custom.compare", *words], check=False)
+                if done.returncode:
+                    raise DataError(f"{network} with seed {seed} failed, as said above; run again, it goes on.")
+    return _summarise(networks, seeds, output_dir)
+
+
+def _mixin(network: str) -> str | None:
+    return None if network == "default" else f"networks/{network}.json"
+
+
+def _folder(output_dir: Path, network: str, seed: int) -> Path:
+    return output_dir / f"{network}-seed{seed}"
+
+
+def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe: str, overrides: dict) -> None:
+    """One network and seed, in this process."""
+    mixins = _mixin(network), recipe and f"recipes/{recipe}.json"
+    files = config_files(bundle, "train.json", *mixins)
+    settings = overrides | {"seed": seed, "output_dir": str(folder)}
+    trained = run("training", files, **settings, resume=True)
+    on_cuda = torch.device(trained.parser.get_parsed_content("device")).type == "cuda"
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if on_cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    )
+    steps_an_epoch = trained.parser.get_parsed_content("train#trainer").state.epoch_length
+    run("evaluating", [*files, *config_files(bundle, "evaluate.json")], **settings)
+    own = trained.parser.get_parsed_content("network_def")
+    cost = {
+        "parameters": sum(parameter.numel() for parameter in own.parameters()),
+        "gflops": _gflops(files, trained.parser),
+        "seconds_an_epoch": _seconds_an_epoch(folder / "tensorboard", steps_an_epoch),
+        "peak_memory_mb": round(peak / 1e6),
+        "device": torch.cuda.get_device_name() if on_cuda else f"CPU, {torch.get_num_threads()} threads",
+    }
+    with written_whole(folder / COST) as partial:
+        partial.write_text(json.dumps(cost, indent=1) + "\n")
+
+
+def _gflops(files: list[str], parser: ConfigParser) -> float:
+    """Of one window forward, as torch.utils.flop_counter counts: two for each multiplication and addition."""
+    metadata = ConfigParser.load_config_file(Path(files[0]).with_name("metadata.json"))
+    channels = metadata["network_data_format"]["inputs"]["image"]["num_channels"]
+    network = parser.get_parsed_content("network_def").eval()
+    window = torch.zeros(1, channels, *parser.get_parsed_content("roi_size"), device=next(network.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(window)
+    return round(counter.get_total_flops() / 1e9, 3)
+
+
+def _seconds_an_epoch(log_dir: Path, steps_an_epoch: int) -> float:
+    """The median over epochs, from the times of the training's steps; validation isn't in it."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    times: dict[int, float] = {}
+    for path in sorted(log_dir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
+        for event in EventFileLoader(str(path)).Load():
+            if any(value.tag == "training/loss" for value in event.summary.value):
+                times[event.step] = event.wall_time
+    of_steps = [times[step] - times[step - 1] for step in times if step % steps_an_epoch != 1 and step - 1 in times]
+    return round(statistics.median(of_steps) * steps_an_epoch, 3) if of_steps else float("nan")
+
+
+def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) -> list[Path]:
+    tables, costs = [], {}
+    for network in networks:
+        for seed in seeds:
+            folder = _folder(output_dir, network, seed)
+            tables.append(pandas.read_csv(folder / "evaluation/scores.csv").assign(network=network, seed=seed))
+            costs[network, seed] = json.loads((folder / COST).read_text())
+    scores = pandas.concat(tables)
+    measures = [name for name in scores.columns if name not in ("subject", "label", "network", "seed")]
+    rows = []
+    for network in networks:
+        own = [costs[network, seed] for seed in seeds]
+        row: dict[str, Any] = {"network": network, "seeds": len(seeds)} | {
+            key: own[0][key]
+            if key in ("parameters", "gflops")
+            else round(statistics.median(one[key] for one in own), 3)
+            for key in own[0]
+            if key != "device"
+        }
+        of_network = scores[scores["network"] == network]
+        subjects = of_network.groupby(["seed", "subject"])[measures].mean()
+        row["n"] = len(subjects)
+        for name in measures:
+            by_subject = subjects[name].groupby("subject").mean()
+            by_seed = subjects[name].groupby("seed").mean()
+            row |= {
+                name: subjects[name].mean(),
+                f"{name}_subject_std": by_subject.std(),
+                f"{name}_seed_std": by_seed.std(),
+            }
+        rows.append(row)
+    by_label = scores.groupby(["network", "label"], sort=False)[measures].agg(["mean", "std", "count"])
+    by_label.columns = ["_".join(pair) for pair in by_label.columns]
+    table = pandas.DataFrame(rows)
+    paths = [output_dir / "comparison.csv", output_dir / "by_label.csv"]
+    for path, frame, index in zip(paths, (table, by_label), (False, True), strict=True):
+        with written_whole(path) as partial:
+            frame.to_csv(partial, index=index, float_format="%.4f")
+    print(table.to_string(index=False, float_format="%.3f"))
+    figure = comparison_figure(scores, table, measures[0], next(iter(costs.values()))["device"])
+    return [*paths, save_figure(figure, output_dir / "comparison.png")]
+
+
+def comparison_figure(scores: pandas.DataFrame, table: pandas.DataFrame, measure: str, device: str) -> Figure:
+    """Left, a measure of each test subject by label and network; right, its mean against what an epoch costs.
+
+    Args:
+        scores: a row for each subject, label, network and seed.
+        table: a row for each network, with seconds_an_epoch and parameters.
+        measure: a column of both.
+        device: what it ran on.
+    """
+    networks, labels = list(table["network"]), list(dict.fromkeys(scores["label"]))
+    figure = Figure(figsize=(4 + 1.2 * len(labels) + len(networks), 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[len(labels), 1.6])
+    for index, network in enumerate(networks):
+        of_network = scores[scores["network"] == network]
+        values = [of_network[of_network["label"] == label][measure].dropna().to_numpy() for label in labels]
+        places = np.arange(len(labels)) + (index - (len(networks) - 1) / 2) * 0.8 / len(networks)
+        colour = f"C{index}"
+        boxes = left.boxplot(values, positions=places, widths=0.7 / len(networks), patch_artist=True, showfliers=False)
+        for box in boxes["boxes"]:
+            box.set(facecolor=colour, alpha=0.4)
+        for line in boxes["medians"]:
+            line.set(color="black")
+        for place, points in zip(places, values, strict=True):
+            left.plot(np.full(len(points), place), points, ".", color=colour, markersize=4)
+        row = table.iloc[index]
+        spread = row[f"{measure}_subject_std"]
+        right.errorbar(row["seconds_an_epoch"], row[measure], yerr=spread, fmt="o", color=colour, capsize=3)
+        right.plot([], [], "o", color=colour, label=f"{network} ({row['parameters'] / 1e6:.2f} M)")
+    left.set(xticks=range(len(labels)), xticklabels=labels, ylabel=measure, title="test subjects, all seeds")
+    right.set(xlabel="seconds an epoch", ylabel=f"mean {measure}, deviation over subjects", title=device)
+    right.legend()
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+    figure.supxlabel(RESEARCH_USE_ONLY, fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    from custom.errors import find_cause
+
+    name, network, seed, folder, recipe, overrides = sys.argv[1:]
+    try:
+        _train_and_score(name, network, int(seed), Path(folder), recipe, json.loads(overrides))
+    except Exception as error:
+        if cause := find_cause(error):
+            sys.exit(f"brainmri: {cause}")
+        raise

@@ -1,0 +1,60 @@
+"""Loading of 2D slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from custom.errors import ConfigError
+
+
+class LoadSliced(MapTransform):
+    """Loads a slice's image and masks, or a stack of slices, by a data set's own function, channels in one order.
+
+    Args:
+        keys: "image" and "label": each the arguments of `read` before its last, or a list of them.
+        read: such as custom.datasets.brats_slices.read_slice(path, row, dataset), which gives (C, H, W).
+        channel_order: names of the image's channels as they lie in the file.
+        channels: the same names as they should come out.
+
+    Returns:
+        "image" float32 and "label" uint8, (C, H, W), or for lists MetaTensors (C, H, W, S) of 1 mm.
+
+    Raises:
+        ConfigError: channel_order isn't channels in another order.
+        DataError: what `read` raises.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        read: Callable[..., np.ndarray],
+        channel_order: Sequence[str],
+        channels: Sequence[str],
+    ) -> None:
+        super().__init__(keys)
+        if sorted(channel_order) != sorted(channels):
+            raise ConfigError(f"channel_order must be {list(channels)} in some order, got {list(channel_order)}.")
+        self.read = read
+        self.order = [list(channel_order).index(name) for name in channels]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            places = result[key]
+            if isinstance(places, list):
+                result[key] = MetaTensor(np.stack([self._one(key, place) for place in places], axis=-1))
+            else:
+                result[key] = torch.from_numpy(self._one(key, places))
+        return result
+
+    def _one(self, key: Hashable, place: tuple) -> np.ndarray:
+        if key == "image":
+            return np.asarray(self.read(*place, "image"), dtype=np.float32)[self.order]
+        return np.array(self.read(*place, "mask"), dtype=np.uint8)
