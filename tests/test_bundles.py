@@ -11,7 +11,7 @@ import subprocess
 import sys
 import venv
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Case:
     source: str  # the scan that is segmented first
     small: dict[str, Any]
     scored: tuple[str, ...] = ()  # in the scores, where they are more than the labels
+    thin: dict[str, Any] = field(default_factory=dict)  # makes the default network smaller where it takes long
 
 
 CASES = {
@@ -62,6 +63,7 @@ CASES = {
         "brain_tumors_dir",
         "*_001/*_flair.*",
         {"roi_size": [64, 64], "batch_size": 16, "middle_slices": 16},
+        thin={"network_def#n_filters": 8},
     ),
 }
 RECIPES: dict[str, dict[str, Any]] = {
@@ -81,6 +83,9 @@ NETWORKS = [
     for name, folder in BUNDLES.items()
     for path in [Path("default"), *sorted(folder.glob("configs/networks/*.json"))]
 ]
+EXPORTED = set({network: (name, network) for name, network in reversed(NETWORKS)}.values()) | {
+    (name, "default") for name in BUNDLES
+}  # each network once: in other bundles only its channels differ
 MIXINS = [
     (name, path)
     for name, folder in BUNDLES.items()
@@ -226,7 +231,7 @@ def test_trains_evaluates_infers_exports(
 ) -> None:
     """Each network of each bundle, from a folder that isn't the bundle's, with relative paths."""
     monkeypatch.chdir(tmp_path)
-    thin = THIN.get(network, {})
+    thin = CASES[bundle].thin if network == "default" else THIN.get(network, {})
     where = {"dataset_dir": os.path.relpath(data, tmp_path), "output_dir": "out"}
     short = small(bundle) | thin
     train = config_files(bundle, "train.json", mixin(network))
@@ -260,6 +265,8 @@ def test_trains_evaluates_infers_exports(
         canonical = np.asarray(nibabel.as_closest_canonical(segmentation).dataobj)
         assert np.mean(canonical == predicted.cpu().numpy()) > 0.9999
 
+    if (bundle, network) not in EXPORTED:
+        return
     name = None if network == "default" else network
     assert Commands().export(bundle, name, "out", "onnx", **short).is_file()  # export compares it with the checkpoint
     exported = Commands().export(bundle, name, "out", **short)

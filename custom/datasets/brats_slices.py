@@ -13,6 +13,7 @@ volume_V_mask.npy (S, 3, H, W) uint8, read by memory map, and prepared.json, wri
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -85,13 +86,19 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
     """
     try:
         if row is not None:
-            return np.load(path, mmap_mode="r")[row]
+            return _memory_map(path)[row]
         with h5py.File(path, "r") as file:
             return np.moveaxis(file[dataset][()], -1, 0)
     except KeyError as error:
         raise DataError(f"{path} has no {dataset!r} in it: copy the file again.") from error
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{path} can't be read ({error}): copy the file again.") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _memory_map(path: str | Path) -> np.ndarray:
+    """Kept open, since reading the header takes longer than a slice; what is written to it stays in memory."""
+    return np.load(path, mmap_mode="c")
 
 
 def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:

@@ -49,12 +49,11 @@ class LoadSliced(MapTransform):
         for key in self.key_iterator(result):
             places = result[key]
             if isinstance(places, list):
-                result[key] = MetaTensor(np.stack([self._one(key, place) for place in places], axis=-1))
+                result[key] = MetaTensor(torch.stack([self._one(key, place) for place in places], dim=-1))
             else:
-                result[key] = torch.from_numpy(self._one(key, places))
+                result[key] = self._one(key, places)
         return result
 
-    def _one(self, key: Hashable, place: tuple) -> np.ndarray:
-        if key == "image":
-            return np.asarray(self.read(*place, "image"), dtype=np.float32)[self.order]
-        return np.array(self.read(*place, "mask"), dtype=np.uint8)
+    def _one(self, key: Hashable, place: tuple) -> torch.Tensor:
+        voxels = torch.from_numpy(self.read(*place, "image" if key == "image" else "mask"))
+        return voxels[self.order].float() if key == "image" else voxels.to(torch.uint8, copy=True)  # both are copies
