@@ -147,6 +147,14 @@ class Commands:
         run("inferring", config_files(bundle, "inference.json", *mixins), **overrides)
         print(custom.RESEARCH_USE_ONLY)
 
+    def baseline(self, bundle: str, recipe: str | None = None, **overrides: Any) -> None:
+        """Scores the simplest thing that works beside a network: brainmri baseline brats_mri_tumor --dataset_dir D."""
+        if find_bundle(bundle).name != "brats_mri_tumor_segmentation":
+            raise ConfigError(f"There is no baseline for {find_bundle(bundle).name} here: brats_mri_tumor has one.")
+        from custom.baselines.of_bundle import flair_threshold
+
+        flair_threshold(config_files(bundle, "train.json", _mixin("recipes", recipe)), **overrides)
+
     def compare(
         self,
         bundle: str,

@@ -113,8 +113,10 @@ def test_report(trained: Path, iseg_dir: Path, brainmri: Brainmri, tmp_path: Pat
     words = ("--dataset_dir", iseg_dir, "--output_dir", "run", "--roi_size", "[32,32,32]")
     result = brainmri("report", "iseg", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for name in ("curves", "segmentation", "feature_maps"):
+    for name in ("curves", "segmentation", "overlay", "feature_maps"):
         assert (trained / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("sagittal", "coronal", "axial"):
+        assert (trained / "report" / f"{name}.gif").read_bytes().startswith(b"GIF89a")
 
 
 def test_a_wheel_has_all_it_needs(brainmri: Brainmri, tmp_path: Path) -> None:

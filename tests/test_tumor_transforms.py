@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
+from custom.baselines.flair_threshold import whole_tumor_by_flair
 from custom.cli import config_files
 from custom.datasets import brain_tumors, brats
 from custom.errors import ConfigError, DataError, find_cause
@@ -256,3 +257,34 @@ def test_evaluation_of_patches_and_of_regions(brain_tumors_dir: Path, tmp_path: 
     run("inferring", infer, **where)
     (path,) = (tmp_path / "out/segmentations").glob("*.nii.gz")
     assert set(np.unique(nibabel.load(path).dataobj)) <= {0, 1, 2, 3}
+
+
+def test_flair_threshold_by_hand() -> None:
+    """Tumor from 2 on in training, one healthy voxel of 3: 2 takes all 4 tumor voxels and 1 wrong, Dice 8/9."""
+    train = {"image": [[-1.0, 0.5, 3, 2, 2.5, 3, 4]], "label": [[0, 0, 0, 1, 1, 2, 3]]}
+    test = {"image": [[2.2, 1, 5, -1]], "label": [[1, 1, 0, 0]]}
+    items = {
+        name: {key: torch.tensor(value) for key, value in one.items()} for name, one in (("a", train), ("b", test))
+    }
+    threshold, scores = whole_tumor_by_flair(
+        [{"subject": "a"}], [{"subject": "b"}], lambda item: items[item["subject"]]
+    )
+    assert 0.5 < threshold <= 2
+    assert scores == {"b": 0.5}  # 2.2 and 5 are above (1 isn't), one of them tumor: 2 / (2 + 2)
+
+
+def test_baseline_command(brain_tumors_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    result = brainmri("baseline", "brats_mri_tumor", "--dataset_dir", brain_tumors_dir, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"BraTS20_Training_001  0\.\d{3}\nmean  0\.\d{3}, n = 1\. Research use only", result.stdout)
+    assert "There is no baseline for iseg" in brainmri("baseline", "iseg", cwd=tmp_path).stderr
+
+
+def test_own_labels_from_files_to_files(own_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    """One channel and three tissues, in the bundle that was made for four channels and tumors."""
+    words = ("--recipe", "own_labels", "--dataset_dir", own_dir, "--output_dir", "run", "--roi_size", "[32,32,32]")
+    for command in (("train", "--max_epochs", 1), ("evaluate",), ("infer", "--section", "unlabelled")):
+        result = brainmri(command[0], "brats_mri_tumor", *words, *command[1:], cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert pandas.read_csv(tmp_path / "run/evaluation/scores.csv")["label"].unique().tolist() == ["CSF", "GM", "WM"]
+    assert [path.name for path in (tmp_path / "run/segmentations").iterdir()] == ["sub-11_seg.nii.gz"]

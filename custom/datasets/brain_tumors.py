@@ -16,7 +16,6 @@ from custom.errors import ConfigError, DataError
 
 CODES = {"labels": (0, 1, 2, 3), "brats": brats.CODES, "msd": (0, 2, 1, 3)}  # by label, in each convention
 SCORED = {name: (label,) for label, name in LABELS.items()} | {"TC": REGIONS["TC"], "WT": REGIONS["WT"]}  # ET is both
-SCORED_NAMES = dict(enumerate(SCORED))
 TASK01_CHANNELS = ("FLAIR", "T1w", "T1gd", "T2w")
 _TASK01_LABELS = ("background", "edema", "non-enhancing", "enhancing")
 

@@ -13,16 +13,16 @@ def feature_maps_figure(network: torch.nn.Module, image: torch.Tensor, most: int
 
     Args:
         network: any network whose last convolution makes its output.
-        image: (1, C, x, y, z), as the network takes it.
+        image: (1, C, x, y, z) or (1, C, x, y), as the network takes it.
         most: show this many channels, those that vary most.
 
     Raises:
         ValueError: the network has no convolution.
     """
-    kinds = (torch.nn.Conv3d, torch.nn.ConvTranspose3d)
+    kinds = (torch.nn.Conv3d, torch.nn.ConvTranspose3d, torch.nn.Conv2d, torch.nn.ConvTranspose2d)
     convolutions = [module for module in network.modules() if isinstance(module, kinds)]
     if not convolutions:
-        raise ValueError(f"{type(network).__name__} has no 3D convolution.")
+        raise ValueError(f"{type(network).__name__} has no convolution.")
     seen: list[torch.Tensor] = []
     hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in convolutions]
     try:
@@ -38,7 +38,8 @@ def feature_maps_figure(network: torch.nn.Module, image: torch.Tensor, most: int
     for ax, channel in zip(
         figure.subplots(math.ceil(len(order) / columns), columns, squeeze=False).flat, order, strict=False
     ):
-        ax.imshow(features[channel, :, :, features.shape[-1] // 2].T, origin="lower", cmap="gray")
+        shown = features[channel, :, :, features.shape[-1] // 2] if features.ndim == 4 else features[channel]
+        ax.imshow(shown.T, origin="lower", cmap="gray")
         ax.set_title(f"channel {channel}", fontsize=8)
     for ax in figure.axes:
         ax.set_axis_off()

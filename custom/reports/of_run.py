@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -14,7 +15,9 @@ from monai.transforms import ResizeWithPadOrCrop
 from custom.files import written_whole
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
+from custom.reports.overlay import PLANES, animation, overlay_figure, save_animation
 from custom.reports.segmentation import segmentation_figure
+from custom.reports.slices import attention_animation, attention_figure, channels_figure
 
 
 def evaluated_subject(workflow: ConfigWorkflow) -> dict[str, Any]:
@@ -28,37 +31,82 @@ def labels_of(workflow: ConfigWorkflow) -> dict[int, str]:
     return {int(code): name for code, name in channels.items()}
 
 
+def scan_and_labels(workflow: ConfigWorkflow) -> tuple[np.ndarray, dict[str, np.ndarray], dict[int, str]]:
+    """Of the subject that an evaluation saw last, in RAS: image (C, x, y, z), truth and prediction as labels, names.
+
+    Scores may come from more channels than there are labels (regions): those follow the labels' and show what these do.
+    """
+    subject, names = evaluated_subject(workflow), labels_of(workflow)
+    names = names if names[0] == "background" else {0: "background"} | {code + 1: name for code, name in names.items()}
+    to_ras = nibabel.io_orientation(subject["label"].affine)
+
+    def in_ras(volume: np.ndarray) -> np.ndarray:
+        return nibabel.apply_orientation(volume, to_ras)
+
+    volumes = {key: in_ras(np.asarray(subject[key].cpu())[: len(names)].argmax(axis=0)) for key in ("label", "pred")}
+    image = np.stack([in_ras(channel) for channel in np.asarray(subject["image"].cpu())])
+    # What was stripped is 0 among z-scores: show it black.
+    return np.where(image == 0, image.min(axis=(1, 2, 3), keepdims=True), image), volumes, names
+
+
 def subject_figure(workflow: ConfigWorkflow) -> Figure:
     """Scan, truth and prediction of the subject that an evaluation saw last."""
-    subject = evaluated_subject(workflow)
-    volumes = {key: np.asarray(subject[key].cpu()) for key in ("image", "label", "pred")}
-    scan = volumes["image"][0]
+    scan, volumes, names = scan_and_labels(workflow)
     return segmentation_figure(
-        np.where(scan == 0, scan.min(), scan),  # what was stripped is 0 among z-scores: show it black
-        volumes["label"].argmax(axis=0),
-        volumes["pred"].argmax(axis=0),
-        labels_of(workflow),
-        [float(size) for size in subject["label"].pixdim],
-        str(workflow.parser.get_parsed_content("validate#evaluator").state.batch[0]["subject"]),
+        scan, volumes["label"], volumes["pred"], names, spacing_of(workflow), subject_of(workflow)
     )
 
 
+def spacing_of(workflow: ConfigWorkflow) -> list[float]:
+    return [float(size) for size in evaluated_subject(workflow)["label"].pixdim]
+
+
+def subject_of(workflow: ConfigWorkflow) -> str:
+    return str(workflow.parser.get_parsed_content("validate#evaluator").state.batch[0]["subject"])
+
+
 def save_report(workflow: ConfigWorkflow) -> list[Path]:
-    """Writes curves.png, segmentation.png and feature_maps.png to output_dir/report, and returns their paths.
+    """Writes pictures of a run to output_dir/report, and returns their paths.
+
+    curves.png, segmentation.png, overlay.png, feature_maps.png and an animation through each axis; for images of more
+    than two channels channels.png, a slice; for networks with attention gates attention.png and attention.gif.
 
     Args:
         workflow: an evaluation that has run.
     """
-    folder = Path(workflow.parser.get_parsed_content("output_dir"))
-    network = workflow.parser.get_parsed_content("network")
+    root = Path(workflow.parser.get_parsed_content("output_dir"))
+    folder, network = root / "report", workflow.parser.get_parsed_content("network")
     size = workflow.parser.get_parsed_content("roi_size")
-    middle = ResizeWithPadOrCrop(size)(evaluated_subject(workflow)["image"])
+    shown, volumes, names = scan_and_labels(workflow)
+    prediction, spacing = volumes["pred"], spacing_of(workflow)
+    image = torch.as_tensor(evaluated_subject(workflow)["image"]).as_subclass(torch.Tensor)
+    device = next(network.parameters()).device
+    fullest = int((volumes["label"] > 0).sum((0, 1)).argmax())
+    window = ResizeWithPadOrCrop(size)(image[..., fullest] if len(size) == 2 else image)
+    window = torch.as_tensor(window).as_subclass(torch.Tensor).to(device)
     figures = {
-        "curves": curves_figure(folder / "tensorboard"),
+        "curves": curves_figure(root / "tensorboard"),
         "segmentation": subject_figure(workflow),
-        "feature_maps": feature_maps_figure(network, torch.as_tensor(middle)[None]),
+        "overlay": overlay_figure(shown[0], prediction, names, spacing, title=f"{subject_of(workflow)}, prediction"),
+        "feature_maps": feature_maps_figure(network, window[None]),
     }
-    return [save_figure(figure, folder / "report" / f"{name}.png") for name, figure in figures.items()]
+    if len(image) > 2:
+        masks = {
+            source: np.stack([volumes[key][..., fullest] == code for code in names if code])
+            for source, key in (("truth", "label"), ("prediction", "pred"))
+        }
+        channels = workflow.parser["_meta_#network_data_format#inputs#image#channel_def"].values()
+        title = f"{subject_of(workflow)}, slice {fullest}"
+        figures["channels"] = channels_figure(
+            shown[..., fullest], masks, list(channels), list(names.values())[1:], title
+        )
+    frames = {plane: animation(shown[0], prediction, axis, spacing) for axis, plane in enumerate(PLANES)}
+    if hasattr(network, "attention_maps"):
+        figures["attention"] = attention_figure(network, window)
+        slices = ResizeWithPadOrCrop((*size, image.shape[-1]))(image)
+        frames["attention"] = attention_animation(network, torch.as_tensor(slices).as_subclass(torch.Tensor).to(device))
+    written = [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
+    return written + [save_animation(one, folder / f"{name}.gif") for name, one in frames.items()]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

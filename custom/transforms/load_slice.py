@@ -13,6 +13,8 @@ from monai.transforms import MapTransform
 
 from custom.errors import ConfigError
 
+LPS = torch.diag(torch.tensor([-1.0, -1, 1, 1]))  # BraTS's own: x to the left, y to the back
+
 
 class LoadSliced(MapTransform):
     """Loads a slice's image and masks, or a stack of slices, by a data set's own function, channels in one order.
@@ -24,7 +26,7 @@ class LoadSliced(MapTransform):
         channels: the same names as they should come out.
 
     Returns:
-        "image" float32 and "label" uint8, (C, H, W), or for lists MetaTensors (C, H, W, S) of 1 mm.
+        "image" float32 and "label" uint8, (C, H, W), or for lists MetaTensors (C, H, W, S) of 1 mm, LPS.
 
     Raises:
         ConfigError: channel_order isn't channels in another order.
@@ -49,7 +51,8 @@ class LoadSliced(MapTransform):
         for key in self.key_iterator(result):
             places = result[key]
             if isinstance(places, list):
-                result[key] = MetaTensor(torch.stack([self._one(key, place) for place in places], dim=-1))
+                stack = torch.stack([self._one(key, place) for place in places], dim=-1)
+                result[key] = MetaTensor(stack, affine=LPS)
             else:
                 result[key] = self._one(key, places)
         return result

@@ -1,0 +1,92 @@
+"""Pictures: what is drawn is where it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from custom.networks import AttentionUNet
+from custom.reports import (
+    animation,
+    attention_animation,
+    attention_figure,
+    channels_figure,
+    overlay_figure,
+    save_animation,
+)
+from custom.reports.overlay import OPACITY, colour_of
+
+NAMES = {0: "background", 1: "NCR", 2: "ED", 3: "ET"}
+
+
+@pytest.fixture
+def volume() -> tuple[np.ndarray, np.ndarray]:
+    scan = np.random.default_rng(0).uniform(0, 100, (12, 10, 8))
+    labels = np.zeros(scan.shape, dtype=np.uint8)
+    labels[2:4, 7:9, 5] = 3
+    return scan, labels
+
+
+def test_animation_paints_labels_in_place(volume: tuple[np.ndarray, np.ndarray]) -> None:
+    scan, labels = volume
+    frames = animation(np.zeros_like(scan), labels, axis=2)
+    assert len(frames) == 8
+    assert frames[5].size == (12, 10)
+    pixels = np.asarray(frames[5])
+    colour = (255 * OPACITY * np.array(to_rgb(colour_of(3)))).astype(int)
+    painted = np.argwhere(pixels.any(axis=-1))
+    # x to the right, y upwards: x 2 and 3 are columns 2 and 3, y 7 and 8 rows 10 - 1 - 8 and 10 - 1 - 7
+    assert sorted(map(tuple, painted.tolist())) == [(1, 2), (1, 3), (2, 2), (2, 3)]
+    assert np.abs(pixels[1, 2] - colour).max() <= 1
+    assert not np.asarray(frames[4]).any()
+    tall = animation(scan, labels, axis=0, spacing=(1, 1, 2.5))
+    assert (len(tall), tall[0].size) == (12, (10, 20))
+
+
+def test_a_gif_that_opens(volume: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    path = save_animation(animation(*volume, axis=1), tmp_path / "coronal.gif")
+    with Image.open(path) as gif:
+        assert gif.n_frames == 10
+        assert gif.size == (300, 214)  # 12x8 pixels, and a line of words
+        words = np.asarray(gif.convert("L"))[:13]
+    assert words.max() > 200
+    assert [one.name for one in tmp_path.iterdir()] == ["coronal.gif"]
+
+
+def test_overlay_shows_labelled_slices(volume: tuple[np.ndarray, np.ndarray]) -> None:
+    figure = overlay_figure(*volume, NAMES, columns=2)
+    assert [ax.get_title().split()[0] for ax in figure.axes] == ["sagittal"] * 2 + ["coronal"] * 2 + ["axial"] * 2
+    assert all(ax.get_title() == "axial 5" for ax in figure.axes[4:])
+    assert "not a medical device" in figure.legends[0].get_title().get_text()
+    empty = overlay_figure(volume[0], np.zeros_like(volume[1]), NAMES)
+    assert len(empty.axes) == 15
+    with pytest.raises(ValueError, match=r"got \(12, 10, 8\) and \(12, 10\)"):
+        overlay_figure(volume[0], volume[1][..., 0], NAMES)
+
+
+def test_channels_and_masks_of_a_slice() -> None:
+    image, masks = np.random.default_rng(0).normal(size=(4, 9, 7)), np.zeros((3, 9, 7))
+    names = (["FLAIR", "T1", "T1ce", "T2"], ["NCR", "ED", "ET"])
+    figure = channels_figure(image, {"truth": masks, "prediction": masks}, *names, title="volume_1")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:5] == ["FLAIR", "T1", "T1ce", "T2", "NCR, truth"]
+    assert titles[8:11] == ["NCR, prediction", "ED, prediction", "ET, prediction"]
+    np.testing.assert_allclose(figure.axes[2].images[0].get_array(), image[2].T)
+
+
+def test_attention_over_a_slice_and_through_a_volume() -> None:
+    torch.manual_seed(0)
+    network, volume = AttentionUNet(4, 3, n_filters=4), torch.randn(4, 32, 48, 3)
+    figure = attention_figure(network, volume[..., 1])
+    assert [ax.get_title() for ax in figure.axes[:5]] == [
+        "input", "gate at 4x6", "gate at 8x12", "gate at 16x24", "gate at 32x48"
+    ]  # fmt: skip
+    last = network.attention_maps(volume[None, ..., 1])[-1][0, 0].T
+    np.testing.assert_allclose(figure.axes[4].images[1].get_array(), last.detach(), rtol=1e-5)
+    frames = attention_animation(network, volume)
+    assert [frame.size for frame in frames] == [(5 * 32, 48)] * 3
