@@ -162,6 +162,7 @@ class Commands:
         seeds: Any = 0,
         output_dir: str | None = None,
         recipe: str | None = None,
+        summary: bool = True,
         **overrides: Any,
     ) -> None:
         """Trains and scores several networks alike: brainmri compare brats_mri_slice --networks classic,attention."""
@@ -170,7 +171,7 @@ class Commands:
         names = [str(name) for name in (networks if isinstance(networks, (list, tuple)) else str(networks).split(","))]
         numbers = list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
         folder = Path(output_dir or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
-        for path in compare(bundle, names, numbers, folder, recipe, **overrides):
+        for path in compare(bundle, names, numbers, folder, recipe, summary, **overrides):
             print(path)
         print(custom.RESEARCH_USE_ONLY)
 
@@ -223,15 +224,24 @@ class Commands:
         print(custom.RESEARCH_USE_ONLY)
         return export(files, _output_dir(files, output_dir), format, _print_call, **overrides)
 
-    def pack(self, bundle: str, network: str | None = None, output_dir: str | None = None, **overrides: Any) -> Path:
+    def pack(
+        self,
+        bundle: str,
+        network: str | None = None,
+        output_dir: str | None = None,
+        recipe: str | None = None,
+        **overrides: Any,
+    ) -> Path:
         """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
         from custom.pack import pack
 
         folder = _output_dir(config_files(bundle, "inference.json"), output_dir)
-        exported = self.export(bundle, network, str(folder), **overrides)
+        exported = self.export(bundle, network, str(folder), recipe=recipe, **overrides)
         root = find_bundle(bundle)
-        mixin = config_files(bundle, _mixin("networks", network))
-        settings = {"network_def": json.loads(Path(mixin[0]).read_text())["network_def"]} if mixin else {}
+        settings: dict[str, Any] = {}
+        for mixin in config_files(bundle, _mixin("networks", network), _mixin("recipes", recipe)):
+            settings |= json.loads(Path(mixin).read_text(encoding="utf-8"))
+        settings.pop("_desc_", None)
         weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
         return pack(root, weights, exported, folder / f"{root.name}.zip", settings | overrides)
 

@@ -1,7 +1,8 @@
 """Several networks under one configuration: trained, scored, and put into one table and one figure.
 
 Each network and seed is trained and evaluated in a process of its own, in OUTPUT_DIR/NETWORK-seedN; what is finished is
-not run again, and what was stopped goes on after its last epoch.
+not run again, and what was stopped goes on after its last epoch. Several processes may share an OUTPUT_DIR, each with
+other networks or seeds.
 """
 
 from __future__ import annotations
@@ -27,12 +28,19 @@ from custom.cli import config_files, run
 from custom.errors import ConfigError, DataError
 from custom.files import written_whole
 from custom.reports.of_run import save_figure
+from custom.workflow import StrictWorkflow
 
-COST = "cost.json"  # of one network and seed, written last
+COST, SCORES = "cost.json", "evaluation/scores.csv"  # of one network and seed: written after training, and last
 
 
 def compare(
-    bundle: str, networks: Sequence[str], seeds: Sequence[int], output_dir: Path, recipe: str | None, **overrides: Any
+    bundle: str,
+    networks: Sequence[str],
+    seeds: Sequence[int],
+    output_dir: Path,
+    recipe: str | None = None,
+    summary: bool = True,
+    **overrides: Any,
 ) -> list[Path]:
     """Trains and scores each network with each seed, and writes comparison.csv, by_label.csv and comparison.png.
 
@@ -46,6 +54,7 @@ def compare(
         seeds: one training each.
         output_dir: where all runs and the results go.
         recipe: one of the bundle's, or None.
+        summary: write the table and the figure; False for one of several processes that share the work.
         overrides: settings of train.json for all.
 
     Returns:
@@ -57,26 +66,33 @@ def compare(
     """
     if unknown := [key for key in ("seed", "output_dir", "resume") if key in overrides]:
         raise ConfigError(f"{unknown[0]} is set for each run: give compare --seeds and --output_dir.")
-    for network in networks:
-        config_files(bundle, _mixin(network))
+    if wrong := [seed for seed in seeds if not isinstance(seed, int) or isinstance(seed, bool)]:
+        raise ConfigError(f"seeds must be whole numbers, got {wrong[0]!r}.")
+    for network in networks:  # a mistake shows before anything is written
+        StrictWorkflow(_files(bundle, network, recipe), workflow_type="train", **overrides)
     settings = {"bundle": bundle, "recipe": recipe, "settings": {key: str(value) for key, value in overrides.items()}}
     plan = output_dir / "comparison.json"
-    if plan.is_file() and json.loads(plan.read_text()) != settings:
+    if not plan.is_file():
+        with written_whole(plan, own=True) as partial:
+            partial.write_text(json.dumps(settings, indent=1) + "\n")
+    if json.loads(plan.read_text()) != settings:
         raise ConfigError(
             f"{output_dir} holds a comparison with {json.loads(plan.read_text())}: name a new output_dir."
         )
-    with written_whole(plan) as partial:
-        partial.write_text(json.dumps(settings, indent=1) + "\n")
     for network in networks:
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
-            if not (folder / COST).is_file():
+            if not all((folder / name).is_file() for name in (COST, SCORES)):
                 print(f"== {network}, seed {seed}: {folder}", flush=True)
                 words = [bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides)]
                 done = subprocess.run([sys.executable, "-m", "custom.compare", *words], check=False)
                 if done.returncode:
                     raise DataError(f"{network} with seed {seed} failed, as said above; run again, it goes on.")
-    return _summarise(networks, seeds, output_dir)
+    return _summarise(networks, seeds, output_dir) if summary else []
+
+
+def _files(bundle: str, network: str, recipe: str | None) -> list[str]:
+    return config_files(bundle, "train.json", _mixin(network), f"recipes/{recipe}.json" if recipe else None)
 
 
 def _mixin(network: str) -> str | None:
@@ -89,28 +105,25 @@ def _folder(output_dir: Path, network: str, seed: int) -> Path:
 
 def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe: str, overrides: dict) -> None:
     """One network and seed, in this process."""
-    mixins = _mixin(network), recipe and f"recipes/{recipe}.json"
-    files = config_files(bundle, "train.json", *mixins)
+    files = _files(bundle, network, recipe)
     settings = overrides | {"seed": seed, "output_dir": str(folder)}
-    trained = run("training", files, **settings, resume=True)
-    on_cuda = torch.device(trained.parser.get_parsed_content("device")).type == "cuda"
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if on_cuda
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    )
-    steps_an_epoch = trained.parser.get_parsed_content("train#trainer").state.epoch_length
+    if not (folder / COST).is_file():
+        trained = run("training", files, **settings, resume=True)
+        on_cuda = torch.device(trained.parser.get_parsed_content("device")).type == "cuda"
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+        peak = torch.cuda.max_memory_allocated() if on_cuda else kilobytes * (1 if sys.platform == "darwin" else 1024)
+        steps_an_epoch = trained.parser.get_parsed_content("train#trainer").state.epoch_length
+        own = trained.parser.get_parsed_content("network_def")
+        cost = {
+            "parameters": sum(parameter.numel() for parameter in own.parameters()),
+            "gflops": _gflops(files, trained.parser),
+            "seconds_an_epoch": _seconds_an_epoch(folder / "tensorboard", steps_an_epoch),
+            "peak_memory_mb": round(peak / 1e6),
+            "device": torch.cuda.get_device_name() if on_cuda else f"CPU, {torch.get_num_threads()} threads",
+        }
+        with written_whole(folder / COST) as partial:
+            partial.write_text(json.dumps(cost, indent=1) + "\n")
     run("evaluating", [*files, *config_files(bundle, "evaluate.json")], **settings)
-    own = trained.parser.get_parsed_content("network_def")
-    cost = {
-        "parameters": sum(parameter.numel() for parameter in own.parameters()),
-        "gflops": _gflops(files, trained.parser),
-        "seconds_an_epoch": _seconds_an_epoch(folder / "tensorboard", steps_an_epoch),
-        "peak_memory_mb": round(peak / 1e6),
-        "device": torch.cuda.get_device_name() if on_cuda else f"CPU, {torch.get_num_threads()} threads",
-    }
-    with written_whole(folder / COST) as partial:
-        partial.write_text(json.dumps(cost, indent=1) + "\n")
 
 
 def _gflops(files: list[str], parser: ConfigParser) -> float:
@@ -133,7 +146,7 @@ def _seconds_an_epoch(log_dir: Path, steps_an_epoch: int) -> float:
         for event in EventFileLoader(str(path)).Load():
             if any(value.tag == "training/loss" for value in event.summary.value):
                 times[event.step] = event.wall_time
-    of_steps = [times[step] - times[step - 1] for step in times if step % steps_an_epoch != 1 and step - 1 in times]
+    of_steps = [times[step] - times[step - 1] for step in times if (step - 1) % steps_an_epoch and step - 1 in times]
     return round(statistics.median(of_steps) * steps_an_epoch, 3) if of_steps else float("nan")
 
 
@@ -142,7 +155,7 @@ def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) 
     for network in networks:
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
-            tables.append(pandas.read_csv(folder / "evaluation/scores.csv").assign(network=network, seed=seed))
+            tables.append(pandas.read_csv(folder / SCORES).assign(network=network, seed=seed))
             costs[network, seed] = json.loads((folder / COST).read_text())
     scores = pandas.concat(tables)
     measures = [name for name in scores.columns if name not in ("subject", "label", "network", "seed")]

@@ -95,6 +95,7 @@ def _packed(path: Path, settings: dict[str, Any]) -> bytes:
         return json.dumps(metadata, indent=4).encode()
     if settings and path.name in ("train.json", "inference.json"):
         parser = ConfigParser(json.loads(path.read_text(encoding="utf-8")))
-        parser.update(settings)
+        known = settings if path.name == "train.json" else {key: settings[key] for key in settings if key in parser}
+        parser.update(known)
         return json.dumps(parser.get(), indent=4).encode()
     return path.read_bytes()

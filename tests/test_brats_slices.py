@@ -6,14 +6,20 @@ import shutil
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
+import pandas
 import pytest
 import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose, ResizeWithPadOrCrop
 
-from custom.datasets import brats_slices
+from custom.cli import config_files
+from custom.datasets import brain_tumors, brats_slices
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.transforms import LoadSliced
 from tests.conftest import Brainmri
+from tests.test_bundles import run
 
 
 @pytest.fixture
@@ -136,6 +142,65 @@ def test_a_broken_file(copy: Path, spoil: object, message: str) -> None:
     assert problems
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(problems[0])
+
+
+def test_a_missing_slice_is_named(copy: Path) -> None:
+    (copy / "volume_2_slice_20.h5").unlink()
+    message = r"has no volume_2_slice_20.h5 \(1 of 48 missing\): copy them again, or leave the volume out"
+    with pytest.raises(MissingDataError, match=message):
+        brats_slices.datalist(copy, "training")
+    assert len(brats_slices.verify(copy)) == 1
+
+
+def test_wrong_masks_and_channels_stop_a_training(copy: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    words = ("--dataset_dir", copy, "--output_dir", "run", "--roi_size", "[64,64]", "--network_def#n_filters", 4)
+    for broken, message in (
+        ({"image": IMAGE, "mask": MASK + 255}, "volume_3_slice_5.h5 holds mask values [255], not 0 and 1 only"),
+        (
+            {"image": IMAGE[..., :3], "mask": MASK},
+            "volume_3_slice_5.h5 has a image whose channels and sizes are (3, 64, 64)",
+        ),
+    ):
+        replace(copy / "volume_3_slice_5.h5", **broken)
+        result = brainmri("train", "brats_mri_slice", *words, "--max_epochs", 1, cwd=tmp_path)
+        assert result.returncode == 1
+        assert message in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+
+
+def test_slices_and_volumes_come_out_alike(brats_slices_dir: Path, brain_tumors_dir: Path) -> None:
+    """The same simulated patient, as HDF5 z-scores and as raw NIfTI, through each chain of the slice bundle."""
+    parsers = {}
+    for file, folder in (("train.json", brats_slices_dir), ("inference.json", brain_tumors_dir)):
+        parsers[file] = ConfigParser(ConfigParser.load_config_files(config_files("brats_mri_slice", file)))
+        parsers[file].update({"dataset_dir": str(folder)})
+    (stack,) = brats_slices.datalist(brats_slices_dir, "test", stacked=True)
+    (case,) = brain_tumors.datalist(brain_tumors_dir, "test")
+    first = Compose(parsers["train.json"].get_parsed_content("train#deterministic_transforms"))(stack)["image"]
+    second = parsers["inference.json"].get_parsed_content("preprocessing")(case)["image"]
+    second = ResizeWithPadOrCrop(first.shape[1:])(second)
+    assert first.abs().max() > 2
+    torch.testing.assert_close(first.as_tensor(), second.as_tensor(), rtol=1e-3, atol=1e-3)
+
+
+def test_inference_on_volumes_scores_as_evaluation_on_slices(
+    brats_slices_dir: Path, brain_tumors_dir: Path, tmp_path: Path
+) -> None:
+    small = {"roi_size": [64, 64], "network_def#n_filters": 8, "output_dir": str(tmp_path)}
+    train = config_files("brats_mri_slice", "train.json", "networks/improved.json")
+    few = {"max_epochs": 15, "val_interval": 15, "batch_size": 8, "learning_rate": 0.003}
+    run("training", train, dataset_dir=str(brats_slices_dir), **small, **few)
+    evaluate = [*train, *config_files("brats_mri_slice", "evaluate.json")]
+    run("evaluating", evaluate, dataset_dir=str(brats_slices_dir), **small)
+    infer = config_files("brats_mri_slice", "inference.json", "networks/improved.json")
+    run("inferring", infer, dataset_dir=str(brain_tumors_dir), **small)
+    scores = pandas.read_csv(tmp_path / "evaluation/scores.csv").set_index("label")["dice"]
+    (case,) = brain_tumors.datalist(brain_tumors_dir, "test")
+    (path,) = (tmp_path / "segmentations").glob("*.nii.gz")
+    truth, found = (np.asarray(nibabel.load(one).dataobj) for one in (case["label"], path))
+    edema = 2 * ((truth == 2) & (found == 2)).sum() / ((truth == 2).sum() + (found == 2).sum())
+    assert scores["ED"] > 0.2  # it has learned something
+    assert edema == pytest.approx(scores["ED"], abs=0.05)
 
 
 def test_what_is_not_a_data_set(tmp_path: Path, brats_slices_dir: Path) -> None:

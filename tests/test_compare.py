@@ -50,9 +50,15 @@ def test_two_networks(brats_slices_dir: Path, brainmri: Brainmri, tmp_path: Path
     labels = pandas.read_csv(tmp_path / "out/by_label.csv")
     assert labels["label"].tolist() == ["NCR", "ED", "ET"] * 2
     assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert compare("classic", "--max_epoch", 1).returncode == 1  # misspelt: nothing is written or refused later
+    assert "seeds must be whole numbers, got 'x'" in compare("classic", "--seeds", "x").stderr
     other = compare("classic", "--learning_rate", 0.1)
     assert other.returncode == 1
     assert "holds a comparison with" in other.stderr
     assert "no 'resnet' in" in compare("resnet").stderr
+    (tmp_path / "out/classic-seed0/evaluation/scores.csv").unlink()
+    again = compare("classic", "--summary", False)  # scored again, not trained again
+    assert "Engine run resuming" in again.stdout
+    assert (tmp_path / "out/classic-seed0/cost.json").stat().st_mtime_ns == done
     assert "seed is set for each run" in compare("classic", "--seed", 3).stderr
     assert np.isfinite(table["dice"]).all()

@@ -129,3 +129,20 @@ def test_an_empty_scan_is_background() -> None:
     assert not logits.argmax(dim=1).any()
     with pytest.raises(ValueError, match=r"overlap must be 0 to below 1, got 1\.0"):
         ForegroundInferer((16, 16, 16), overlap=1.0)
+
+
+@pytest.mark.parametrize("one_pass_voxels", [0, 8_000_000])
+@pytest.mark.parametrize(("channel", "outside"), [(0, [10, -10, -10]), (2, [-10, -10, 10]), (None, [-10, -10, -10])])
+def test_outside_of_the_head_is_background(channel: int | None, outside: list[int], one_pass_voxels: int) -> None:
+    """Where no channel means background, as with regions' sigmoids, none is there."""
+    image = torch.zeros(1, 1, 48, 40, 40)
+    image[..., 16:24, 16:24, 16:24] = 1
+    network = torch.nn.Conv3d(1, 3, 3, padding=1)
+    inferer = ForegroundInferer(
+        (16, 16, 16), margin=2, amp=False, one_pass_voxels=one_pass_voxels, background_channel=channel
+    )
+    with torch.no_grad():
+        logits = inferer(image, network)
+        torch.testing.assert_close(logits[..., 20, 20, 20], network(image)[..., 20, 20, 20])
+    assert logits[0, :, 0, 0, 0].tolist() == outside
+    assert inferer(torch.zeros_like(image), network)[0, :, 30, 30, 30].tolist() == outside

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -18,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from custom.baselines.flair_threshold import whole_tumor_by_flair
-from custom.cli import config_files
+from custom.cli import Commands, config_files
 from custom.datasets import brain_tumors, brats
 from custom.errors import ConfigError, DataError, find_cause
 from custom.handlers import SegmentationScores
@@ -73,15 +75,23 @@ def test_slices_are_normalised_one_by_one() -> None:
     assert z[..., 1].tolist() == [[0, 0], [0, 0]]
     assert z[..., 2].tolist() == [[1, -1], [-1, 1]]
     # over 2, 4 and 6: mean 4, deviation sqrt(8/3); 0 stays
-    nonzero = NormalizeSlicesd("x", nonzero=True)({"x": volume[..., 0]})["x"][0]
+    nonzero = NormalizeSlicesd("x", background="zero")({"x": volume[..., 0]})["x"][0]
     torch.testing.assert_close(nonzero, torch.tensor([[0.0, -2], [0, 2]]) / math.sqrt(8 / 3))
     span = NormalizeSlicesd("x", method="min-max")({"x": volume})["x"][0]
     torch.testing.assert_close(span[..., 0], torch.tensor([[0.0, 2], [4, 6]]) / 6)
     assert span[..., 1].tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(ValueError, match=r"got 'median', False"):
+    # Corner 5 is the background: over 1, 3 and 8 the mean is 4 and the deviation sqrt(26/3), the span 7
+    corner = {"x": torch.tensor([[[5.0, 1], [3, 8]]])}
+    z = NormalizeSlicesd("x", background="corner")(corner)["x"][0]
+    torch.testing.assert_close(z, torch.tensor([[0.0, -3], [-1, 4]]) / math.sqrt(26 / 3))
+    span = NormalizeSlicesd("x", method="min-max", background="corner")(corner)["x"][0]
+    torch.testing.assert_close(span, torch.tensor([[0.0, 0], [2, 7]]) / 7)
+    for method in ("z-score", "min-max"):
+        assert not NormalizeSlicesd("x", method, "corner")({"x": torch.full((2, 3, 3), -0.4)})["x"].any()
+    with pytest.raises(ValueError, match=r"got 'median', 'counts'"):
         NormalizeSlicesd("x", method="median")
-    with pytest.raises(ValueError, match=r"got 'min-max', True"):
-        NormalizeSlicesd("x", method="min-max", nonzero=True)
+    with pytest.raises(ValueError, match=r"got 'min-max', 'mask'"):
+        NormalizeSlicesd("x", method="min-max", background="mask")
 
 
 def crop(**changes: object) -> RandCropWithEnoughd:
@@ -257,6 +267,36 @@ def test_evaluation_of_patches_and_of_regions(brain_tumors_dir: Path, tmp_path: 
     run("inferring", infer, **where)
     (path,) = (tmp_path / "out/segmentations").glob("*.nii.gz")
     assert set(np.unique(nibabel.load(path).dataobj)) <= {0, 1, 2, 3}
+    inferer = ConfigParser(ConfigParser.load_config_files(infer)).get_parsed_content("inferer")
+    assert inferer.background_channel is None
+
+
+def test_a_packed_recipe_keeps_its_preprocessing(brain_tumors_dir: Path, tmp_path: Path) -> None:
+    where = {"dataset_dir": str(brain_tumors_dir), "output_dir": str(tmp_path / "out"), "roi_size": [32, 32, 32]}
+    files = config_files("brats_mri_tumor", "train.json", "recipes/regions.json")
+    run("training", files, **where, samples_per_volume=1, max_epochs=1, val_interval=1)
+    packed = Commands().pack("brats_mri_tumor", None, where["output_dir"], "regions", roi_size=[32, 32, 32])
+    with zipfile.ZipFile(packed) as archive:
+        config = json.loads(archive.read("brats_mri_tumor_segmentation/configs/inference.json"))
+    assert config["network_def"]["out_channels"] == 3
+    assert config["to_labels"][0]["_target_"] == "custom.transforms.RegionsToLabelsd"
+    assert config["background_channel"] is None
+    assert config["roi_size"] == [32, 32, 32]
+    assert "targets" not in config  # what only a training reads
+
+
+@pytest.mark.slow
+def test_the_simulated_tumor_is_found(brainmri: Brainmri, tmp_path: Path) -> None:
+    """Whole-tumor Dice on held-out samples, after a training of about a minute."""
+    assert brainmri("sample", "brats", "data", "--spacing", 4, "--labelled", 10, cwd=tmp_path).returncode == 0
+    where = ("--dataset_dir", "data", "--output_dir", "run", "--roi_size", "[48,48,48]")
+    result = brainmri("train", "brats_mri_tumor", *where, "--max_epochs", 40, "--val_interval", 20, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert brainmri("evaluate", "brats_mri_tumor", *where, cwd=tmp_path).returncode == 0
+    scores = pandas.read_csv(tmp_path / "run/evaluation/scores.csv")
+    whole = scores[scores["label"] == "WT"]["dice"]
+    assert len(whole) == 2
+    assert whole.mean() >= 0.8
 
 
 def test_flair_threshold_by_hand() -> None:
@@ -269,8 +309,8 @@ def test_flair_threshold_by_hand() -> None:
     threshold, scores = whole_tumor_by_flair(
         [{"subject": "a"}], [{"subject": "b"}], lambda item: items[item["subject"]]
     )
-    assert 0.5 < threshold <= 2
-    assert scores == {"b": 0.5}  # 2.2 and 5 are above (1 isn't), one of them tumor: 2 / (2 + 2)
+    assert threshold == pytest.approx(0.525)  # the first edge above 0.5: up to 2 all are equally good
+    assert scores == {"b": 0.8}  # 2.2, 1 and 5 are above, two of them tumor: 4 / (3 + 2)
 
 
 def test_baseline_command(brain_tumors_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:

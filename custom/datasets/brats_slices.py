@@ -82,17 +82,20 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
     """`image` or `mask`, channels first: (4, H, W) or (3, H, W), in the file's own type.
 
     Raises:
-        DataError: the file is missing, cut short, or holds no such data.
+        DataError: the file is missing, cut short, holds no such data, NaN, or masks that aren't 0 and 1.
     """
     try:
         if row is not None:
             return _memory_map(path)[row]
         with h5py.File(path, "r") as file:
-            return np.moveaxis(file[dataset][()], -1, 0)
+            voxels = np.moveaxis(file[dataset][()], -1, 0)
     except KeyError as error:
         raise DataError(f"{path} has no {dataset!r} in it: copy the file again.") from error
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{path} can't be read ({error}): copy the file again.") from error
+    if problem := _problem(voxels, dataset):
+        raise DataError(f"{path} {problem}.")
+    return voxels
 
 
 @functools.lru_cache(maxsize=1024)
@@ -136,8 +139,8 @@ def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
 def _convert(paths: list[str], dataset: str, dtype: type, target: Path) -> None:
     source = [read_slice(path, None, dataset) for path in paths]
     for path, one in zip(paths, source, strict=True):
-        if problem := _problem(one, dataset, source[0].shape):
-            raise DataError(f"{path} {problem}.")
+        if one.shape != source[0].shape:
+            raise DataError(f"{path} {_another_shape(one.shape, source[0].shape)}.")
     stacked: np.ndarray = np.stack(source).astype(dtype)
     with written_whole(target) as partial:
         with partial.open("wb") as file:
@@ -163,24 +166,26 @@ def verify(dataset_dir: str | Path) -> list[str]:
                 except DataError as error:
                     problems.append(str(error))
                     continue
-                problem = _problem(voxels, dataset, shapes.setdefault(dataset, voxels.shape))
-                problems += [f"{item[key][0]} {problem}."] if problem else []
+                problem = "" if row is None else _problem(voxels, dataset)
+                if not problem and voxels.shape != shapes.setdefault(dataset, voxels.shape):
+                    problem = _another_shape(voxels.shape, shapes[dataset])
+                problems += [f"{path} {problem}."] if problem else []
     return problems
 
 
-def _problem(voxels: np.ndarray, dataset: str, shape: tuple) -> str:
+def _problem(voxels: np.ndarray, dataset: str) -> str:
     channels = {"image": len(CHANNELS), "mask": len(MASKS)}[dataset]
     if voxels.ndim != 3 or voxels.shape[0] != channels:
         return f"has a {dataset} whose channels and sizes are {voxels.shape}, not ({channels}, H, W): copy it again"
-    if voxels.shape != shape:
-        return (
-            f"has another shape, {voxels.shape[1:]}, than its volume's first slice, {shape[1:]}: leave the volume out"
-        )
     if dataset == "image" and not np.isfinite(voxels).all():
         return "holds NaN or infinite values: copy it again"
     if dataset == "mask" and not np.isin(voxels, (0, 1)).all():
         return f"holds mask values {sorted(set(np.unique(voxels).tolist()) - {0, 1})}, not 0 and 1 only: copy it again"
     return ""
+
+
+def _another_shape(shape: tuple, first: tuple) -> str:
+    return f"has another shape, {shape[1:]}, than its volume's first slice, {first[1:]}: leave the volume out"
 
 
 def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
@@ -203,6 +208,11 @@ def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
         numbers = [item["slice"] for item in slices]
         if len(set(numbers)) < len(numbers):
             raise DataError(f"{folder} has a slice of volume_{volume} twice: name the folder of one copy.")
+        if missing := sorted(set(range(max(numbers) + 1)) - set(numbers)):
+            raise MissingDataError(
+                f"{folder} has no volume_{volume}_slice_{missing[0]}.h5 ({len(missing)} of {max(numbers) + 1} missing)"
+                ": copy them again, or leave the volume out."
+            )
     return dict(sorted(found.items()))
 
 

@@ -26,7 +26,7 @@ class ForegroundInferer(Inferer):
 
     The box is padded to what the network's strides need and goes through in one pass when it has at most
     `one_pass_voxels` and the network takes any size; else in windows of `roi_size`, weighted by a Gaussian, leaving
-    out those that hold background only. Elsewhere the result says label 0. Where a normalisation layer takes
+    out those that hold background only. Elsewhere the result says background. Where a normalisation layer takes
     statistics over the volume (instance normalisation), one pass and windows differ a little.
 
     Args:
@@ -38,6 +38,7 @@ class ForegroundInferer(Inferer):
         margin: added to the box on each side, in voxels.
         amp: bfloat16 on the CPU (MONAI's engines do it on CUDA).
         channels_last: lay the input out as torch.channels_last_3d.
+        background_channel: the channel that means background; None where none does (sigmoids of regions).
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ForegroundInferer(Inferer):
         margin: int = 8,
         amp: bool = True,
         channels_last: bool = True,
+        background_channel: int | None = 0,
     ) -> None:
         super().__init__()
         if not 0 <= overlap < 1:
@@ -59,6 +61,7 @@ class ForegroundInferer(Inferer):
         self.threshold = threshold
         self.margin = margin
         self.channels_last = channels_last
+        self.background_channel = background_channel
         self.run = CPUAutocastInferer(amp=amp)
         self.strides: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
@@ -85,10 +88,16 @@ class ForegroundInferer(Inferer):
             inside = _padded(crop, [-(-size // stride) * stride for size in crop.shape[2:]], infer)
         else:
             inside = self._windows(crop, infer)
-        result = inside.new_full((1, inside.shape[1], *volume.shape[2:]), -BACKGROUND_LOGIT)
-        result[:, 0] = BACKGROUND_LOGIT
+        result = inside.new_empty((1, inside.shape[1], *volume.shape[2:]))
+        result[:] = self._certain_background(inside)
         result[box] = inside
         return result
+
+    def _certain_background(self, logits: torch.Tensor) -> torch.Tensor:
+        values = logits.new_full((1, logits.shape[1], *[1] * (logits.ndim - 2)), -BACKGROUND_LOGIT)
+        if self.background_channel is not None:
+            values[:, self.background_channel] = BACKGROUND_LOGIT
+        return values
 
     def _is_head(self, image: torch.Tensor) -> torch.Tensor:
         return image > self.threshold if self.threshold else image != 0
@@ -121,9 +130,7 @@ class ForegroundInferer(Inferer):
                 weights[place] += weight
             empty = weights == 0
             total /= weights.clamp_min(1e-6)
-            total[:, :, empty] = -BACKGROUND_LOGIT
-            total[:, 0, empty] = BACKGROUND_LOGIT
-            return total
+            return torch.where(empty, self._certain_background(total), total)
 
         return _padded(crop, sizes, over_windows)
 

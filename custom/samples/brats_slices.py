@@ -35,8 +35,10 @@ def write(folder: str | Path, spacing: int = 3, labelled: int = 10, seed: int = 
             for number in range(1, labelled + 1):
                 files = patient(maps, voxel_size, np.random.default_rng([seed, number]))
                 fit = ResizeWithPadOrCrop((size, size, maps.shape[-1]))
-                label = np.asarray(fit(files["label"][None]))[0].astype(np.uint8)
-                scans = np.asarray(fit(np.stack([files[name] for name in CHANNEL_ORDER]))).astype(np.float64)
+                # As BraTS's own arrays lie: x to the left, y to the back.
+                label = np.asarray(fit(files["label"][None, ::-1, ::-1]))[0].astype(np.uint8)
+                scans = np.stack([files[name] for name in CHANNEL_ORDER])[:, ::-1, ::-1]
+                scans = np.asarray(fit(scans)).astype(np.float64)
                 for scan in scans:
                     inside = scan != 0
                     scan[inside] = (scan[inside] - scan[inside].mean()) / scan[inside].std()

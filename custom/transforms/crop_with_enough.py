@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, SpatialCrop
 
 from custom.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 OTHERWISE = ("raise", "best")
 
@@ -26,7 +29,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         spatial_size: of the sub-volumes, in voxels.
         least: the fraction of foreground voxels, 0 to 1.
         most_draws: so many positions are tried for each sub-volume.
-        otherwise: where none has enough, "raise" an error or take the "best" of those drawn.
+        otherwise: where none has enough, "raise" an error or take the "best" of those drawn, and say so once for each.
         num_samples: sub-volumes of each volume.
 
     Returns:
@@ -59,6 +62,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         self.most_draws = most_draws
         self.otherwise = otherwise
         self.num_samples = num_samples
+        self.said: set[str] = set()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         foreground = torch.as_tensor(data[self.label_key])[0] != 0
@@ -89,6 +93,14 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
                 f"{_name(data)}: none of {self.most_draws} sub-volumes of {self.size} has {self.least:.1%} foreground "
                 f"(the best {most:.1%}): ask for less, draw more, or take the best."
             )
+        if _name(data) not in self.said:
+            logger.warning(
+                "%s: no sub-volume has %.1f%% foreground; the best has %.1f%%.",
+                _name(data),
+                100 * self.least,
+                100 * most,
+            )
+            self.said.add(_name(data))
         return best
 
 

@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from custom.errors import ConfigError
+from custom.errors import ConfigError, DataError
 
 LPS = torch.diag(torch.tensor([-1.0, -1, 1, 1]))  # BraTS's own: x to the left, y to the back
 
@@ -51,8 +51,10 @@ class LoadSliced(MapTransform):
         for key in self.key_iterator(result):
             places = result[key]
             if isinstance(places, list):
-                stack = torch.stack([self._one(key, place) for place in places], dim=-1)
-                result[key] = MetaTensor(stack, affine=LPS)
+                slices = [self._one(key, place) for place in places]
+                if len({one.shape for one in slices}) > 1:
+                    raise DataError(f"{places[0][0]} and the slices with it differ in shape: leave the volume out.")
+                result[key] = MetaTensor(torch.stack(slices, dim=-1), affine=LPS)
             else:
                 result[key] = self._one(key, places)
         return result
