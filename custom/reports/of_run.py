@@ -51,9 +51,9 @@ def scan_and_labels(workflow: ConfigWorkflow) -> tuple[np.ndarray, dict[str, np.
 
 def subject_figure(workflow: ConfigWorkflow) -> Figure:
     """Scan, truth and prediction of the subject that an evaluation saw last."""
-    scan, volumes, names = scan_and_labels(workflow)
+    image, volumes, names = scan_and_labels(workflow)
     return segmentation_figure(
-        scan, volumes["label"], volumes["pred"], names, spacing_of(workflow), subject_of(workflow)
+        image[0], volumes["label"], volumes["pred"], names, spacing_of(workflow), subject_of(workflow)
     )
 
 
