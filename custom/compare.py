@@ -75,10 +75,8 @@ def compare(
     if not plan.is_file():
         with written_whole(plan, own=True) as partial:
             partial.write_text(json.dumps(settings, indent=1) + "\n")
-    if json.loads(plan.read_text()) != settings:
-        raise ConfigError(
-            f"{output_dir} holds a comparison with {json.loads(plan.read_text())}: name a new output_dir."
-        )
+    if (earlier := json.loads(plan.read_text(encoding="utf-8"))) != settings:
+        raise ConfigError(f"{output_dir} holds a comparison with {earlier}: name a new output_dir.")
     for network in networks:
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
@@ -116,7 +114,7 @@ def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe:
         own = trained.parser.get_parsed_content("network_def")
         cost = {
             "parameters": sum(parameter.numel() for parameter in own.parameters()),
-            "gflops": _gflops(files, trained.parser),
+            "gflops": _gflops(trained.parser),
             "seconds_an_epoch": _seconds_an_epoch(folder / "tensorboard", steps_an_epoch),
             "peak_memory_mb": round(peak / 1e6),
             "device": torch.cuda.get_device_name() if on_cuda else f"CPU, {torch.get_num_threads()} threads",
@@ -126,10 +124,9 @@ def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe:
     run("evaluating", [*files, *config_files(bundle, "evaluate.json")], **settings)
 
 
-def _gflops(files: list[str], parser: ConfigParser) -> float:
+def _gflops(parser: ConfigParser) -> float:
     """Of one window forward, as torch.utils.flop_counter counts: two for each multiplication and addition."""
-    metadata = ConfigParser.load_config_file(Path(files[0]).with_name("metadata.json"))
-    channels = metadata["network_data_format"]["inputs"]["image"]["num_channels"]
+    channels = parser.get_parsed_content("network_def#in_channels")
     network = parser.get_parsed_content("network_def").eval()
     window = torch.zeros(1, channels, *parser.get_parsed_content("roi_size"), device=next(network.parameters()).device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -156,7 +153,7 @@ def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) 
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
             tables.append(pandas.read_csv(folder / SCORES).assign(network=network, seed=seed))
-            costs[network, seed] = json.loads((folder / COST).read_text())
+            costs[network, seed] = json.loads((folder / COST).read_text(encoding="utf-8"))
     scores = pandas.concat(tables)
     measures = [name for name in scores.columns if name not in ("subject", "label", "network", "seed")]
     rows = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ckpt_export, onnx_export
+from monai.bundle import ckpt_export, onnx_export
 
 from custom.errors import CheckpointError, ConfigError
 from custom.files import load_checkpoint, load_weights, written_whole
@@ -49,8 +49,7 @@ def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overr
     network = parser.get_parsed_content("network_def").eval()
     load_weights(network, load_checkpoint(weights), weights)
     metadata = Path(files[0]).with_name("metadata.json")
-    channels = ConfigParser.load_config_file(metadata)["network_data_format"]["inputs"]["image"]["num_channels"]
-    window = [1, channels, *parser.get_parsed_content("roi_size")]
+    window = [1, parser.get_parsed_content("network_def#in_channels"), *parser.get_parsed_content("roi_size")]
     call: dict[str, Any] = {
         "net_id": "network_def",
         "config_file": files,

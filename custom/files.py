@@ -51,7 +51,10 @@ def sample_written_whole(folder: str | Path, recipe: dict[str, Any]) -> Iterator
     """
     folder = Path(folder).expanduser()
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / "sample.json").is_file() or json.loads((folder / "sample.json").read_text()) != recipe:
+        if (
+            not (folder / "sample.json").is_file()
+            or json.loads((folder / "sample.json").read_text(encoding="utf-8")) != recipe
+        ):
             raise DataError(f"{folder} isn't empty and isn't this sample: name a new folder.")
         yield None
         return

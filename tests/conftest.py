@@ -104,7 +104,8 @@ def brainmri() -> Brainmri:
 
     def call(*words: object, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "custom.cli", *map(str, words)]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+        # not the locale's encoding: reading DICOM in this process sets the locale to C
+        return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=timeout, check=False)
 
     return call
 

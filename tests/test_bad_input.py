@@ -230,7 +230,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(trained: Path, iseg_dir: Path, t
     torch.save(checkpoint, tmp_path / "run/last.pt")
     before = (tmp_path / "run/last.pt").read_bytes()
     full = subprocess.run(
-        [sys.executable, "-c", call, *train], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", call, *train], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
     )
     assert full.returncode == 1
     assert re.search(r"brainmri: run can't be written to .*: make room or name another output_dir, then", full.stderr)

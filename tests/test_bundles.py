@@ -309,7 +309,12 @@ def test_packed_bundle_runs_without_this_package(bundle: str, data: Path, scans:
 
     def call(*words: object) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [python, *map(str, words)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            [python, *map(str, words)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
         )
 
     assert "No module named 'custom'" in call("-c", "import custom").stderr

@@ -129,7 +129,7 @@ def test_a_wheel_has_all_it_needs(brainmri: Brainmri, tmp_path: Path) -> None:
     words = ["--dataset_dir", "x", "--max_epochs", "1", *SMALL_RUN]
     for command in (["sample", "iseg", "x", "--spacing", "4"], ["train", "iseg", *words]):
         call = [sys.executable, "-P", "-m", "custom.cli", *command]
-        result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
         assert result.returncode == 0, result.stderr
     assert f"{tmp_path}/site/custom/bundles/iseg_mri_tissue_segmentation/configs/train.json" in result.stdout
     assert (tmp_path / "site/custom/bundles/brain_mri_tissue_segmentation/models/model.pt").is_file()

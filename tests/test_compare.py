@@ -41,7 +41,6 @@ def test_two_networks(brats_slices_dir: Path, brainmri: Brainmri, tmp_path: Path
     assert "not a medical device" in result.stdout
     table = pandas.read_csv(tmp_path / "out/comparison.csv").set_index("network")
     assert list(table.index) == ["classic", "attention"]
-    # parameters of a 3x3 chain at 4 filters, and of the gated one, by their own definitions
     cost = json.loads((tmp_path / "out/attention-seed0/cost.json").read_text())
     assert table.loc["attention", "parameters"] == cost["parameters"] < table.loc["classic", "parameters"]
     assert (table[["seconds_an_epoch", "gflops", "peak_memory_mb"]] > 0).all(axis=None)

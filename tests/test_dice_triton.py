@@ -114,7 +114,7 @@ def test_kernels_compile_for(architecture: int) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     script = Path(__file__).parent / "compile_dice_triton.py"
     result = subprocess.run(
-        [sys.executable, script, str(architecture)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, script, str(architecture)], env=environment, capture_output=True, encoding="utf-8", check=False
     )
     assert result.returncode == 0, result.stderr
     sizes = [int(line.split()[-1]) for line in result.stdout.splitlines()]

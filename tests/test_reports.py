@@ -19,7 +19,8 @@ from custom.reports import (
     overlay_figure,
     save_animation,
 )
-from custom.reports.overlay import OPACITY, colour_of
+from custom.reports.overlay import OPACITY
+from custom.reports.segmentation import colour_of
 
 NAMES = {0: "background", 1: "NCR", 2: "ED", 3: "ET"}
 

@@ -49,7 +49,9 @@ def test_killed_ten_times(iseg_dir: Path, tmp_path: Path) -> None:
     kills, draw = 0, random.Random(0)
     while kills < 10:
         call = [*command(iseg_dir, killed), "--resume", "True"]
-        process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+        process = subprocess.Popen(
+            call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", cwd=tmp_path
+        )
         wait_for(process, "Engine run resuming")
         time.sleep(draw.uniform(0, 1.0))
         process.send_signal(signal.SIGKILL)

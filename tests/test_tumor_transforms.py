@@ -323,7 +323,7 @@ def test_baseline_command(brain_tumors_dir: Path, brainmri: Brainmri, tmp_path: 
 def test_own_labels_from_files_to_files(own_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     """One channel and three tissues, in the bundle that was made for four channels and tumors."""
     words = ("--recipe", "own_labels", "--dataset_dir", own_dir, "--output_dir", "run", "--roi_size", "[32,32,32]")
-    for command in (("train", "--max_epochs", 1), ("evaluate",), ("infer", "--section", "unlabelled")):
+    for command in (("train", "--max_epochs", 1), ("evaluate",), ("infer", "--section", "unlabelled"), ("export",)):
         result = brainmri(command[0], "brats_mri_tumor", *words, *command[1:], cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     assert pandas.read_csv(tmp_path / "run/evaluation/scores.csv")["label"].unique().tolist() == ["CSF", "GM", "WM"]

@@ -65,6 +65,6 @@ def test_devices_and_folders(tmp_path: Path) -> None:
 def test_by_name_from_monai(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "monai.bundle", "run_workflow", "--workflow_name", "custom.workflow.StrictWorkflow"]
     call += ["--run_id", "training", "--config_file", config_files("iseg", "train.json")[0], "--max_epoch", "1"]
-    result = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(call, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode != 0
     assert result.stderr.strip().endswith("There is no setting 'max_epoch'; did you mean 'max_epochs'?.")

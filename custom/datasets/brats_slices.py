@@ -68,8 +68,9 @@ def datalist(
     items: list[dict] = []
     for volume in split_by_person(map(str, everyone), section, fold, dataset_dir):
         slices = everyone[int(volume)]
-        skipped = max(0, len(slices) - (middle or len(slices))) // 2
-        chosen = slices[skipped : skipped + (middle or len(slices))]
+        wanted = min(middle or len(slices), len(slices))
+        skipped = (len(slices) - wanted) // 2
+        chosen = slices[skipped : skipped + wanted]
         subject = {"subject": f"volume_{volume}"}
         if stacked:
             items.append(subject | {key: [one[key] for one in chosen] for key in ("image", "label")})
@@ -107,7 +108,7 @@ def _memory_map(path: str | Path) -> np.ndarray:
 def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
     """Converts HDF5 slices once, volume by volume, and checks each by reading it back; started again, it goes on.
 
-    Intensities are rounded to float16: 0.001 for a z-score of 2. A full set takes about 26 GB.
+    Intensities are rounded to float16: 0.001 for a z-score of 2. A full set takes about 36 GB.
 
     Returns:
         output_dir.
@@ -122,7 +123,7 @@ def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
     listing = {str(volume): [item["slice"] for item in slices] for volume, slices in everyone.items()}
     plan = folder / "plan.json"
     others = folder.exists() and any(folder.iterdir())
-    if json.loads(plan.read_text()) != listing if plan.is_file() else others:
+    if json.loads(plan.read_text(encoding="utf-8")) != listing if plan.is_file() else others:
         raise DataError(f"{folder} holds something else: name a new folder.")
     with written_whole(plan) as partial:
         partial.write_text(json.dumps(listing))
@@ -192,7 +193,7 @@ def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
     """{volume: its slices in order}, of either form."""
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     if (folder / "prepared.json").is_file():
-        listing = json.loads((folder / "prepared.json").read_text())
+        listing = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
         found = {int(volume): _rows(folder, volume, slices) for volume, slices in listing.items()}
     elif (folder / "plan.json").is_file():
         raise DataError(f"{folder} is prepared in part only: run `brainmri prepare` again, it goes on.")

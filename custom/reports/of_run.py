@@ -15,8 +15,8 @@ from monai.transforms import ResizeWithPadOrCrop
 from custom.files import written_whole
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
-from custom.reports.overlay import PLANES, animation, overlay_figure, save_animation
-from custom.reports.segmentation import segmentation_figure
+from custom.reports.overlay import animation, overlay_figure, save_animation
+from custom.reports.segmentation import PLANES, segmentation_figure
 from custom.reports.slices import attention_animation, attention_figure, channels_figure
 
 

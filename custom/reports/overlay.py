@@ -13,15 +13,10 @@ from PIL import Image, ImageDraw
 
 from custom import RESEARCH_USE_ONLY
 from custom.files import written_whole
-from custom.reports.segmentation import COLOURS
+from custom.reports.segmentation import PLANES, colour_of, limits_of
 
-PLANES = ("sagittal", "coronal", "axial")  # across the first, second and third axis
 OPACITY = 0.5
 FRAME_MS = 80
-
-
-def colour_of(label: int) -> str:
-    return COLOURS[1 + (label - 1) % (len(COLOURS) - 1)]
 
 
 def painted(
@@ -45,11 +40,6 @@ def painted(
     smallest = min(spacing)
     size = round(picture.shape[1] * width / smallest), round(picture.shape[0] * height / smallest)
     return Image.fromarray((255 * picture).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-
-
-def limits_of(scan: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(scan, [1, 99.5])
-    return float(low), float(high)
 
 
 def overlay_figure(

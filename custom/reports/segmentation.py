@@ -12,6 +12,18 @@ from matplotlib.patches import Patch
 from custom import RESEARCH_USE_ONLY
 
 COLOURS = ("black", "#56b4e9", "#e69f00", "#f0e442", "#009e73", "#cc79a7", "#d55e00")  # Okabe, Ito: colour-blind safe
+PLANES = ("sagittal", "coronal", "axial")  # across the first, second and third axis
+
+
+def colour_of(label: int) -> str:
+    """A label's colour, from 1 on; from the eighth label on colours come again."""
+    return COLOURS[1 + (label - 1) % (len(COLOURS) - 1)]
+
+
+def limits_of(scan: np.ndarray) -> tuple[float, float]:
+    """The values that are drawn black and white."""
+    low, high = np.percentile(scan, [1, 99.5])
+    return float(low), float(high)
 
 
 def segmentation_figure(
@@ -40,15 +52,15 @@ def segmentation_figure(
         raise ValueError(f"the volumes must have one shape, got { {k: v.shape for k, v in rows.items()} }.")
     found = np.argwhere(prediction > 0)
     middle = found.mean(axis=0).round().astype(int) if len(found) else np.array(prediction.shape) // 2
-    shades = (COLOURS[0], *(COLOURS[1 + code % (len(COLOURS) - 1)] for code in range(max(labels))))
+    shades = (COLOURS[0], *(colour_of(code) for code in range(1, max(labels) + 1)))
     colours = ListedColormap(shades)
     norm = BoundaryNorm(np.arange(-0.5, max(labels) + 1.5), colours.N)
-    low, high = np.percentile(scan, [1, 99.5])
+    low, high = limits_of(scan)
 
     figure = Figure(figsize=(10, 3.2 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 3, squeeze=False)
     for axes, (name, volume) in zip(grid, rows.items(), strict=True):
-        for axis, (ax, plane) in enumerate(zip(axes, ("sagittal", "coronal", "axial"), strict=True)):
+        for axis, (ax, plane) in enumerate(zip(axes, PLANES, strict=True)):
             width, height = [index for index in range(3) if index != axis]
             image = np.take(volume, middle[axis], axis=axis).T
             style = {"cmap": "gray", "vmin": low, "vmax": high} if name == "scan" else {"cmap": colours, "norm": norm}

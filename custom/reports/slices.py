@@ -12,7 +12,7 @@ from PIL import Image
 
 from custom import RESEARCH_USE_ONLY
 from custom.networks import AttentionUNet
-from custom.reports.overlay import limits_of
+from custom.reports.segmentation import limits_of
 
 
 def channels_figure(

@@ -21,7 +21,7 @@ def write(folder: str | Path, spacing: int = 3, labelled: int = LABELLED, seed: 
 
     Args:
         folder: a folder that doesn't exist yet, is empty, or holds this very sample (then nothing is done).
-        spacing: voxel size in mm; 3 gives 66x78x63 voxels, 1 gives 197x233x189.
+        spacing: voxel size in mm; 3 gives 67x79x64 voxels, 1 gives 197x233x189.
         labelled: patients with a segmentation; every fifth tests.
         seed: of all the random draws.
 
