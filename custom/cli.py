@@ -16,6 +16,7 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,17 @@ def _say_errors_once() -> None:
     logging.getLogger("monai.bundle.workflows").addFilter(lambda record: "skipping logging" not in record.getMessage())
 
 
-def _mixin(folder: str, name: str | None) -> str | None:
-    return name and f"{folder}/{name}.json"
+def mixins(bundle: str, network: str | None, recipe: Any, overrides: Mapping[str, Any] | None = None) -> list[str]:
+    """A network's file and those of one recipe or several (a list, or 'a,b'), as config_files takes them.
 
-
-def _recipe(bundle: str, name: str | None, overrides: dict[str, Any]) -> str | None:
-    """The recipe that was asked for; own_scans, where the bundle has it, for a folder with a dataset.json."""
+    With `overrides`, a folder with a dataset.json brings the recipe own_scans in, where the bundle has it.
+    """
+    names = [str(name) for name in recipe] if isinstance(recipe, (list, tuple)) else recipe.split(",") if recipe else []
     own = find_bundle(bundle) / "configs" / "recipes" / "own_scans.json"
-    given = overrides.get("dataset_dir")
-    if name is None and own.is_file() and given and (Path(str(given)) / "dataset.json").is_file():
-        name = "own_scans"
-    return _mixin("recipes", name)
+    given = (overrides or {}).get("dataset_dir")
+    if not names and own.is_file() and given and (Path(str(given)) / "dataset.json").is_file():
+        names = ["own_scans"]
+    return [*([f"networks/{network}.json"] if network else []), *(f"recipes/{name}.json" for name in names)]
 
 
 class Commands:
@@ -130,30 +131,35 @@ class Commands:
 
         print(download.download(name, folder))
 
-    def train(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    def train(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
         """Trains a bundle: brainmri train iseg --dataset_dir D [--network vnet] [--max_epochs 5]."""
-        files = config_files(bundle, "train.json", _mixin("networks", network), _recipe(bundle, recipe, overrides))
+        files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides))
         run("training", files, **overrides)
 
-    def evaluate(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    def evaluate(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
         """Scores a trained network on the test section: brainmri evaluate iseg --dataset_dir D."""
-        mixins = _mixin("networks", network), _recipe(bundle, recipe, overrides)
-        files = config_files(bundle, "train.json", *mixins, "evaluate.json")
+        files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
         run("evaluating", files, **overrides)
 
-    def infer(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    def infer(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
         """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --section unlabelled."""
-        mixins = _mixin("networks", network), _mixin("recipes", recipe)
-        run("inferring", config_files(bundle, "inference.json", *mixins), **overrides)
+        run("inferring", config_files(bundle, "inference.json", *mixins(bundle, network, recipe)), **overrides)
         print(custom.RESEARCH_USE_ONLY)
 
-    def baseline(self, bundle: str, recipe: str | None = None, **overrides: Any) -> None:
+    def baseline(self, bundle: str, recipe: Any = None, **overrides: Any) -> None:
         """Scores the simplest thing that works beside a network: brainmri baseline brats_mri_tumor --dataset_dir D."""
         if find_bundle(bundle).name != "brats_mri_tumor_segmentation":
             raise ConfigError(f"There is no baseline for {find_bundle(bundle).name} here: brats_mri_tumor has one.")
         from custom.baselines.of_bundle import flair_threshold
 
-        flair_threshold(config_files(bundle, "train.json", _mixin("recipes", recipe)), **overrides)
+        flair_threshold(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), **overrides)
+
+    def networks(self, bundle: str = "", size: int = 64) -> None:
+        """Lists networks: parameters, GFLOPs of a window of SIZE voxels a side, papers: brainmri networks iseg."""
+        from custom.network_table import network_table
+
+        names = [find_bundle(bundle).name] if bundle else sorted(custom.bundles())
+        print("\n\n".join(f"{name}\n{network_table(name, size).to_string(index=False)}" for name in names))
 
     def compare(
         self,
@@ -161,7 +167,7 @@ class Commands:
         networks: Any = "default",
         seeds: Any = 0,
         output_dir: str | None = None,
-        recipe: str | None = None,
+        recipe: Any = None,
         summary: bool = True,
         **overrides: Any,
     ) -> None:
@@ -171,6 +177,7 @@ class Commands:
         names = [str(name) for name in (networks if isinstance(networks, (list, tuple)) else str(networks).split(","))]
         numbers = list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
         folder = Path(output_dir or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
+        recipe = ",".join(map(str, recipe)) if isinstance(recipe, (list, tuple)) else recipe
         for path in compare(bundle, names, numbers, folder, recipe, summary, **overrides):
             print(path)
         print(custom.RESEARCH_USE_ONLY)
@@ -214,13 +221,13 @@ class Commands:
         network: str | None = None,
         output_dir: str | None = None,
         format: str = "torchscript",
-        recipe: str | None = None,
+        recipe: Any = None,
         **overrides: Any,
     ) -> Path:
         """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
         from custom.export import export
 
-        files = config_files(bundle, "inference.json", _mixin("networks", network), _mixin("recipes", recipe))
+        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe))
         print(custom.RESEARCH_USE_ONLY)
         return export(files, _output_dir(files, output_dir), format, _print_call, **overrides)
 
@@ -229,7 +236,7 @@ class Commands:
         bundle: str,
         network: str | None = None,
         output_dir: str | None = None,
-        recipe: str | None = None,
+        recipe: Any = None,
         **overrides: Any,
     ) -> Path:
         """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
@@ -239,16 +246,15 @@ class Commands:
         exported = self.export(bundle, network, str(folder), recipe=recipe, **overrides)
         root = find_bundle(bundle)
         settings: dict[str, Any] = {}
-        for mixin in config_files(bundle, _mixin("networks", network), _mixin("recipes", recipe)):
+        for mixin in config_files(bundle, *mixins(bundle, network, recipe)):
             settings |= json.loads(Path(mixin).read_text(encoding="utf-8"))
         settings.pop("_desc_", None)
         weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
         return pack(root, weights, exported, folder / f"{root.name}.zip", settings | overrides)
 
-    def report(self, bundle: str, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    def report(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
         """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir D."""
-        mixins = _mixin("networks", network), _recipe(bundle, recipe, overrides)
-        files = config_files(bundle, "train.json", *mixins, "evaluate.json")
+        files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
         from custom.reports.of_run import save_report
 
         for path in save_report(run("evaluating", files, **overrides)):

@@ -20,13 +20,12 @@ import numpy as np
 import pandas
 import torch
 from matplotlib.figure import Figure
-from monai.bundle import ConfigParser
-from torch.utils.flop_counter import FlopCounterMode
 
 from custom import RESEARCH_USE_ONLY
-from custom.cli import config_files, run
+from custom.cli import config_files, mixins, run
 from custom.errors import ConfigError, DataError
 from custom.files import written_whole
+from custom.networks.cost import count_parameters, gflops
 from custom.reports.of_run import save_figure
 from custom.workflow import StrictWorkflow
 
@@ -53,7 +52,7 @@ def compare(
         networks: names of its configs/networks, or "default".
         seeds: one training each.
         output_dir: where all runs and the results go.
-        recipe: one of the bundle's, or None.
+        recipe: one of the bundle's, several as 'a,b', or None.
         summary: write the table and the figure; False for one of several processes that share the work.
         overrides: settings of train.json for all.
 
@@ -90,11 +89,7 @@ def compare(
 
 
 def _files(bundle: str, network: str, recipe: str | None) -> list[str]:
-    return config_files(bundle, "train.json", _mixin(network), f"recipes/{recipe}.json" if recipe else None)
-
-
-def _mixin(network: str) -> str | None:
-    return None if network == "default" else f"networks/{network}.json"
+    return config_files(bundle, "train.json", *mixins(bundle, None if network == "default" else network, recipe))
 
 
 def _folder(output_dir: Path, network: str, seed: int) -> Path:
@@ -112,9 +107,11 @@ def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe:
         peak = torch.cuda.max_memory_allocated() if on_cuda else kilobytes * (1 if sys.platform == "darwin" else 1024)
         steps_an_epoch = trained.parser.get_parsed_content("train#trainer").state.epoch_length
         own = trained.parser.get_parsed_content("network_def")
+        channels = trained.parser.get_parsed_content("network_def#in_channels")
+        window = [1, channels, *trained.parser.get_parsed_content("roi_size")]
         cost = {
-            "parameters": sum(parameter.numel() for parameter in own.parameters()),
-            "gflops": _gflops(trained.parser),
+            "parameters": count_parameters(own),
+            "gflops": gflops(own, window),
             "seconds_an_epoch": _seconds_an_epoch(folder / "tensorboard", steps_an_epoch),
             "peak_memory_mb": round(peak / 1e6),
             "device": torch.cuda.get_device_name() if on_cuda else f"CPU, {torch.get_num_threads()} threads",
@@ -122,16 +119,6 @@ def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe:
         with written_whole(folder / COST) as partial:
             partial.write_text(json.dumps(cost, indent=1) + "\n")
     run("evaluating", [*files, *config_files(bundle, "evaluate.json")], **settings)
-
-
-def _gflops(parser: ConfigParser) -> float:
-    """Of one window forward, as torch.utils.flop_counter counts: two for each multiplication and addition."""
-    channels = parser.get_parsed_content("network_def#in_channels")
-    network = parser.get_parsed_content("network_def").eval()
-    window = torch.zeros(1, channels, *parser.get_parsed_content("roi_size"), device=next(network.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(window)
-    return round(counter.get_total_flops() / 1e9, 3)
 
 
 def _seconds_an_epoch(log_dir: Path, steps_an_epoch: int) -> float:

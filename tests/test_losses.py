@@ -14,7 +14,7 @@ from monai.losses import DiceCELoss, DiceLoss
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from custom.losses import MultiClassDiceCELoss, MultiClassDiceLoss, dice_plain
+from custom.losses import MultiClassDiceCELoss, MultiClassDiceLoss, WithAuxiliary, dice_plain
 from custom.losses.dice_operator import dice_and_ce
 
 CUDA = pytest.param(
@@ -420,3 +420,17 @@ def test_wrong_types_are_named() -> None:
         MultiClassDiceLoss()(LOGITS.long(), LABELS)
     with pytest.raises(ValueError, match=r"got torch.float32 and torch.bool"):
         MultiClassDiceLoss()(LOGITS, LABELS.bool())
+
+
+def test_second_outputs_cost_what_they_say() -> None:
+    """Squared errors 1 and 9: the second at a weight of 1/4 adds 9/4; a penalty is added as it is."""
+    labels = torch.zeros(1, 1, 2, 2)
+    first, second = labels + 1, labels + 3
+    loss = WithAuxiliary(torch.nn.MSELoss(), weight=0.25)
+    assert loss(first, labels).item() == 1
+    assert loss((first, second), labels).item() == 1 + 9 / 4
+    assert loss((first, torch.tensor(0.5)), labels).item() == 1.5
+    with pytest.raises(ValueError, match=r"of the logits' shape \(1, 1, 2, 2\), got \(1, 1, 1, 2\)"):
+        loss((first, second[:, :, :1]), labels)
+    with pytest.raises(ValueError, match=r"weight must be 0 or more, got -1"):
+        WithAuxiliary(torch.nn.MSELoss(), weight=-1)

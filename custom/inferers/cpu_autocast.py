@@ -40,9 +40,12 @@ class CPUAutocastInferer(Inferer):
         ):
             return self.inferer(inputs, network, *args, **kwargs)
 
-        def in_bfloat16(*args: Any, **kwargs: Any) -> torch.Tensor:
+        def in_bfloat16(*args: Any, **kwargs: Any) -> Any:
             with torch.autocast("cpu", torch.bfloat16):
-                return network(*args, **kwargs).float()  # windows are stitched in float32
+                output = network(*args, **kwargs)
+            if isinstance(output, tuple):  # in training some networks give two
+                return tuple(one.float() for one in output)
+            return output.float()  # windows are stitched in float32
 
         return self.inferer(inputs, in_bfloat16, *args, **kwargs)
 

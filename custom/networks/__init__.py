@@ -3,6 +3,31 @@
 from custom.networks.attention_unet import AttentionUNet
 from custom.networks.check_window import check_window
 from custom.networks.classic_unet import ClassicUNet
+from custom.networks.dense_voxel_net import DenseVoxelNet
+from custom.networks.dual_path_dense_net import DualPathDenseNet
+from custom.networks.dual_single_dense_net import DualSingleDenseNet
+from custom.networks.high_res_net import HighResNet
+from custom.networks.hyper_dense_net import HyperDenseNet
 from custom.networks.improved_unet import ImprovedUNet
+from custom.networks.seg_res_net_vae import SegResNetVAE
+from custom.networks.single_path_dense_net import SinglePathDenseNet
+from custom.networks.skip_dense_net_3d import SkipDenseNet3D
+from custom.networks.unet3d import UNet3D
+from custom.networks.vnet_light import VNetLight
 
-__all__ = ["AttentionUNet", "ClassicUNet", "ImprovedUNet", "check_window"]
+__all__ = [
+    "AttentionUNet",
+    "ClassicUNet",
+    "DenseVoxelNet",
+    "DualPathDenseNet",
+    "DualSingleDenseNet",
+    "HighResNet",
+    "HyperDenseNet",
+    "ImprovedUNet",
+    "SegResNetVAE",
+    "SinglePathDenseNet",
+    "SkipDenseNet3D",
+    "UNet3D",
+    "VNetLight",
+    "check_window",
+]

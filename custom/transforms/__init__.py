@@ -9,12 +9,14 @@ from custom.transforms.normalize_slices import NormalizeSlicesd
 from custom.transforms.pad_to_size import PadToSized
 from custom.transforms.refine_tissues import RefineTissuesd
 from custom.transforms.regions import AddBackgroundd, LabelsToRegionsd, RegionsToLabelsd
+from custom.transforms.scale_intensity import DivideByMaximumd, ScaleForegroundd
 from custom.transforms.synthesize_scan import Structures, SynthesizeScand
 from custom.transforms.write_atomically import AtomicNibabelWriter
 
 __all__ = [
     "AddBackgroundd",
     "AtomicNibabelWriter",
+    "DivideByMaximumd",
     "EncodeLabelsd",
     "LabelsToRegionsd",
     "LoadScand",
@@ -25,6 +27,7 @@ __all__ = [
     "RandCropWithEnoughd",
     "RefineTissuesd",
     "RegionsToLabelsd",
+    "ScaleForegroundd",
     "Structures",
     "SynthesizeScand",
 ]

@@ -1,0 +1,63 @@
+"""MONAI's SegResNetVAE, with one tensor at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.networks.nets import SegResNetVAE as MonaiSegResNetVAE
+from torch import nn
+
+
+class SegResNetVAE(MonaiSegResNetVAE):
+    """Myronenko 2018, "3D MRI Brain Tumor Segmentation Using Autoencoder Regularization" (MICCAI BrainLes).
+
+    While it trains it gives logits and a penalty, `weight` times the autoencoder's squared error and Kullback-Leibler
+    divergence, for custom.losses.WithAuxiliary; else the logits only, where MONAI's gives a pair. The autoencoder
+    decodes through the segmentation's own decoder, as MONAI's does; the article's and MedicalZooPytorch's has another.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: classes.
+        input_image_size: of the sub-volumes in training, multiples of 16; others take any multiples of 8.
+        weight: of the penalty; 0.1 in the article.
+        settings: more of MONAI's arguments.
+
+    Shapes: (B, in_channels, H, W, D) to logits (B, out_channels, H, W, D).
+
+    Raises:
+        ValueError: input_image_size isn't of multiples of 16.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        input_image_size: Sequence[int],
+        weight: float = 0.1,
+        **settings: Any,
+    ) -> None:
+        if any(size % 16 for size in input_image_size):
+            raise ValueError(
+                f"SegResNetVAE needs an input_image_size of multiples of 16, got {list(input_image_size)}."
+            )
+        settings = {"vae_estimate_std": True, "vae_nz": 128, **settings}  # as in the article: 128 means, 128 deviations
+        super().__init__(input_image_size, in_channels=in_channels, out_channels=out_channels, **settings)
+        self.weight = weight
+        self.vae_down.append(_Contiguous())
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        deepest, levels = self.encode(image)
+        levels.reverse()
+        logits = self.decode(deepest, levels)
+        if self.training and not torch.jit.is_scripting():
+            return logits, self.weight * self._get_vae_loss(image, deepest)  # type: ignore[return-value]
+        return logits
+
+
+class _Contiguous(nn.Module):
+    """MONAI flattens by view(), which fails on what is laid out channels-last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.contiguous()

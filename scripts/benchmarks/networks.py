@@ -1,0 +1,89 @@
+"""A training step of each of a bundle's networks beside the default network's, in one process.
+
+    python scripts/benchmarks/networks.py [--bundle iseg] [--networks unet3d,vnet_light] [--size 64] [--repeats 3]
+
+A step is one window of noise forward and backward, as the bundles do it: channels-last, bfloat16 on the CPU, float16 on
+CUDA. Networks take turns. Prints seconds (median, least, greatest), how many of the default's steps that is, and what
+autograd keeps for the way back, in MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from monai.bundle import ConfigParser
+
+from custom.cli import config_files, find_bundle, mixins
+from custom.inferers import CPUAutocastInferer
+from custom.networks.cost import count_parameters
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--bundle", default="iseg_mri_tissue")
+    arguments.add_argument("--networks", help="names, separated by commas; all without")
+    arguments.add_argument("--size", type=int, default=64)
+    arguments.add_argument("--repeats", type=int, default=3)
+    options = arguments.parse_args()
+    there = sorted(path.stem for path in (find_bundle(options.bundle) / "configs/networks").glob("*.json"))
+    names = ["default", *(options.networks.split(",") if options.networks else there)]
+    torch.manual_seed(0)
+    networks, times, kept = {}, {name: [] for name in names}, {}
+    for name in names:
+        files = config_files(
+            options.bundle, "train.json", *mixins(options.bundle, None if name == "default" else name, None)
+        )
+        parser = ConfigParser(ConfigParser.load_config_files(files))
+        parser["roi_size"] = [options.size] * 3
+        networks[name] = (
+            parser.get_parsed_content("network_def").to(DEVICE, memory_format=torch.channels_last_3d).train()
+        )
+    window = torch.randn(1, parser["network_def"]["in_channels"], *[options.size] * 3, device=DEVICE)
+    window = window.to(memory_format=torch.channels_last_3d)
+    for turn in range(options.repeats + 1):  # the first one warms up, and is measured in memory
+        for name, network in networks.items():
+            seconds, bytes_kept = step(network, window)
+            kept[name] = bytes_kept
+            if turn:
+                times[name].append(seconds)
+    print(
+        f"{torch.cuda.get_device_name() if DEVICE.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'}, ",
+        end="",
+    )
+    print(f"torch {torch.__version__}, {options.size} voxels a side, {options.repeats} turns")
+    base = times["default"]
+    for name, own in times.items():
+        spread = f"{statistics.median(own):.2f} ({min(own):.2f}, {max(own):.2f})"
+        ratios = [a / b for a, b in zip(own, base, strict=True)]
+        ratio = f"{statistics.median(ratios):.1f} ({min(ratios):.1f}, {max(ratios):.1f})"
+        print(f"| {name} | {count_parameters(networks[name]):,} | {spread} | {ratio} | {kept[name] / 1e6:,.0f} |")
+
+
+def step(network: torch.nn.Module, window: torch.Tensor) -> tuple[float, int]:
+    """Seconds of a step, and bytes that autograd kept for it."""
+    storages: dict[int, int] = {}
+
+    def look(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    network.zero_grad(set_to_none=True)
+    start = time.perf_counter()
+    with (
+        torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor),
+        torch.autocast("cuda", enabled=DEVICE.type == "cuda"),
+    ):
+        output = CPUAutocastInferer()(window, network)
+    sum(one.float().square().mean() for one in (output if isinstance(output, tuple) else (output,))).backward()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, sum(storages.values())
+
+
+if __name__ == "__main__":
+    main()
