@@ -78,17 +78,34 @@ def _say_errors_once() -> None:
     logging.getLogger("monai.bundle.workflows").addFilter(lambda record: "skipping logging" not in record.getMessage())
 
 
-def mixins(bundle: str, network: str | None, recipe: Any, overrides: Mapping[str, Any] | None = None) -> list[str]:
+def mixins(
+    bundle: str, network: str | None, recipe: Any, overrides: Mapping[str, Any] | None = None, inference: bool = False
+) -> list[str]:
     """A network's file and those of one recipe or several (a list, or 'a,b'), as config_files takes them.
 
-    With `overrides`, a folder with a dataset.json brings the recipe own_scans in, where the bundle has it.
+    With `overrides`, a folder with a dataset.json brings the recipe own_scans in, where the bundle has it. For
+    inference, recipes of the training alone are left out, and it is said.
     """
-    names = [str(name) for name in recipe] if isinstance(recipe, (list, tuple)) else recipe.split(",") if recipe else []
+    given = recipe if isinstance(recipe, (list, tuple)) else str(recipe or "").split(",")
+    names = [name for name in (str(one).strip() for one in given) if name]
     own = find_bundle(bundle) / "configs" / "recipes" / "own_scans.json"
-    given = (overrides or {}).get("dataset_dir")
-    if not names and own.is_file() and given and (Path(str(given)) / "dataset.json").is_file():
+    folder = (overrides or {}).get("dataset_dir")
+    if not names and own.is_file() and folder and (Path(str(folder)) / "dataset.json").is_file():
         names = ["own_scans"]
+    if inference:
+        of_training = [name for name in names if _changes_training_only(bundle, name)]
+        names = [name for name in names if name not in of_training]
+        if of_training:
+            print(f"{', '.join(of_training)}: of the training only, left out here.")
     return [*([f"networks/{network}.json"] if network else []), *(f"recipes/{name}.json" for name in names)]
+
+
+def _changes_training_only(bundle: str, recipe: str) -> bool:
+    """Whether a recipe sets nested keys that inference.json hasn't."""
+    (base,) = config_files(bundle, "inference.json")
+    (own,) = config_files(bundle, f"recipes/{recipe}.json")
+    known, keys = (json.loads(Path(path).read_text(encoding="utf-8")) for path in (base, own))
+    return any("#" in key and key.split("#")[0] not in known for key in keys)
 
 
 class Commands:
@@ -143,7 +160,8 @@ class Commands:
 
     def infer(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
         """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --section unlabelled."""
-        run("inferring", config_files(bundle, "inference.json", *mixins(bundle, network, recipe)), **overrides)
+        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
+        run("inferring", files, **overrides)
         print(custom.RESEARCH_USE_ONLY)
 
     def baseline(self, bundle: str, recipe: Any = None, **overrides: Any) -> None:
@@ -152,6 +170,8 @@ class Commands:
             raise ConfigError(f"There is no baseline for {find_bundle(bundle).name} here: brats_mri_tumor has one.")
         from custom.baselines.of_bundle import flair_threshold
 
+        if "intensity_" in str(recipe):
+            raise ConfigError(f"The FLAIR threshold is in deviations of the brain: leave {recipe} out.")
         flair_threshold(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), **overrides)
 
     def networks(self, bundle: str = "", size: int = 64) -> None:
@@ -227,7 +247,7 @@ class Commands:
         """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
         from custom.export import export
 
-        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe))
+        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
         print(custom.RESEARCH_USE_ONLY)
         return export(files, _output_dir(files, output_dir), format, _print_call, **overrides)
 
@@ -247,7 +267,9 @@ class Commands:
         root = find_bundle(bundle)
         settings: dict[str, Any] = {}
         for mixin in config_files(bundle, *mixins(bundle, network, recipe)):
-            settings |= json.loads(Path(mixin).read_text(encoding="utf-8"))
+            for key, value in json.loads(Path(mixin).read_text(encoding="utf-8")).items():
+                settings.pop(key, None)  # so that the later one also comes later
+                settings[key] = value
         settings.pop("_desc_", None)
         weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
         return pack(root, weights, exported, folder / f"{root.name}.zip", settings | overrides)

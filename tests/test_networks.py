@@ -15,6 +15,8 @@ from monai.transforms import Compose, EnsureChannelFirstd, NormalizeIntensityd
 import custom
 from custom import networks
 from custom.datasets import iseg
+from custom.errors import ConfigError
+from custom.inferers.foreground import network_stride
 from custom.losses import WithAuxiliary
 from custom.metrics import dice_by_name
 from custom.network_table import network_table
@@ -95,7 +97,7 @@ def test_any_number_of_channels_and_classes(name: str, channels: tuple[int, int]
 
 
 def test_vnet_light_says_what_it_takes() -> None:
-    with pytest.raises(ValueError, match=r"in_channels must be 1 to 16, got 17"):
+    with pytest.raises(ConfigError, match=r"in_channels must be 1 to 16, got 17"):
         build("VNetLight", 17)
 
 
@@ -140,8 +142,8 @@ def test_second_output_in_training_only(name: str) -> None:
     assert network.eval()(image).shape == logits.shape
 
 
-def test_autoencoder_costs_what_the_article_says() -> None:
-    """A tenth of squared error and divergence; the size is checked when the network is built."""
+def test_autoencoder_penalty_is_weighted() -> None:
+    """By a tenth, as it comes; the size is checked when the network is built."""
     full, tenth = (build("SegResNetVAE", input_image_size=(32, 32, 32), weight=weight).train() for weight in (1.0, 0.1))
     image = torch.randn(1, 2, 32, 32, 32)
     costs = []
@@ -149,7 +151,7 @@ def test_autoencoder_costs_what_the_article_says() -> None:
         torch.manual_seed(1)
         costs.append(float(network(image)[1]))
     assert costs[1] == pytest.approx(0.1 * costs[0])
-    with pytest.raises(ValueError, match=r"multiples of 16, got \[32, 40, 32\]"):
+    with pytest.raises(ConfigError, match=r"multiples of 16, got \[32, 40, 32\]"):
         build("SegResNetVAE", input_image_size=(32, 40, 32))
 
 
@@ -158,12 +160,22 @@ def test_highresnet_gives_logits() -> None:
     assert float(build("HighResNet").eval()(image).min()) < 0
 
 
-def test_each_modality_has_its_own_way() -> None:
-    """Modalities that change places change the result: no path or stem is shared."""
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [("DualPathDenseNet", "paths"), ("DualSingleDenseNet", "stems"), ("HyperDenseNet", "layers.0.paths")],
+)
+def test_each_modality_has_its_own_way(name: str, ways: str) -> None:
+    """The first path or stem gets the first modality, the second one the second, and no weights are shared."""
     image = torch.randn(1, 2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
-    for name in ("DualPathDenseNet", "DualSingleDenseNet", "HyperDenseNet"):
-        network = build(name, **THIN).eval()
-        assert not torch.allclose(network(image), network(image.flip(1)), atol=1e-4), name
+    network = build(name, **THIN).eval()
+    met: list[torch.Tensor] = []
+    first, second = network.get_submodule(ways)
+    for way in (first, second):
+        way.register_forward_pre_hook(lambda _, args: met.append(args[0]))
+    network(image)
+    assert len(met) == 2
+    assert all(torch.equal(found, image[:, [modality]]) for modality, found in enumerate(met))
+    assert not {id(one) for one in first.parameters()} & {id(one) for one in second.parameters()}
 
 
 def test_dropout_runs_once() -> None:
@@ -238,3 +250,21 @@ def test_a_window_is_checked_without_running_it() -> None:
     network = build("HyperDenseNet")
     check_window(network, 2, [512, 512, 512])  # would take a terabyte
     assert next(network.parameters()).device.type == "cpu"
+
+
+class LooksAtValues(torch.nn.Module):
+    """A network of a user that can't do with shapes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv3d(2, 4, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.layer(image if image.max() > 1 else 2 * image)
+
+
+def test_a_network_that_looks_at_values_gets_them() -> None:
+    network = LooksAtValues()
+    check_window(network, 2, [8, 8, 8])
+    assert network_stride(network, 2) == 1
+    assert not network.layer._forward_hooks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -82,8 +84,28 @@ def test_several_recipes(iseg_dir: Path, brainmri: Brainmri, tmp_path: Path) -> 
     assert trained.returncode == 0, trained.stderr
     saved = torch.load(tmp_path / "run/last.pt", weights_only=True)
     assert "square_avg" in saved["optimizer"]["state"][0]
-    inferred = brainmri("infer", "iseg", "--recipe", "intensity_brats", *words[3:], cwd=tmp_path)
+    inferred = brainmri("infer", *words, cwd=tmp_path)
     assert inferred.returncode == 0, inferred.stderr
+    assert "medicalzoo: of the training only, left out here." in inferred.stdout
+    packed = brainmri("pack", *words, cwd=tmp_path)
+    assert packed.returncode == 0, packed.stderr
+    with zipfile.ZipFile(tmp_path / "run/iseg_mri_tissue_segmentation.zip") as archive:
+        train, inference = (
+            json.loads(archive.read(f"iseg_mri_tissue_segmentation/configs/{name}.json"))
+            for name in ("train", "inference")
+        )
+    assert train["normalize"] == inference["normalize"]
+    assert inference["normalize"]["_target_"] == "custom.transforms.ScaleForegroundd"
+    assert train["optimizer"]["_target_"] == "torch.optim.RMSprop"
+    assert "sampler" in train["train"]["dataloader"]
     assert list((tmp_path / "run/segmentations").glob("*.nii.gz"))
     with pytest.raises(ConfigError, match=r"There is no 'intensity_brast' in .*: name one of \['intensity_brats'"):
         config_files("iseg", "train.json", *mixins("iseg", None, ("optimizer_sgd", "intensity_brast")))
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [("a,b", ["a", "b"]), (" a, b,", ["a", "b"]), (("a", "b"), ["a", "b"]), (True, ["True"]), (None, [])],
+)
+def test_how_recipes_are_named(given: object, names: list[str]) -> None:
+    assert mixins("iseg", None, given) == [f"recipes/{name}.json" for name in names]

@@ -146,5 +146,5 @@ def _padded(volume: torch.Tensor, sizes: Sequence[int], infer: Any) -> torch.Ten
 
 def network_stride(network: nn.Module, in_channels: int, spatial_dims: int = 3, probe: int = 64) -> int:
     """How many voxels of the input one voxel of a network's deepest layer stands for, seen on one window."""
-    window = torch.empty(1, in_channels, *[probe] * spatial_dims, device="meta")
+    window = torch.zeros(1, in_channels, *[probe] * spatial_dims, device=next(network.parameters()).device)
     return probe // min(one.leaving[-1] for one in convolutions(network, window))

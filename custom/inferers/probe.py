@@ -1,4 +1,4 @@
-"""The sizes that a network's convolutions meet, seen on a copy without values, which costs no time."""
+"""The sizes that a network's convolutions meet, seen on a copy that is thrown away."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import nn
 
-from custom.networks.cost import without_values
+from custom.networks.cost import dry_run
 
 
 class Convolution(NamedTuple):
@@ -26,10 +26,5 @@ def convolutions(network: nn.Module, inputs: torch.Tensor) -> list[Convolution]:
         kernel = cast(tuple[int, ...], layer.kernel_size)
         met.append(Convolution(kernel, tuple(args[0].shape[2:]), tuple(output.shape[2:])))
 
-    twin = without_values(getattr(network, "module", network))  # DistributedDataParallel keeps it in .module
-    for layer in twin.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            layer.register_forward_hook(look)
-    with torch.no_grad():
-        twin(inputs.to("meta"))
+    dry_run(getattr(network, "module", network), inputs, look)  # DistributedDataParallel keeps it in .module
     return met

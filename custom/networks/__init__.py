@@ -6,6 +6,8 @@ from custom.networks.classic_unet import ClassicUNet
 from custom.networks.dense_voxel_net import DenseVoxelNet
 from custom.networks.dual_path_dense_net import DualPathDenseNet
 from custom.networks.dual_single_dense_net import DualSingleDenseNet
+from custom.networks.fft_conv3d import FFTConv3d
+from custom.networks.hcp_net import HCPNet
 from custom.networks.high_res_net import HighResNet
 from custom.networks.hyper_dense_net import HyperDenseNet
 from custom.networks.improved_unet import ImprovedUNet
@@ -21,6 +23,8 @@ __all__ = [
     "DenseVoxelNet",
     "DualPathDenseNet",
     "DualSingleDenseNet",
+    "FFTConv3d",
+    "HCPNet",
     "HighResNet",
     "HyperDenseNet",
     "ImprovedUNet",

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from custom.errors import ConfigError
-from custom.networks.cost import without_values
+from custom.networks.cost import dry_run
 
 
 def check_window(network: torch.nn.Module, in_channels: int, roi_size: Sequence[int]) -> None:
-    """Tries one window, without values: it costs no time.
+    """Tries one window: its shapes alone (torch's meta device), or zeros where a network needs values.
 
     Args:
         network: a network that takes (1, in_channels, *roi_size).
@@ -21,10 +21,9 @@ def check_window(network: torch.nn.Module, in_channels: int, roi_size: Sequence[
     Raises:
         ConfigError: the network can't take it, or gives another size back.
     """
-    window = torch.empty(1, in_channels, *roi_size, device="meta")
+    window = torch.zeros(1, in_channels, *roi_size, device=next(network.parameters()).device)
     try:
-        with torch.no_grad():
-            given = tuple(without_values(network)(window).shape[2:])
+        given = tuple(dry_run(network, window).shape[2:])
         problem = "" if given == tuple(roi_size) else f"it gives {given} back"
     except (RuntimeError, ValueError, TypeError) as error:
         problem = f"it fails with {str(error).splitlines()[0]!r}"

@@ -49,7 +49,7 @@ class DenseBlock(nn.Module):
 
 
 def pointwise(channels: Sequence[int], dropout: float = 0.0, bias: bool = False) -> nn.Sequential:
-    """1x1x1 convolutions from channels[0] to channels[-1], a ReLU after each but the first entry, then dropout."""
+    """1x1x1 convolutions from channels[0] to channels[-1], each followed by a ReLU and dropout."""
     steps: list[nn.Module] = []
     for entering, leaving in pairwise(channels):
         steps += [nn.Conv3d(entering, leaving, 1, bias=bias), nn.ReLU(inplace=True), nn.Dropout(dropout)]

@@ -17,12 +17,12 @@ class HighResNet(MonaiHighResNet):
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        settings: more of MONAI's arguments.
+        settings: more of MONAI's arguments but spatial_dims, which is 3.
 
     Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D).
     """
 
     def __init__(self, in_channels: int, out_channels: int, **settings: Any) -> None:
-        super().__init__(in_channels=in_channels, out_channels=out_channels, **settings)
+        super().__init__(spatial_dims=3, in_channels=in_channels, out_channels=out_channels, **settings)
         convolution = next(layer for layer in self.blocks[-1].modules() if isinstance(layer, nn.Conv3d))
         self.blocks[-1] = nn.Conv3d(convolution.in_channels, out_channels, 1)

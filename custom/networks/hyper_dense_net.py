@@ -17,7 +17,8 @@ class HyperDenseNet(nn.Module):
 
     Each layer of each path takes the features of all earlier layers of all paths, its own path's first. Convolutions
     are padded, where the article's take 18 voxels off each axis, and ReLUs stand between the 1x1x1 convolutions, which
-    were one linear map in MedicalZooPytorch's. At full resolution all through: much memory, and a context of 19 voxels.
+    were one linear map in MedicalZooPytorch's. The first layer's PReLU on the image itself is kept: it loses nothing.
+    At full resolution all through: much memory, and a context of 19 voxels.
 
     Args:
         in_channels: modalities, one path each.

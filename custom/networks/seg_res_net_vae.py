@@ -9,25 +9,29 @@ import torch
 from monai.networks.nets import SegResNetVAE as MonaiSegResNetVAE
 from torch import nn
 
+from custom.errors import ConfigError
+
 
 class SegResNetVAE(MonaiSegResNetVAE):
     """Myronenko 2018, "3D MRI Brain Tumor Segmentation Using Autoencoder Regularization" (MICCAI BrainLes).
 
     While it trains it gives logits and a penalty, `weight` times the autoencoder's squared error and Kullback-Leibler
-    divergence, for custom.losses.WithAuxiliary; else the logits only, where MONAI's gives a pair. The autoencoder
-    decodes through the segmentation's own decoder, as MONAI's does; the article's and MedicalZooPytorch's has another.
+    divergence (both means, as MONAI takes them), for custom.losses.WithAuxiliary; else the logits only, where MONAI's
+    gives a pair. The autoencoder decodes through the segmentation's own decoder, as MONAI's does; the article's and
+    MedicalZooPytorch's has another.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        input_image_size: of the sub-volumes in training, multiples of 16; others take any multiples of 8.
+        input_image_size: of the sub-volumes in training, multiples of 16; it fixes the autoencoder's weights, so build
+            it with the same size to load them. Without the autoencoder, any multiples of 8 do.
         weight: of the penalty; 0.1 in the article.
         settings: more of MONAI's arguments.
 
     Shapes: (B, in_channels, H, W, D) to logits (B, out_channels, H, W, D).
 
     Raises:
-        ValueError: input_image_size isn't of multiples of 16.
+        ConfigError: input_image_size isn't of multiples of 16.
     """
 
     def __init__(
@@ -39,9 +43,8 @@ class SegResNetVAE(MonaiSegResNetVAE):
         **settings: Any,
     ) -> None:
         if any(size % 16 for size in input_image_size):
-            raise ValueError(
-                f"SegResNetVAE needs an input_image_size of multiples of 16, got {list(input_image_size)}."
-            )
+            sizes = list(input_image_size)
+            raise ConfigError(f"SegResNetVAE needs an input_image_size (roi_size) of multiples of 16, got {sizes}.")
         settings = {"vae_estimate_std": True, "vae_nz": 128, **settings}  # as in the article: 128 means, 128 deviations
         super().__init__(input_image_size, in_channels=in_channels, out_channels=out_channels, **settings)
         self.weight = weight

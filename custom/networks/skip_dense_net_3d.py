@@ -27,7 +27,8 @@ class SkipDenseNet3D(nn.Module):
         dropout: of single values in the dense layers.
 
     Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D); padded to multiples of 16, and
-    more than 16 along one axis to train.
+    to train
+    with one sub-volume a step, more than 16 along one axis.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.1) -> None:

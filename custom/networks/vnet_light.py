@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from custom.errors import ConfigError
 from custom.networks.padding import crop_like, pad_to_multiple
 
 WIDTH = 16  # channels of the first level
@@ -25,13 +26,13 @@ class VNetLight(nn.Module):
     Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D); padded to multiples of 8.
 
     Raises:
-        ValueError: more than 16 channels.
+        ConfigError: more than 16 channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.5) -> None:
         super().__init__()
         if not 1 <= in_channels <= WIDTH:
-            raise ValueError(
+            raise ConfigError(
                 f"VNetLight adds the image to {WIDTH} features: in_channels must be 1 to {WIDTH}, got {in_channels!r}."
             )
         self.width = WIDTH  # TorchScript knows no globals

@@ -40,7 +40,7 @@ class ScaleForegroundd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            image = result[key].clone()
+            image = result[key].float().clone()
             for channel in image:
                 head = channel != 0
                 if head.any():

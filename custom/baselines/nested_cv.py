@@ -1,0 +1,168 @@
+"""What can be said of a person from principal components: classic models in nested cross-validation."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas
+from joblib import Memory
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import balanced_accuracy_score, mean_absolute_error, r2_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR
+
+from custom.baselines.gram_pca import GramPCA
+from custom.errors import DataError
+
+STRENGTHS = {"model__C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]}
+NEIGHBOURS = {"model__n_neighbors": [1, 3, 5, 9, 15]}
+CLASSIFIERS: dict[str, tuple[BaseEstimator, dict]] = {
+    "logistic regression": (LogisticRegression(max_iter=5000), STRENGTHS),
+    "linear SVM": (SVC(kernel="linear"), STRENGTHS),
+    "RBF SVM": (SVC(kernel="rbf"), {"model__C": [0.1, 1.0, 10.0, 100.0]}),
+    "KNN": (KNeighborsClassifier(), NEIGHBOURS),
+}
+REGRESSORS: dict[str, tuple[BaseEstimator, dict]] = {
+    "ridge": (Ridge(), {"model__alpha": [0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0]}),
+    "linear SVM": (SVR(kernel="linear"), STRENGTHS),
+    "RBF SVM": (SVR(kernel="rbf"), {"model__C": [0.1, 1.0, 10.0, 100.0]}),
+    "KNN": (KNeighborsRegressor(), NEIGHBOURS),
+}
+
+
+def nested_cross_validation(
+    features: np.ndarray,
+    target: np.ndarray,
+    groups: Sequence[str],
+    model: BaseEstimator,
+    grid: dict,
+    n_components: float | None,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Scores of one model, whose settings are chosen inside each outer fold's training part.
+
+    PCA, scaling and settings see no person of the fold that is scored; a group (a family) is never divided.
+
+    Args:
+        features: a Gram matrix (n, n) of custom.baselines.gram_pca, or with n_components None plain numbers (n, k).
+        target: (n,), classes 0, 1, ... or numbers.
+        groups: of each person.
+        model: a scikit-learn classifier or regressor.
+        grid: its settings to choose from, as GridSearchCV takes them, of a pipeline whose last step is "model".
+        n_components: of GramPCA.
+        folds: outer and inner.
+        seed: of the division into folds.
+
+    Returns:
+        A row for each outer fold: the chosen settings, training and test scores ("auc" and "balanced_accuracy", or "r2"
+        and "mae"); and a row for each person: the fold that tested it, its target, prediction and score (of class 1, or
+        the prediction).
+
+    Raises:
+        DataError: fewer groups, or fewer persons of a class, than folds.
+    """
+    classify = is_classifier(model)
+    check_enough(target if classify else None, groups, folds)
+    splitter = StratifiedGroupKFold if classify else GroupKFold
+    names = np.asarray(groups)
+    rows, predicted = [], []
+    with tempfile.TemporaryDirectory() as folder:  # each fold's PCA serves all settings
+        steps: list[tuple[str, BaseEstimator]] = [("scale", StandardScaler()), ("model", model)]
+        if n_components is not None:
+            steps.insert(0, ("pca", GramPCA(n_components)))
+        pipeline = Pipeline(steps, memory=Memory(folder, verbose=0) if n_components is not None else None)
+        for fold, (training, test) in enumerate(
+            splitter(folds, shuffle=True, random_state=seed).split(features, target, names)
+        ):
+            inner = list(
+                splitter(folds, shuffle=True, random_state=seed + 1).split(training, target[training], names[training])
+            )
+            search = GridSearchCV(pipeline, grid, cv=inner, scoring="balanced_accuracy" if classify else "r2")
+            columns = (training,) if n_components is not None else ()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="sklearn")
+                search.fit(_part(features, training, *columns), target[training])
+            row: dict = {"fold": fold, "n_training": len(training), "n_test": len(test)}
+            row |= {name.removeprefix("model__"): value for name, value in search.best_params_.items()}
+            for part, members in (("training", training), ("test", test)):
+                taken = _part(features, members, *columns)
+                found = search.predict(taken)
+                score = _scores_of_class_1(search, taken) if classify else found
+                row |= {
+                    f"{part}_{name}": value for name, value in measures(target[members], found, score, classify).items()
+                }
+                if part == "test":
+                    shown = {
+                        "person": members,
+                        "fold": fold,
+                        "target": target[members],
+                        "prediction": found,
+                        "score": score,
+                    }
+                    predicted.append(pandas.DataFrame(shown))
+            rows.append(row)
+    return pandas.DataFrame(rows), pandas.concat(predicted).sort_values("person", ignore_index=True)
+
+
+def measures(target: np.ndarray, prediction: np.ndarray, score: np.ndarray, classify: bool) -> dict[str, float]:
+    """Area under the ROC curve (two classes only) and balanced accuracy; or R squared and mean absolute error."""
+    if not classify:
+        return {"r2": float(r2_score(target, prediction)), "mae": float(mean_absolute_error(target, prediction))}
+    two = len(np.unique(target)) == 2
+    return {
+        "auc": float(roc_auc_score(target, score)) if two and score.ndim == 1 else float("nan"),
+        "balanced_accuracy": float(balanced_accuracy_score(target, prediction)),
+    }
+
+
+def check_enough(target: np.ndarray | None, groups: Sequence[str], folds: int) -> None:
+    """Raises DataError where folds can't be made: too few groups, or persons of a class."""
+    if (n := len(set(groups))) < folds:
+        raise DataError(f"{n} groups of persons can't be divided into {folds} folds: give more, or take fewer folds.")
+    if target is not None:
+        names, counts = np.unique(target, return_counts=True)
+        if len(names) < 2:
+            raise DataError(f"All {len(target)} persons have the target {names.tolist()}: there is nothing to learn.")
+        if counts.min() < folds:
+            raise DataError(f"Class {names[counts.argmin()]} has {counts.min()} persons, fewer than {folds} folds.")
+
+
+def bootstrap_interval(
+    target: np.ndarray, score: np.ndarray, draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Area under the ROC curve of pooled out-of-fold scores, with a 95% interval over persons.
+
+    Args:
+        target: (n,), 0 and 1.
+        score: (n,), higher for class 1.
+        draws: bootstrap samples; those with one class only are drawn again.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    areas: list[float] = []
+    while len(areas) < draws:
+        chosen = rng.integers(0, len(target), len(target))
+        if len(np.unique(target[chosen])) == 2:
+            areas.append(roc_auc_score(target[chosen], score[chosen]))
+    low, high = np.quantile(areas, [0.025, 0.975])
+    return float(roc_auc_score(target, score)), float(low), float(high)
+
+
+def _part(features: np.ndarray, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+    return features[rows] if columns is None else features[np.ix_(rows, columns)]
+
+
+def _scores_of_class_1(search: GridSearchCV, features: np.ndarray) -> np.ndarray:
+    """Of two classes one number each, else one for each class."""
+    if hasattr(search, "decision_function"):
+        return search.decision_function(features)
+    probabilities = search.predict_proba(features)
+    return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities

@@ -1,0 +1,262 @@
+"""HCP S1200: T1w scans of young adults, and what the subjects' table says of them.
+
+Van Essen et al. 2013, "The WU-Minn Human Connectome Project: An overview", NeuroImage 80, 62-79; Glasser et al. 2013,
+NeuroImage 80, 105-124 (preprocessing). After registration at https://db.humanconnectome.org; relatives (Family_ID) and
+exact ages stand in the restricted table only.
+
+Files: 100307/T1w/T1w_acpc_dc_restore_brain.nii.gz (0.7 mm, the subject's own space) or
+100307/MNINonLinear/T1w_restore_brain.nii.gz (MNI space), or a flat folder of 100307.nii.gz; beside them one or more
+.csv tables with a column Subject, which are joined.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pandas
+
+from custom.datasets.split import split_by_person
+from custom.errors import ConfigError, DataError, MissingDataError
+from custom.volumes import existing_folder, natural_order, open_volume, read_problem
+
+CHANNELS = ("T1",)
+LABELS = {0: "F", 1: "M"}  # of the default target, Gender
+SPACES = {"native": "T1w/T1w_acpc_dc_restore_brain.nii.gz", "mni": "MNINonLinear/T1w_restore_brain.nii.gz"}
+KINDS = ("classes", "median", "regression")
+HOW_TO_GET = (
+    "register at https://db.humanconnectome.org for HCP S1200 and put its .csv table beside the subjects' folders, "
+    "or write a small simulated set with `brainmri sample hcp DIR`."
+)
+
+
+def scans(dataset_dir: str | Path, space: str = "native") -> dict[str, Path]:
+    """Every subject's scan, {"100307": path, ...}, in natural order; a flat folder's scans belong to either space.
+
+    Raises:
+        ConfigError: an unknown space.
+        MissingDataError: no such folder, or no scan in it.
+    """
+    if space not in SPACES:
+        raise ConfigError(f"space must be one of {list(SPACES)}, got {space!r}.")
+    folder = existing_folder(dataset_dir, HOW_TO_GET)
+    found = {path.parents[1].name: path for path in folder.glob(f"*/{SPACES[space]}")}
+    found |= {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in folder.glob("[!.]*.nii*")}
+    if not found:
+        raise MissingDataError(f"{folder} holds no SUBJECT/{SPACES[space]} and no SUBJECT.nii.gz: {HOW_TO_GET}")
+    return dict(sorted(found.items(), key=lambda pair: natural_order(pair[0])))
+
+
+def table(dataset_dir: str | Path) -> pandas.DataFrame:
+    """All .csv files of the folder joined by Subject, which is the index (as text).
+
+    Raises:
+        MissingDataError: no .csv file.
+        DataError: one without the column Subject, one that can't be read, or a subject that comes twice.
+    """
+    paths = sorted(existing_folder(dataset_dir, HOW_TO_GET).glob("[!.]*.csv"))
+    if not paths:
+        raise MissingDataError(f"{dataset_dir} holds no .csv table of the subjects: {HOW_TO_GET}")
+    joined = pandas.DataFrame()
+    for path in paths:
+        try:
+            part = pandas.read_csv(path, dtype={"Subject": str}, encoding="utf-8")
+        except Exception as error:
+            raise DataError(f"{path} can't be read as a table ({error}): export it again.") from error
+        if "Subject" not in part:
+            raise DataError(f"{path} has no column Subject: name the subjects' column so.")
+        if len(twice := part["Subject"][part["Subject"].duplicated()]):
+            raise DataError(f"{path} lists {twice.iloc[0]} twice: keep one row for each subject.")
+        part = part.set_index("Subject")
+        joined = part if joined.empty else joined.join(part.drop(columns=joined.columns, errors="ignore"), how="outer")
+    return joined
+
+
+def target_of(people: pandas.DataFrame, target: str, kind: str = "classes", band: float = 0.0) -> pandas.Series:
+    """What is to be told from each person's scan; persons without a value, or inside the band, are left out.
+
+    Args:
+        people: as `table` gives it.
+        target: one of its columns.
+        kind: "classes", the column's own values, sorted, become 0, 1, ...; "median", below and above the median of all
+            persons become 0 and 1; "regression", the numbers themselves.
+        band: for "median", the share of persons around it who are left out, 0 to below 1.
+
+    Raises:
+        ConfigError: an unknown column (with the nearest names) or kind, or a band out of range.
+        DataError: a target that is the same for all, one that is no number where one is needed, or one with more than
+            20 classes.
+    """
+    values = column(people, target).dropna()
+    if kind not in KINDS:
+        raise ConfigError(f"kind must be one of {list(KINDS)}, got {kind!r}.")
+    if not 0 <= band < 1:
+        raise ConfigError(f"band must be 0 to below 1, got {band!r}.")
+    if values.nunique() < 2:
+        raise DataError(
+            f"{target} is {values.iloc[0] if len(values) else 'empty'} for all persons: name another column."
+        )
+    if kind == "classes":
+        names = sorted(values.unique())
+        if len(names) > 20:
+            raise DataError(f"{target} has {len(names)} different values: take kind median or regression for it.")
+        return values.map({name: code for code, name in enumerate(names)}).astype(int)
+    if not pandas.api.types.is_numeric_dtype(values):
+        raise DataError(f"{target} holds {values.iloc[0]!r}, which is no number: kind {kind} needs numbers.")
+    if kind == "regression":
+        return values.astype(float)
+    low, high = values.quantile(0.5 - band / 2), values.quantile(0.5 + band / 2)
+    values = values[(values < low) | (values > high)] if band else values
+    return (values > low).astype(int)
+
+
+def classes(dataset_dir: str | Path, target: str = "Gender", kind: str = "classes") -> dict[int, str]:
+    """Names of a target's codes: {0: "F", 1: "M"}, {0: "low ...", 1: "high ..."}, or for a regression its column."""
+    if kind == "median":
+        return {0: f"low {target}", 1: f"high {target}"}
+    if kind == "regression":
+        return {0: target}
+    return {code: str(name) for code, name in enumerate(sorted(column(table(dataset_dir), target).dropna().unique()))}
+
+
+def column(people: pandas.DataFrame, name: str) -> pandas.Series:
+    """A column of the table. Raises ConfigError, with the nearest names, where there is none."""
+    if name not in people:
+        near = difflib.get_close_matches(str(name), [str(one) for one in people], n=3, cutoff=0.4)
+        raise ConfigError(f"The subjects' table has no column {name!r}: the nearest are {near or sorted(people)[:10]}.")
+    return people[name]
+
+
+def families(people: pandas.DataFrame) -> dict[str, str]:
+    """Each subject's family, {"100307": "51488_81149"}; the subject itself where the table doesn't tell."""
+    known = people.get("Family_ID", pandas.Series(index=people.index, dtype=object))
+    return {subject: str(subject) if pandas.isna(family) else f"family {family}" for subject, family in known.items()}
+
+
+def persons(
+    dataset_dir: str | Path,
+    target: str = "Gender",
+    kind: str = "classes",
+    band: float = 0.0,
+    space: str = "native",
+    covariates: Sequence[str] = (),
+    missing: str = "raise",
+) -> pandas.DataFrame:
+    """A row for each subject with a scan and a target: "image", "label", "family" and the covariates.
+
+    Args:
+        dataset_dir: a folder with HCP's layout, flat or not.
+        target, kind, band: as `target_of` takes them.
+        space: "native" or "mni".
+        covariates: columns of numbers, or of two classes, which become 0 and 1.
+        missing: "raise" where a subject is in the table without a scan or the reverse; "skip" leaves them out.
+
+    Raises:
+        ConfigError: an unknown column, kind, space or `missing`.
+        DataError: subjects that lack a scan, a row, or a covariate.
+    """
+    if missing not in ("raise", "skip"):
+        raise ConfigError(f'missing must be "raise" or "skip", got {missing!r}.')
+    people, found = table(dataset_dir), scans(dataset_dir, space)
+    if missing == "raise" and (problem := _mismatch(people.index, found)):
+        raise DataError(f"{problem} Complete them, or set missing to skip.")
+    labels = target_of(people, target, kind, band)
+    chosen = [subject for subject in found if subject in labels.index]
+    family = families(people)
+    rows = pandas.DataFrame(
+        {
+            "image": [str(found[subject]) for subject in chosen],
+            "label": [labels[subject] for subject in chosen],
+            "family": [family[subject] for subject in chosen],
+        },
+        index=pandas.Index(chosen, name="subject"),
+    )
+    for name in covariates:
+        values = column(people, name).reindex(rows.index)
+        if not pandas.api.types.is_numeric_dtype(values):
+            names = sorted(values.dropna().unique())
+            if len(names) > 2:
+                raise DataError(f"The covariate {name} has the values {names}: numbers or two classes are needed.")
+            values = values.map({one: code for code, one in enumerate(names)})
+        if values.isna().any():
+            raise DataError(f"Subject {values.index[values.isna()][0]} has no {name}: complete the table.")
+        rows[name] = values.astype(float)
+    return rows
+
+
+def datalist(
+    dataset_dir: str | Path,
+    section: str,
+    fold: int = 0,
+    target: str = "Gender",
+    kind: str = "classes",
+    band: float = 0.0,
+    space: str = "native",
+    covariates: Sequence[str] = (),
+    missing: str = "raise",
+) -> list[dict]:
+    """The persons of one section; relatives are in one. The split is that of custom.datasets.split, by family.
+
+    Args:
+        section: "training", "validation" or "test"; "unlabelled" is every scan, without a look at the table.
+        fold: 0 to 4.
+        others: as `persons` takes them.
+
+    Returns:
+        [{"subject": "100307", "image": path, "label": 0 or a number, "covariates": [...]}, ...], the last where there
+        are any; without "label" for unlabelled scans.
+
+    Raises:
+        ConfigError, DataError: as `persons`, or an unknown section or fold.
+    """
+    if section == "unlabelled":
+        return [{"subject": subject, "image": str(path)} for subject, path in scans(dataset_dir, space).items()]
+    rows = persons(dataset_dir, target, kind, band, space, covariates, missing)
+    chosen = split_by_person(rows["family"], section, fold, dataset_dir)
+    items = []
+    for subject, row in rows[rows["family"].isin(chosen)].iterrows():
+        open_volume(row["image"])
+        item = {"subject": subject, "image": row["image"], "label": row["label"]}
+        items.append(item | ({"covariates": [float(row[name]) for name in covariates]} if covariates else {}))
+    return items
+
+
+def _mismatch(listed: Collection[str], found: Collection[str]) -> str:
+    without_scan = sorted(set(listed) - set(found), key=natural_order)
+    without_row = sorted(set(found) - set(listed), key=natural_order)
+    said = [
+        f"{len(names)} subject{'s' * (len(names) > 1)} {what}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}."
+        for names, what in ((without_scan, "of the table without a scan"), (without_row, "with a scan but no row"))
+        if names
+    ]
+    return " ".join(said)
+
+
+def verify(dataset_dir: str | Path) -> list[str]:
+    """Reads every voxel and returns every problem found, each a sentence that names its file or subject."""
+    problems: list[str] = []
+    found: dict[tuple[str, str], Path] = {}
+    for space in SPACES:
+        try:
+            found |= {(space, subject): path for subject, path in scans(dataset_dir, space).items()}
+        except MissingDataError as error:
+            absent = str(error)
+    if not found:
+        return [absent]
+    try:
+        if mismatch := _mismatch(table(dataset_dir).index, {subject for _, subject in found}):
+            problems.append(mismatch)
+    except DataError as error:
+        problems.append(str(error))
+    shapes: dict[str, tuple[Path, tuple]] = {}
+    for (space, _), path in found.items():
+        problem = read_problem(path)
+        if problem:
+            problems.append(problem)
+            continue
+        shape = open_volume(path).shape
+        first, expected = shapes.setdefault(space, (path, shape))
+        if shape != expected:
+            problems.append(f"{path} has the shape {shape} but {first} has {expected}: resample them to one grid.")
+    return problems

@@ -1,0 +1,127 @@
+"""Convolutions with giant kernels, through the fast Fourier transform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from scipy.fft import next_fast_len
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+# How many multiplications of a direct convolution take the time of one operation of the transforms, measured on a CPU
+# with scripts/benchmarks/fft_conv.py.
+DIRECT_IS_CHEAPER_BY = 8.0
+
+
+class FFTConv3d(nn.Conv3d):
+    """torch.nn.Conv3d with stride 1 and Keras's "same" padding, (k - 1) // 2 voxels before, that may go through FFTs.
+
+    It takes whichever way has fewer operations: direct, voxels times kernel for each pair of channels, or transforms of
+    images and kernels, products, and transforms back. Values and gradients agree with the direct way but for rounding.
+    In half precision, in TorchScript and in ONNX it's always direct.
+
+    Args:
+        in_channels, out_channels: as Conv3d's.
+        kernel_size: odd or even, one number or one for each axis.
+        bias: as Conv3d's.
+
+    Shapes: (B, in_channels, H, W, D) to (B, out_channels, H, W, D).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], bias: bool = True
+    ) -> None:
+        x, y, z = (kernel_size,) * 3 if isinstance(kernel_size, int) else kernel_size
+        super().__init__(in_channels, out_channels, (x, y, z), padding="same", bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript's compiler leaves the block out
+            if _can_be_transformed(x) and fft_pays(x.shape, self.weight.shape):
+                result = fft_conv3d(x, self.weight)
+                return result if self.bias is None else result + self.bias.reshape(-1, 1, 1, 1)
+        return self._conv_forward(x, self.weight, self.bias)
+
+
+def _can_be_transformed(x: torch.Tensor) -> bool:
+    if torch.compiler.is_exporting() or torch.is_autocast_enabled(x.device.type):
+        return False
+    return x.dtype in (torch.float32, torch.float64) and x.device.type != "meta"
+
+
+def fft_pays(image: Sequence[int], kernel: Sequence[int]) -> bool:
+    """Whether the FFT has fewer operations: image (B, C, H, W, D), kernel (K, C, h, w, d)."""
+    batch, entering, *size = image
+    leaving = kernel[0]
+    taps, voxels = torch.Size(kernel[2:]).numel(), torch.Size(size).numel()
+    circle = torch.Size(circular_size(size, kernel[2:])).numel()
+    transforms = (batch * (entering + leaving) + entering * leaving) * 2.5 * circle * torch.tensor(circle).log2().item()
+    products = 4 * batch * entering * leaving * circle
+    return batch * entering * leaving * voxels * taps > DIRECT_IS_CHEAPER_BY * (transforms + products)
+
+
+def circular_size(size: Sequence[int], kernel: Sequence[int]) -> list[int]:
+    """The least lengths for which what wraps around falls on zeros, rounded up to a fast one.
+
+    An axis of n voxels under k taps, `before` of them in front and `after` behind, needs n + max(before, after): both
+    borders may share one stretch of zeros. And the kernel itself must fit.
+    """
+    least = [max(k, n + k - 1 - (k - 1) // 2) for n, k in zip(size, kernel, strict=True)]
+    return [next_fast_len(n, real=True) for n in least]
+
+
+def fft_conv3d(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """The cross-correlation that torch.nn.functional.conv3d(image, kernel, padding="same") gives.
+
+    Args:
+        image: (B, C, H, W, D), float32 or float64.
+        kernel: (K, C, h, w, d), the same dtype.
+
+    Returns:
+        (B, K, H, W, D). Differentiable once.
+    """
+    return _FFTConv3d.apply(image, kernel)
+
+
+class _FFTConv3d(torch.autograd.Function):
+    """The spectra of image and kernel serve both ways.
+
+    With the image moved by `before` into a circle of zeros, out[i] = sum over t of kernel[t] image[i + t]: a product
+    with the kernel's conjugate. Its adjoints are products too: with the kernel for the image's gradient, of the image
+    with the output gradient's conjugate for the kernel's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        size, taps = image.shape[2:], kernel.shape[2:]
+        circle = circular_size(size, taps)
+        before = [(k - 1) // 2 for k in taps]
+        moved = nn.functional.pad(image, [n for b in reversed(before) for n in (b, 0)])
+        of_image = torch.fft.rfftn(moved, s=circle, dim=(2, 3, 4))
+        of_kernel = torch.fft.rfftn(kernel, s=circle, dim=(2, 3, 4))
+        ctx.save_for_backward(of_image, of_kernel)
+        ctx.sizes = size, taps, circle, before
+        product = torch.einsum("bcxyz,kcxyz->bkxyz", of_image, of_kernel.conj())
+        return _back(product, circle, [0, 0, 0], size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        of_image, of_kernel = ctx.saved_tensors
+        size, taps, circle, before = ctx.sizes
+        of_gradient = torch.fft.rfftn(gradient, s=circle, dim=(2, 3, 4))
+        to_image = to_kernel = None
+        if ctx.needs_input_grad[0]:
+            product = torch.einsum("bkxyz,kcxyz->bcxyz", of_gradient, of_kernel)
+            to_image = _back(product, circle, before, size)
+        if ctx.needs_input_grad[1]:
+            product = torch.einsum("bcxyz,bkxyz->kcxyz", of_image, of_gradient.conj())
+            to_kernel = _back(product, circle, [0, 0, 0], taps)
+        return to_image, to_kernel
+
+
+def _back(spectrum: torch.Tensor, circle: list[int], start: list[int], size: Sequence[int]) -> torch.Tensor:
+    """From a spectrum to the part of the circle that begins at `start`."""
+    whole = torch.fft.irfftn(spectrum, s=circle, dim=(2, 3, 4))
+    return whole[(..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))].contiguous()

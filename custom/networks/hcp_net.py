@@ -1,0 +1,81 @@
+"""The 3D CNN of a talk on HCP's T1w volumes, with its giant kernels or with small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from custom.errors import ConfigError
+from custom.networks.fft_conv3d import FFTConv3d
+
+FEATURES = (8, 16, 32, 64, 128)
+POOLS = (3, 2, 2, 2, 2)
+TALK = (60, 25, 15, 10, 5)  # the talk's kernel sizes
+
+
+class HCPNet(nn.Module):
+    """Five stages of convolution, ReLU and max pooling, then dense layers of 2048, 512 and the output.
+
+    With kernel_sizes (60, 25, 15, 10, 5), one channel, one output and 155x165x195 voxels it is the talk's network of
+    19,017,081 parameters (Keras: "same" padding, pools that round down). Such kernels go through FFTs; the default's
+    are small, with the same pools.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: classes, or 1 for one logit or one number.
+        img_size: voxels of the image, which the dense layers fix; 48 or more along each axis.
+        kernel_sizes: of the five stages.
+        covariates: numbers about the person that join before the last layer.
+        dropout: of single values before each dense layer but the first.
+
+    Shapes: (B, in_channels, *img_size), and covariates (B, covariates) if there are any, to (B, out_channels).
+
+    Raises:
+        ValueError: another number of kernel sizes than five; an image that the pools use up; covariates that are
+            missing, or of another number.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        img_size: Sequence[int],
+        kernel_sizes: Sequence[int] = (5, 3, 3, 3, 3),
+        covariates: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(kernel_sizes) != len(FEATURES):
+            raise ValueError(
+                f"HCPNet has {len(FEATURES)} stages: got {len(kernel_sizes)} kernel_sizes {kernel_sizes!r}."
+            )
+        stages: list[nn.Module] = []
+        size, channels = list(img_size), in_channels
+        for features, kernel, pool in zip(FEATURES, kernel_sizes, POOLS, strict=True):
+            stages += [FFTConv3d(channels, features, kernel), nn.ReLU(inplace=True), nn.MaxPool3d(pool)]
+            size, channels = [n // pool for n in size], features
+        if len(size) != 3 or min(size) < 1:
+            raise ConfigError(f"HCPNet pools by 48: img_size must be three sizes of 48 or more, got {list(img_size)}.")
+        self.stages = nn.Sequential(*stages)
+        voxels = size[0] * size[1] * size[2]
+        self.dense = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(voxels * channels, 2048),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(2048, 512),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+        )
+        self.covariates = covariates
+        self.head = nn.Linear(512 + covariates, out_channels)
+
+    def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        x = self.dense(self.stages(image))
+        if self.covariates > 0:
+            if covariates is None or covariates.shape[1] != self.covariates:
+                raise ValueError(f"HCPNet was built for {self.covariates} covariates: pass (B, {self.covariates}).")
+            x = torch.cat([x, covariates.to(x.dtype)], dim=1)
+        return self.head(x)
