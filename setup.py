@@ -29,11 +29,12 @@ setup(
         "tensorboard>=2.16",
         "fire>=0.6",
         "nilearn>=0.12",
-        "scikit-learn>=1.5",
+        "scikit-learn>=1.6",
         "pandas>=2.2",
         "matplotlib>=3.9",
         "pillow>=11",
         "scipy>=1.13",
+        "joblib>=1.4",
         "h5py>=3.11",
     ],
     extras_require={

@@ -165,9 +165,14 @@ class Commands:
         print(custom.RESEARCH_USE_ONLY)
 
     def baseline(self, bundle: str, recipe: Any = None, **overrides: Any) -> None:
-        """Scores the simplest thing that works beside a network: brainmri baseline brats_mri_tumor --dataset_dir D."""
+        """Scores the simplest thing that works: brainmri baseline brats_mri_tumor, or hcp, --dataset_dir D."""
+        if bundle == "hcp":
+            _hcp_baselines(recipe, overrides)
+            return
         if find_bundle(bundle).name != "brats_mri_tumor_segmentation":
-            raise ConfigError(f"There is no baseline for {find_bundle(bundle).name} here: brats_mri_tumor has one.")
+            raise ConfigError(
+                f"There is no baseline for {find_bundle(bundle).name} here: brats_mri_tumor and hcp have one."
+            )
         from custom.baselines.of_bundle import flair_threshold
 
         if "intensity_" in str(recipe):
@@ -281,6 +286,19 @@ class Commands:
 
         for path in save_report(run("evaluating", files, **overrides)):
             print(path)
+
+
+def _hcp_baselines(recipe: Any, settings: dict[str, Any]) -> None:
+    from custom.baselines.hcp import hcp_baselines
+
+    if recipe:
+        raise ConfigError(f"The baselines of hcp take no recipe: leave {recipe} out.")
+    try:
+        inspect.signature(hcp_baselines).bind(**settings)
+    except TypeError as error:
+        known = list(inspect.signature(hcp_baselines).parameters)
+        raise ConfigError(f"The baselines of hcp take {known} ({error}).") from error
+    hcp_baselines(**settings)
 
 
 def _output_dir(files: list[str], given: str | None) -> Path:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from monai.apps import DecathlonDataset, download_and_extract
 
-from custom.datasets import brats, brats_slices, iseg, synthseg_labels
+from custom.datasets import brats, brats_slices, hcp, iseg, synthseg_labels
 from custom.errors import ConfigError, DataError
 
 TASK = "Task01_BrainTumour"
 ELSEWHERE = {
     "brats": brats.HOW_TO_GET,
     "brats_slices": brats_slices.HOW_TO_GET,
+    "hcp": hcp.HOW_TO_GET,
     "iseg": iseg.HOW_TO_GET,
     "synthseg_labels": synthseg_labels.HOW_TO_GET,
 }

@@ -1,0 +1,204 @@
+"""`brainmri baseline hcp`: what classic models tell from HCP's T1w volumes, and from the simplest numbers."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, learning_curve, validation_curve
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from custom import RESEARCH_USE_ONLY
+from custom.baselines.gram_pca import GramPCA, components, gram_matrix
+from custom.baselines.nested_cv import (
+    CLASSIFIERS,
+    REGRESSORS,
+    bootstrap_interval,
+    check_enough,
+    nested_cross_validation,
+)
+from custom.baselines.volumes_to_rows import volumes_to_rows
+from custom.datasets import hcp
+from custom.errors import ConfigError
+from custom.files import written_whole
+from custom.reports.of_run import save_figure
+from custom.reports.populations import (
+    explained_variance_figure,
+    projections_figure,
+    train_and_test_figure,
+    volumes_figure,
+)
+
+SIMPLE = (
+    "FS_BrainSeg_Vol",
+    "FS_IntraCranial_Vol",
+    "Age_in_Yrs",
+    "Gender",
+)  # the table's columns for a model of its own
+RECONSTRUCTED = (10, 100, 500)  # components
+
+
+def hcp_baselines(
+    dataset_dir: str | Path = "data/hcp",
+    output_dir: str | Path = "runs/hcp_baselines",
+    target: str = "Gender",
+    kind: str = "classes",
+    band: float = 0.0,
+    space: str = "native",
+    missing: str = "raise",
+    size: Sequence[int] = (50, 50, 50),
+    n_components: float = 100,
+    folds: int = 5,
+    seed: int = 0,
+    num_workers: int = 0,
+) -> pandas.DataFrame:
+    """Nested cross-validation of PCA with four models, and of volumes, age and sex alone; tables and figures.
+
+    Writes baselines.csv (a row for each model), by_fold.csv, predictions.csv, settings.json and figures to output_dir.
+    Persons of one family are never divided. A median is taken over all persons: it defines the classes. The figures of
+    components, means and projections show all persons, and serve no score.
+
+    Args:
+        dataset_dir: a folder with HCP's layout.
+        output_dir: where all goes; preprocessed scans go to its cache.
+        target, kind, band, space, missing: as custom.datasets.hcp.persons takes them.
+        size: of the resized scans, in voxels.
+        n_components: of the PCA: at most so many, or a fraction of the training variance.
+        folds: outer and inner.
+        seed: of folds and bootstrap.
+        num_workers: processes that preprocess.
+
+    Returns:
+        The table of models.
+
+    Raises:
+        ConfigError, DataError: as custom.datasets.hcp.persons; too few persons; settings that make no sense.
+    """
+    settings = {name: str(value) for name, value in locals().items()}
+    if not isinstance(size, (list, tuple)) or len(size) != 3 or any(not isinstance(n, int) or n < 8 for n in size):
+        raise ConfigError(f"size must be three whole numbers of 8 voxels or more, got {size!r}.")
+    if not isinstance(folds, int) or folds < 2:
+        raise ConfigError(f"folds must be a whole number of 2 or more, got {folds!r}.")
+    out = Path(output_dir).expanduser()
+    people = hcp.persons(dataset_dir, target, kind, band, space, (), missing)
+    labels, families, regression = people["label"].to_numpy(), people["family"].tolist(), kind == "regression"
+    check_enough(None if regression else labels, families, folds)
+    matrix, brain_ml = volumes_to_rows(people["image"], size, out / "cache", num_workers)
+    gram = gram_matrix(matrix)
+
+    simple = _simple_columns(hcp.table(dataset_dir).loc[people.index], target) | {"brain volume": brain_ml}
+    alone = REGRESSORS["ridge"] if regression else CLASSIFIERS["logistic regression"]
+    of_pca = REGRESSORS if regression else CLASSIFIERS
+    models: dict[str, tuple] = {f"PCA, {name}": (gram, *model, n_components) for name, model in of_pca.items()}
+    models[f"{', '.join(simple)} alone"] = (np.column_stack(list(simple.values())), *alone, None)
+    table, by_fold, predictions = [], [], []
+    for name, (features, model, grid, kept) in models.items():
+        scores, predicted = nested_cross_validation(features, labels, families, model, grid, kept, folds, seed)
+        table.append({"model": name} | _summary(scores, predicted, seed))
+        by_fold.append(scores.assign(model=name))
+        predictions.append(predicted.assign(subject=people.index[predicted["person"]], model=name))
+    result = pandas.DataFrame(table)
+
+    out.mkdir(parents=True, exist_ok=True)
+    frames = {"baselines": result, "by_fold": pandas.concat(by_fold), "predictions": pandas.concat(predictions)}
+    for name, frame in frames.items():
+        with written_whole(out / f"{name}.csv") as partial:
+            frame.drop(columns="person", errors="ignore").to_csv(partial, index=False, float_format="%.4f")
+    with written_whole(out / "settings.json") as partial:
+        partial.write_text(json.dumps(settings | {"n": len(people), "families": len(set(families))}, indent=1) + "\n")
+    names = {0: target} if regression else hcp.classes(dataset_dir, target, kind)
+    _show_persons(out, matrix.reshape(-1, *size), gram, labels, names, n_components)
+    _show_learning(out, gram, labels, families, regression, n_components, folds, seed)
+    print(result.to_string(index=False, float_format="%.3f"))
+    said = f"{len(people)} persons of {len(set(families))} families, {folds} folds, seed {seed}"
+    print(f"{said}; tables and figures: {out}. {RESEARCH_USE_ONLY}")
+    return result
+
+
+def _simple_columns(people: pandas.DataFrame, target: str) -> dict[str, np.ndarray]:
+    """What the table has of SIMPLE, without the target, gaps, and columns that are alike for all."""
+    found = {}
+    for name in (name for name in SIMPLE if name in people and name != target):
+        values = people[name]
+        if not pandas.api.types.is_numeric_dtype(values):
+            values = pandas.Series(pandas.factorize(values, sort=True)[0], index=values.index, dtype=float)
+        if values.notna().all() and values.nunique() > 1:
+            found[name] = values.to_numpy(dtype=float)
+    return found
+
+
+def _summary(scores: pandas.DataFrame, predicted: pandas.DataFrame, seed: int) -> dict[str, Any]:
+    """Means and deviations over folds, and of two classes the pooled area with its interval over persons."""
+    row: dict[str, Any] = {"n": len(predicted)}
+    for name in (column.removeprefix("test_") for column in scores if column.startswith("test_")):
+        row |= {name: scores[f"test_{name}"].mean(), f"{name}_std": scores[f"test_{name}"].std()}
+        row[f"training_{name}"] = scores[f"training_{name}"].mean()
+    if row.get("auc", float("nan")) == row.get("auc"):
+        target, score = (predicted[name].to_numpy(dtype=float) for name in ("target", "score"))
+        row["auc_pooled"], row["auc_low"], row["auc_high"] = bootstrap_interval(target, score, seed=seed)
+    return row
+
+
+def _show_persons(
+    out: Path, volumes: np.ndarray, gram: np.ndarray, labels: np.ndarray, names: dict[int, str], n_components: float
+) -> None:
+    """Figures of all persons, (n, x, y, z)."""
+    everyone, size = range(len(volumes)), volumes.shape[1:]
+    flat = volumes.reshape(len(volumes), -1)
+    pca = GramPCA(len(volumes) - 1).fit(gram)
+    scores = pca.transform(gram)
+    save_figure(explained_variance_figure(pca.explained_variance_ratio_), out / "explained_variance.png")
+    parts = components(flat, pca, everyone)
+    first = {f"component {number + 1}": part.reshape(size) for number, part in enumerate(parts[:4])}
+    save_figure(volumes_figure(first, "eigenbrains", list(first)), out / "eigenbrains.png")
+    mean = flat.mean(axis=0)
+    rebuilt = {"as it is": volumes[0]}
+    for kept in sorted({min(number, len(parts)) for number in RECONSTRUCTED}):
+        rebuilt[f"{kept} components"] = (mean + scores[0, :kept] @ parts[:kept]).reshape(size)
+    save_figure(volumes_figure(rebuilt, "one person, rebuilt"), out / "reconstructions.png")
+    save_figure(projections_figure(scores, labels, names), out / "projections.png")
+    if len(names) > 1:
+        means = {name: volumes[labels == code].mean(axis=0) for code, name in names.items()}
+        (first_name, low), (second_name, high) = list(means.items())[:2]
+        difference = f"{second_name} - {first_name}"
+        save_figure(volumes_figure(means | {difference: high - low}, "means", [difference]), out / "class_means.png")
+
+
+def _show_learning(
+    out: Path,
+    gram: np.ndarray,
+    labels: np.ndarray,
+    families: list[str],
+    regression: bool,
+    n_components: float,
+    folds: int,
+    seed: int,
+) -> None:
+    """Training and test scores against the penalty, and against the number of persons."""
+    model = Ridge() if regression else LogisticRegression(max_iter=5000)
+    pipeline = Pipeline([("pca", GramPCA(n_components)), ("scale", StandardScaler()), ("model", model)])
+    splitter = (GroupKFold if regression else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+    scoring = "r2" if regression else "balanced_accuracy"
+    name, values = ("alpha", np.logspace(-2, 5, 8)) if regression else ("C", np.logspace(-5, 2, 8))
+    common: dict[str, Any] = {"groups": families, "cv": splitter, "scoring": scoring}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="sklearn")
+        training, test = validation_curve(
+            pipeline, gram, labels, param_name=f"model__{name}", param_range=values, **common
+        )
+        penalty = train_and_test_figure(values, training, test, f"{name} of the penalty", scoring, log=True)
+        shares = np.linspace(0.3, 1.0, 5)
+        sizes, training, test = learning_curve(
+            pipeline, gram, labels, train_sizes=shares, shuffle=True, random_state=seed, **common
+        )
+    save_figure(penalty, out / "penalty.png")
+    save_figure(
+        train_and_test_figure(sizes, training, test, "persons in training", scoring), out / "learning_curve.png"
+    )

@@ -1,0 +1,177 @@
+"""PCA from a Gram matrix against scikit-learn's on the voxels, and the nested cross-validation that rests on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from custom.baselines.gram_pca import GramPCA, components, gram_matrix
+from custom.baselines.nested_cv import (
+    CLASSIFIERS,
+    REGRESSORS,
+    bootstrap_interval,
+    measures,
+    nested_cross_validation,
+)
+from custom.errors import DataError
+
+PERSONS, VOXELS = 60, 500
+LONERS = [str(number) for number in range(PERSONS)]
+LOGISTIC = CLASSIFIERS["logistic regression"]
+
+
+@pytest.fixture(scope="module")
+def volumes() -> np.ndarray:
+    """Noise on a large common mean, which costs digits where it isn't removed; the first persons differ in scale."""
+    rng = np.random.default_rng(0)
+    return (1000 + rng.standard_normal((PERSONS, VOXELS)) * np.linspace(3, 1, PERSONS)[:, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kept", [1, 10, 200, 0.6])
+def test_scores_of_a_fold_are_pcas(volumes: np.ndarray, kept: float) -> None:
+    """Of training and other persons, but for signs; so are the shares of the variance and the components."""
+    training, others = np.arange(5, 50), np.r_[0:5, 50:60]
+    gram = gram_matrix(volumes)
+    ours = GramPCA(kept)
+    fitted = ours.fit_transform(gram[np.ix_(training, training)])
+    theirs = PCA(kept if kept < 1 else min(kept, len(training) - 1), svd_solver="full").fit(
+        volumes[training].astype(float)
+    )
+    expected = theirs.transform(volumes[training].astype(float))
+    assert fitted.shape == expected.shape
+    np.testing.assert_allclose(np.abs(fitted), np.abs(expected), atol=1e-8)
+    found = ours.transform(gram[np.ix_(others, training)])
+    np.testing.assert_allclose(np.abs(found), np.abs(theirs.transform(volumes[others].astype(float))), atol=1e-8)
+    np.testing.assert_allclose(ours.explained_variance_ratio_, theirs.explained_variance_ratio_, atol=1e-12)
+    np.testing.assert_allclose(np.abs(components(volumes, ours, training)), np.abs(theirs.components_), atol=1e-6)
+
+
+@pytest.mark.parametrize("kept", [0, -1, 1.5, True])
+def test_components_must_make_sense(volumes: np.ndarray, kept: float) -> None:
+    with pytest.raises(ValueError, match=r"n_components must be a whole number, or a fraction"):
+        GramPCA(kept).fit(gram_matrix(volumes))
+
+
+def test_gram_matrix_says_what_it_takes(volumes: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"must be \(n, voxels\), got \(60, 10, 50\)"):
+        gram_matrix(volumes.reshape(PERSONS, 10, 50))
+    spoilt = volumes.copy()
+    spoilt[3, 7] = np.nan
+    with pytest.raises(ValueError, match="aren't finite"):
+        gram_matrix(spoilt)
+
+
+def test_a_clone_keeps_its_setting() -> None:
+    assert clone(GramPCA(0.9)).n_components == 0.9
+
+
+def signal(strength: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Volumes whose first 40 voxels differ between two classes, and the classes."""
+    rng = np.random.default_rng(seed)
+    target = rng.permutation(np.resize([0, 1], PERSONS))
+    volumes = rng.standard_normal((PERSONS, VOXELS))
+    volumes[target == 1, :40] += strength
+    return volumes, target
+
+
+def test_predictions_are_those_on_the_voxels() -> None:
+    """The same folds and settings with a full-SVD PCA of the voxels: every decision the same."""
+    volumes, target = signal(0.7)
+    model, grid = LOGISTIC
+    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, model, grid, 20)
+    expected, chosen, persons = np.zeros(PERSONS), [], np.array(LONERS)
+    steps = [("pca", PCA(20, svd_solver="full")), ("scale", StandardScaler()), ("model", clone(model))]
+    outer, inner = (StratifiedGroupKFold(5, shuffle=True, random_state=seed) for seed in (0, 1))
+    for training, test in outer.split(volumes, target, persons):
+        folds = list(inner.split(training, target[training], persons[training]))
+        search = GridSearchCV(Pipeline(steps), grid, cv=folds, scoring="balanced_accuracy")
+        expected[test] = search.fit(volumes[training], target[training]).decision_function(volumes[test])
+        chosen.append(search.best_params_["model__C"])
+    np.testing.assert_allclose(predicted["score"], expected, atol=1e-6)
+    assert by_fold["C"].tolist() == chosen
+    assert (predicted["prediction"] == (expected > 0)).all()
+    assert by_fold["n_test"].sum() == PERSONS
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_find_a_signal_and_nothing_in_noise(name: str) -> None:
+    """Noise in more voxels than persons: a leak would show as an area well above one half."""
+    for strength, found in ((1.2, True), (0.0, False)):
+        volumes, target = signal(strength)
+        _, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, *CLASSIFIERS[name], 20)
+        area, low, high = bootstrap_interval(target, predicted["score"].to_numpy(), draws=300)
+        assert (area > 0.9) if found else (low < 0.5 < high), (area, low, high)
+
+
+def test_the_check_for_leaks_can_fail() -> None:
+    """Voxels selected by the target outside of the folds make pure noise look like a finding."""
+    volumes, target = signal(0.0)
+    contrast = np.abs(volumes[target == 1].mean(axis=0) - volumes[target == 0].mean(axis=0))
+    leaking = volumes[:, np.argsort(contrast)[-30:]]
+    _, predicted = nested_cross_validation(gram_matrix(leaking), target, LONERS, *LOGISTIC, 20)
+    _, low, _ = bootstrap_interval(target, predicted["score"].to_numpy(), draws=300)
+    assert low > 0.5
+
+
+def test_families_stay_together() -> None:
+    volumes, target = signal(0.7)
+    families = [str(number // 3) for number in range(PERSONS)]
+    _, predicted = nested_cross_validation(gram_matrix(volumes), target, families, *LOGISTIC, 10)
+    assert predicted.groupby([families[person] for person in predicted["person"]])["fold"].nunique().eq(1).all()
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_regressors_find_a_number(name: str) -> None:
+    volumes, _ = signal(0.0)
+    rng = np.random.default_rng(1)
+    number = rng.standard_normal(PERSONS)
+    volumes[:, :60] += 2 * number[:, None]
+    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), number, LONERS, *REGRESSORS[name], 10)
+    assert by_fold["test_r2"].mean() > 0.3
+    assert np.corrcoef(predicted["score"], number)[0, 1] > 0.7
+
+
+def test_plain_numbers_without_pca() -> None:
+    _, target = signal(0.0)
+    ages = np.column_stack([target + 0.1 * np.random.default_rng(0).standard_normal(PERSONS)])
+    by_fold, _ = nested_cross_validation(ages, target, LONERS, *LOGISTIC, None)
+    assert by_fold["test_auc"].tolist() == [1.0] * 5
+
+
+def test_measures_by_hand() -> None:
+    """Two of three and one of one right: 5/6; of the three pairs one is in the wrong order."""
+    target, prediction = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    found = measures(target, prediction, np.array([0.1, 0.2, 0.9, 0.8]), classify=True)
+    assert found == {"auc": pytest.approx(2 / 3), "balanced_accuracy": pytest.approx(5 / 6)}
+    numbers = measures(np.array([1.0, 3.0]), np.array([1.0, 2.0]), np.array([1.0, 2.0]), classify=False)
+    assert numbers == {"r2": pytest.approx(0.5), "mae": pytest.approx(0.5)}
+
+
+def test_interval_holds_the_area() -> None:
+    rng = np.random.default_rng(0)
+    target = np.resize([0, 1], 200)
+    score = target + rng.standard_normal(200)
+    area, low, high = bootstrap_interval(target, score, draws=300)
+    assert area == roc_auc_score(target, score)
+    assert 0.6 < low < area < high < 0.9
+
+
+@pytest.mark.parametrize(
+    ("target", "groups", "sentence"),
+    [
+        ([0, 1] * 5, ["a", "b"] * 5, r"2 groups of persons can't be divided into 5 folds"),
+        ([0] * 10, LONERS[:10], r"All 10 persons have the target \[0\]"),
+        ([0] * 8 + [1] * 2, LONERS[:10], r"Class 1 has 2 persons, fewer than 5 folds"),
+    ],
+)
+def test_too_little_to_divide(target: list[int], groups: list[str], sentence: str) -> None:
+    model: BaseEstimator = LogisticRegression()
+    with pytest.raises(DataError, match=sentence):
+        nested_cross_validation(np.zeros((10, 10)), np.array(target), groups, model, {}, 2)
