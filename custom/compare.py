@@ -187,7 +187,7 @@ def comparison_figure(scores: pandas.DataFrame, table: pandas.DataFrame, measure
         device: what it ran on.
     """
     networks, labels = list(table["network"]), list(dict.fromkeys(scores["label"]))
-    figure = Figure(figsize=(4 + 1.2 * len(labels) + len(networks), 4.5), layout="constrained")
+    figure = Figure(figsize=(6 + 1.2 * len(labels) + 0.6 * len(networks), 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[len(labels), 1.6])
     for index, network in enumerate(networks):
         of_network = scores[scores["network"] == network]
@@ -200,14 +200,14 @@ def comparison_figure(scores: pandas.DataFrame, table: pandas.DataFrame, measure
         for line in boxes["medians"]:
             line.set(color="black")
         for place, points in zip(places, values, strict=True):
-            left.plot(np.full(len(points), place), points, ".", color=colour, markersize=4)
+            left.plot(np.full(len(points), place), points, ".", color=colour, markersize=8)
         row = table.iloc[index]
         spread = row[f"{measure}_subject_std"]
         right.errorbar(row["seconds_an_epoch"], row[measure], yerr=spread, fmt="o", color=colour, capsize=3)
         right.plot([], [], "o", color=colour, label=f"{network} ({row['parameters'] / 1e6:.2f} M)")
     left.set(xticks=range(len(labels)), xticklabels=labels, ylabel=measure, title="test subjects, all seeds")
     right.set(xlabel="seconds an epoch", ylabel=f"mean {measure}, deviation over subjects", title=device)
-    right.legend()
+    figure.legend(loc="outside right center")
     for ax in (left, right):
         ax.grid(alpha=0.3)
     figure.supxlabel(RESEARCH_USE_ONLY, fontsize=8)

@@ -77,6 +77,8 @@ def people(**columns: list[Any]) -> pandas.DataFrame:
         ([1.0, 5.0, 2.0, 9.0], "median", 0.0, {"0": 0, "1": 1, "2": 0, "3": 1}),
         ([1.0, 2.0, 3.0, 4.0, 5.0], "median", 0.5, {"0": 0, "4": 1}),  # 2 to 4 are left out
         ([1.5, None, 3.0], "regression", 0.0, {"0": 1.5, "2": 3.0}),
+        ([False, True, False, True], "median", 0.0, {"0": 0, "1": 1, "2": 0, "3": 1}),
+        ([2, "x", None], "classes", 0.0, {"0": 0, "1": 1}),
     ],
 )
 def test_targets(values: list, kind: str, band: float, expected: dict) -> None:
@@ -92,11 +94,14 @@ def test_targets(values: list, kind: str, band: float, expected: dict) -> None:
         ("Gender", "median", 0.0, DataError, r"Gender holds 'M', which is no number"),
         ("Many", "classes", 0.0, DataError, r"Many has 21 different values: take kind median"),
         ("Gender", "rank", 0.0, ConfigError, r"kind must be one of .*, got 'rank'"),
+        ("Most", "median", 0.0, DataError, r"No value of Most lies above its median 1"),
         ("Many", "median", 1.0, ConfigError, r"band must be 0 to below 1, got 1.0"),
     ],
 )
 def test_targets_that_make_no_sense(target: str, kind: str, band: float, error: type, sentence: str) -> None:
-    table = people(Gender=["M", "F"] * 10 + ["F"], Same=[1] * 21, Empty=[None] * 21, Many=list(range(21)))
+    table = people(
+        Gender=["M", "F"] * 10 + ["F"], Same=[1] * 21, Empty=[None] * 21, Many=list(range(21)), Most=[0, *[1] * 20]
+    )
     with pytest.raises(error, match=sentence):
         hcp.target_of(table, target, kind, band)
 
@@ -126,7 +131,52 @@ def test_flat_folder_and_two_tables(hcp_copy: Path) -> None:
     table.drop(columns="Family_ID").to_csv(hcp_copy / "subjects.csv", index=False)
     assert hcp.verify(hcp_copy) == []
     rows = hcp.persons(hcp_copy, "Coin", space="mni")
-    assert rows["family"].tolist() == [f"family {number}" for number in table["Family_ID"]]
+    together = rows.groupby("family").groups.values()
+    assert sorted(map(sorted, together)) == sorted(
+        sorted(map(str, group["Subject"])) for _, group in table.groupby("Family_ID")
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "together"),
+    [
+        ({"Family_ID": [1, 1, 2, 3]}, [{"0", "1"}, {"2"}, {"3"}]),
+        ({"Family_ID": [1, 2, 3, 4], "Mother_ID": [7, 8, 7, 9], "Father_ID": [5, 6, 4, 6]}, [{"0", "2"}, {"1", "3"}]),
+        ({"Family_ID": [None, None, 3, 3]}, [{"0"}, {"1"}, {"2", "3"}]),
+        ({"Age": [1, 1, 1, 1]}, [{"0"}, {"1"}, {"2"}, {"3"}]),
+    ],
+)
+def test_relatives(columns: dict, together: list[set]) -> None:
+    """Half-siblings share a parent only; a gap joins nobody."""
+    found: dict[str, set] = {}
+    for subject, family in hcp.families(people(**columns)).items():
+        found.setdefault(family, set()).add(subject)
+    assert list(found.values()) == together
+    assert hcp.knows_families(people(**columns)) == ("Family_ID" in columns)
+
+
+def test_a_person_stays_in_one_section(hcp_dir: Path) -> None:
+    """Whatever the target, and whoever is left out for it."""
+    by_target = [
+        {name: {item["subject"] for item in hcp.datalist(hcp_dir, name, **target)} for name in ("training", "test")}
+        for target in ({}, {"target": "Strength_Unadj", "kind": "median", "band": 0.4})
+    ]
+    assert by_target[1]["test"] < by_target[0]["test"]
+    assert by_target[1]["training"] < by_target[0]["training"]
+
+
+def test_tables_as_they_are_exported(hcp_copy: Path) -> None:
+    """Blanks for gaps, subjects as 100001.0, an empty last row; a file beside a scan is no scan."""
+    table = pandas.read_csv(hcp_copy / "subjects.csv", dtype=str)
+    table["Subject"] += ".0"
+    table.loc[0, "Family_ID"] = " "
+    text = table.to_csv(index=False) + "," * (len(table.columns) - 1) + "\n"
+    (hcp_copy / "subjects.csv").write_text(text)
+    (hcp_copy / "100001.nii.gz.md5").write_text("0")
+    assert hcp.verify(hcp_copy) == []
+    rows = hcp.persons(hcp_copy)
+    assert len(rows) == 10
+    assert rows["family"].nunique() == 6  # four pairs, and two who are no pair any more
 
 
 def remove_scan(folder: Path) -> None:
@@ -199,6 +249,18 @@ def test_rows_are_computed_once(hcp_copy: Path, tmp_path: Path) -> None:
     smaller, _ = volumes_to_rows(paths, (8, 16, 16), tmp_path / "cache")
     assert smaller.shape == (3, 8 * 16 * 16)
     assert len(list((tmp_path / "cache").iterdir())) == 6
+    spoil_scan(lambda voxels: 2 * voxels[:, ::-1])(hcp_copy)  # the second one's file
+    changed, _ = volumes_to_rows(paths, (16, 16, 16), tmp_path / "cache")
+    assert np.array_equal(changed[0], first[0])
+    assert not np.array_equal(changed[1], first[1])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_scan_is_named_from_any_process(workers: int, hcp_copy: Path, tmp_path: Path) -> None:
+    spoil_scan(lambda voxels: voxels * np.nan)(hcp_copy)
+    paths = [str(path) for path in hcp.scans(hcp_copy).values()][:3]
+    with pytest.raises(DataError, match=r"100002.*has \d+ voxels that are NaN"):
+        volumes_to_rows(paths, (16, 16, 16), tmp_path / "cache", workers)
 
 
 @pytest.mark.slow
@@ -210,23 +272,31 @@ def test_baselines_find_what_is_there(hcp_dir: Path, brainmri: Brainmri, tmp_pat
     assert "40 persons of 30 families, 5 folds, seed 0" in result.stdout
     assert "not a medical device" in result.stdout
     found = pandas.read_csv(tmp_path / "found/baselines.csv").set_index("model")
-    assert found.loc["PCA, logistic regression", "auc_pooled"] >= 0.9
-    assert found.loc["PCA, linear SVM", "auc_pooled"] >= 0.9
+    assert found.loc["PCA, logistic regression", "auc"] >= 0.9
+    assert found.loc["PCA, linear SVM", "auc"] >= 0.9
     assert json.loads((tmp_path / "found/settings.json").read_text())["target"] == "Ventricles"
     assert len(pandas.read_csv(tmp_path / "found/predictions.csv")) == 5 * 40
     figures = {"explained_variance", "eigenbrains", "class_means", "reconstructions", "projections", "penalty"}
     assert {path.stem for path in (tmp_path / "found").glob("*.png")} == figures | {"learning_curve"}
 
-    chance = hcp_baselines(hcp_dir, tmp_path / "chance", "Coin", size=(24, 24, 24), n_components=30).set_index("model")
+    where = {"output_dir": tmp_path / "chance", "cache_dir": tmp_path / "cache/hcp"}
+    chance = hcp_baselines(hcp_dir, **where, target="Coin", size=(24, 24, 24), n_components=30).set_index("model")
     assert (chance["auc_low"] < 0.5).all()
     assert (chance["auc_high"] > 0.5).all()
+    assert len(list((tmp_path / "cache/hcp").iterdir())) == 40  # the second target read the first one's
 
 
-def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path) -> None:
+def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     settings: dict[str, Any] = {"kind": "regression", "size": (16, 16, 16), "n_components": 0.9, "folds": 2}
-    table = hcp_baselines(hcp_copy, tmp_path / "out", "Strength_Unadj", **settings)
-    assert {"n", "r2", "r2_std", "mae", "training_mae"} <= set(table.columns)
+    table = pandas.read_csv(hcp_copy / "subjects.csv").drop(columns="Family_ID")
+    table.to_csv(hcp_copy / "subjects.csv", index=False)
+    where = {"output_dir": tmp_path / "out", "cache_dir": tmp_path / "cache"}
+    for _ in range(2):
+        found = hcp_baselines(hcp_copy, **where, target="Strength_Unadj", **settings)
+    assert {"n", "r2", "r2_std", "mae", "training_mae"} <= set(found.columns)
+    assert "The table has no Family_ID: relatives may stand" in capsys.readouterr().out
     assert not (tmp_path / "out/class_means.png").exists()
+    assert len(list((tmp_path / "out/earlier").glob("*/baselines.csv"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -235,6 +305,7 @@ def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path) -> None:
         (("--size", "50"), r"size must be three whole numbers of 8 voxels or more, got 50"),
         (("--folds", "1"), r"folds must be a whole number of 2 or more, got 1"),
         (("--traget", "Gender"), r"The baselines of hcp take \['dataset_dir', .*unexpected keyword argument 'traget'"),
+        (("--n_components", "1.5"), r"n_components must be a whole number, or a fraction above 0 and below 1: got 1.5"),
         (("--target", "Gander"), r"no column 'Gander': the nearest are \['Gender'\]"),
         (("--recipe", "talk"), r"take no recipe"),
     ],

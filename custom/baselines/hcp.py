@@ -27,7 +27,7 @@ from custom.baselines.nested_cv import (
 from custom.baselines.volumes_to_rows import volumes_to_rows
 from custom.datasets import hcp
 from custom.errors import ConfigError
-from custom.files import written_whole
+from custom.files import set_aside, written_whole
 from custom.reports.of_run import save_figure
 from custom.reports.populations import (
     explained_variance_figure,
@@ -48,6 +48,7 @@ RECONSTRUCTED = (10, 100, 500)  # components
 def hcp_baselines(
     dataset_dir: str | Path = "data/hcp",
     output_dir: str | Path = "runs/hcp_baselines",
+    cache_dir: str | Path = "cache/hcp",
     target: str = "Gender",
     kind: str = "classes",
     band: float = 0.0,
@@ -67,7 +68,8 @@ def hcp_baselines(
 
     Args:
         dataset_dir: a folder with HCP's layout.
-        output_dir: where all goes; preprocessed scans go to its cache.
+        output_dir: where tables and figures go; an earlier run's are moved to earlier/ first.
+        cache_dir: where preprocessed scans go, for all targets and runs.
         target, kind, band, space, missing: as custom.datasets.hcp.persons takes them.
         size: of the resized scans, in voxels.
         n_components: of the PCA: at most so many, or a fraction of the training variance.
@@ -86,14 +88,19 @@ def hcp_baselines(
         raise ConfigError(f"size must be three whole numbers of 8 voxels or more, got {size!r}.")
     if not isinstance(folds, int) or folds < 2:
         raise ConfigError(f"folds must be a whole number of 2 or more, got {folds!r}.")
+    if isinstance(n_components, (bool, str)) or not (0 < n_components < 1 or n_components in range(1, 10**6)):
+        raise ConfigError(
+            f"n_components must be a whole number, or a fraction above 0 and below 1: got {n_components!r}."
+        )
     out = Path(output_dir).expanduser()
     people = hcp.persons(dataset_dir, target, kind, band, space, (), missing)
     labels, families, regression = people["label"].to_numpy(), people["family"].tolist(), kind == "regression"
     check_enough(None if regression else labels, families, folds)
-    matrix, brain_ml = volumes_to_rows(people["image"], size, out / "cache", num_workers)
+    matrix, brain_ml = volumes_to_rows(people["image"], size, cache_dir, num_workers)
     gram = gram_matrix(matrix)
 
-    simple = _simple_columns(hcp.table(dataset_dir).loc[people.index], target) | {"brain volume": brain_ml}
+    table_of_all = hcp.table(dataset_dir)
+    simple = _simple_columns(table_of_all.loc[people.index], target) | {"brain volume": brain_ml}
     alone = REGRESSORS["ridge"] if regression else CLASSIFIERS["logistic regression"]
     of_pca = REGRESSORS if regression else CLASSIFIERS
     models: dict[str, tuple] = {f"PCA, {name}": (gram, *model, n_components) for name, model in of_pca.items()}
@@ -101,22 +108,36 @@ def hcp_baselines(
     table, by_fold, predictions = [], [], []
     for name, (features, model, grid, kept) in models.items():
         scores, predicted = nested_cross_validation(features, labels, families, model, grid, kept, folds, seed)
-        table.append({"model": name} | _summary(scores, predicted, seed))
+        table.append({"model": name} | _summary(scores, predicted, families, seed))
         by_fold.append(scores.assign(model=name))
         predictions.append(predicted.assign(subject=people.index[predicted["person"]], model=name))
     result = pandas.DataFrame(table)
 
     out.mkdir(parents=True, exist_ok=True)
+    set_aside(out, [path.name for path in out.iterdir() if path.suffix in (".csv", ".json", ".png")])
     frames = {"baselines": result, "by_fold": pandas.concat(by_fold), "predictions": pandas.concat(predictions)}
     for name, frame in frames.items():
         with written_whole(out / f"{name}.csv") as partial:
             frame.drop(columns="person", errors="ignore").to_csv(partial, index=False, float_format="%.4f")
     with written_whole(out / "settings.json") as partial:
-        partial.write_text(json.dumps(settings | {"n": len(people), "families": len(set(families))}, indent=1) + "\n")
+        partial.write_text(
+            json.dumps(
+                settings
+                | {
+                    "n": len(people),
+                    "families": len(set(families)),
+                    "relatives_known": hcp.knows_families(table_of_all),
+                },
+                indent=1,
+            )
+            + "\n"
+        )
     names = {0: target} if regression else hcp.classes(dataset_dir, target, kind)
-    _show_persons(out, matrix.reshape(-1, *size), gram, labels, names, n_components)
+    _show_persons(out, matrix.reshape(-1, *size), gram, labels, names)
     _show_learning(out, gram, labels, families, regression, n_components, folds, seed)
     print(result.to_string(index=False, float_format="%.3f"))
+    if not hcp.knows_families(table_of_all):
+        print("The table has no Family_ID: relatives may stand in training and test at once. Add the restricted table.")
     said = f"{len(people)} persons of {len(set(families))} families, {folds} folds, seed {seed}"
     print(f"{said}; tables and figures: {out}. {RESEARCH_USE_ONLY}")
     return result
@@ -128,33 +149,35 @@ def _simple_columns(people: pandas.DataFrame, target: str) -> dict[str, np.ndarr
     for name in (name for name in SIMPLE if name in people and name != target):
         values = people[name]
         if not pandas.api.types.is_numeric_dtype(values):
-            values = pandas.Series(pandas.factorize(values, sort=True)[0], index=values.index, dtype=float)
+            codes = pandas.Series(pandas.factorize(values, sort=True)[0], index=values.index, dtype=float)
+            values = codes.where(codes >= 0)
         if values.notna().all() and values.nunique() > 1:
             found[name] = values.to_numpy(dtype=float)
     return found
 
 
-def _summary(scores: pandas.DataFrame, predicted: pandas.DataFrame, seed: int) -> dict[str, Any]:
-    """Means and deviations over folds, and of two classes the pooled area with its interval over persons."""
+def _summary(scores: pandas.DataFrame, predicted: pandas.DataFrame, families: list[str], seed: int) -> dict[str, Any]:
+    """Means and deviations over folds; of two classes the area under the ROC curve has an interval over families."""
     row: dict[str, Any] = {"n": len(predicted)}
     for name in (column.removeprefix("test_") for column in scores if column.startswith("test_")):
-        row |= {name: scores[f"test_{name}"].mean(), f"{name}_std": scores[f"test_{name}"].std()}
-        row[f"training_{name}"] = scores[f"training_{name}"].mean()
-    if row.get("auc", float("nan")) == row.get("auc"):
-        target, score = (predicted[name].to_numpy(dtype=float) for name in ("target", "score"))
-        row["auc_pooled"], row["auc_low"], row["auc_high"] = bootstrap_interval(target, score, seed=seed)
+        if scores[f"test_{name}"].notna().all():
+            row |= {name: scores[f"test_{name}"].mean(), f"{name}_std": scores[f"test_{name}"].std()}
+            row[f"training_{name}"] = scores[f"training_{name}"].mean()
+    if "auc" in row:
+        target, score, fold = (predicted[name].to_numpy(dtype=float) for name in ("target", "score", "fold"))
+        own = [families[person] for person in predicted["person"]]
+        row["auc"], row["auc_low"], row["auc_high"] = bootstrap_interval(target, score, fold, own, seed=seed)
     return row
 
 
-def _show_persons(
-    out: Path, volumes: np.ndarray, gram: np.ndarray, labels: np.ndarray, names: dict[int, str], n_components: float
-) -> None:
+def _show_persons(out: Path, volumes: np.ndarray, gram: np.ndarray, labels: np.ndarray, names: dict[int, str]) -> None:
     """Figures of all persons, (n, x, y, z)."""
     everyone, size = range(len(volumes)), volumes.shape[1:]
     flat = volumes.reshape(len(volumes), -1)
-    pca = GramPCA(len(volumes) - 1).fit(gram)
+    ratio = GramPCA(len(volumes) - 1).fit(gram).explained_variance_ratio_
+    save_figure(explained_variance_figure(ratio), out / "explained_variance.png")
+    pca = GramPCA(max(RECONSTRUCTED)).fit(gram)  # eigenvolumes take as much memory as so many persons
     scores = pca.transform(gram)
-    save_figure(explained_variance_figure(pca.explained_variance_ratio_), out / "explained_variance.png")
     parts = components(flat, pca, everyone)
     first = {f"component {number + 1}": part.reshape(size) for number, part in enumerate(parts[:4])}
     save_figure(volumes_figure(first, "eigenbrains", list(first)), out / "eigenbrains.png")
@@ -165,8 +188,8 @@ def _show_persons(
     save_figure(volumes_figure(rebuilt, "one person, rebuilt"), out / "reconstructions.png")
     save_figure(projections_figure(scores, labels, names), out / "projections.png")
     if len(names) > 1:
-        means = {name: volumes[labels == code].mean(axis=0) for code, name in names.items()}
-        (first_name, low), (second_name, high) = list(means.items())[:2]
+        means = {name: volumes[labels == code].mean(axis=0) for code, name in names.items() if (labels == code).any()}
+        (first_name, low), (second_name, high) = list(means.items())[:2]  # check_enough saw two classes
         difference = f"{second_name} - {first_name}"
         save_figure(volumes_figure(means | {difference: high - low}, "means", [difference]), out / "class_means.png")
 

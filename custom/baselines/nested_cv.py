@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas
 from joblib import Memory
+from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, mean_absolute_error, r2_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
@@ -21,6 +23,12 @@ from sklearn.svm import SVC, SVR
 from custom.baselines.gram_pca import GramPCA
 from custom.errors import DataError
 
+
+def _of_deviations(model: BaseEstimator) -> TransformedTargetRegressor:
+    """Learns the target in deviations of the training persons: an SVR's tolerance is in the target's unit."""
+    return TransformedTargetRegressor(model, transformer=StandardScaler())
+
+
 STRENGTHS = {"model__C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]}
 NEIGHBOURS = {"model__n_neighbors": [1, 3, 5, 9, 15]}
 CLASSIFIERS: dict[str, tuple[BaseEstimator, dict]] = {
@@ -31,8 +39,8 @@ CLASSIFIERS: dict[str, tuple[BaseEstimator, dict]] = {
 }
 REGRESSORS: dict[str, tuple[BaseEstimator, dict]] = {
     "ridge": (Ridge(), {"model__alpha": [0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0]}),
-    "linear SVM": (SVR(kernel="linear"), STRENGTHS),
-    "RBF SVM": (SVR(kernel="rbf"), {"model__C": [0.1, 1.0, 10.0, 100.0]}),
+    "linear SVM": (_of_deviations(SVR(kernel="linear")), {"model__regressor__C": STRENGTHS["model__C"]}),
+    "RBF SVM": (_of_deviations(SVR(kernel="rbf")), {"model__regressor__C": [0.1, 1.0, 10.0, 100.0]}),
     "KNN": (KNeighborsRegressor(), NEIGHBOURS),
 }
 
@@ -64,10 +72,10 @@ def nested_cross_validation(
     Returns:
         A row for each outer fold: the chosen settings, training and test scores ("auc" and "balanced_accuracy", or "r2"
         and "mae"); and a row for each person: the fold that tested it, its target, prediction and score (of class 1, or
-        the prediction).
+        the prediction; of more than two classes one for each).
 
     Raises:
-        DataError: fewer groups, or fewer persons of a class, than folds.
+        DataError: too few groups, in all or with a class.
     """
     classify = is_classifier(model)
     check_enough(target if classify else None, groups, folds)
@@ -91,7 +99,7 @@ def nested_cross_validation(
                 warnings.filterwarnings("ignore", module="sklearn")
                 search.fit(_part(features, training, *columns), target[training])
             row: dict = {"fold": fold, "n_training": len(training), "n_test": len(test)}
-            row |= {name.removeprefix("model__"): value for name, value in search.best_params_.items()}
+            row |= {name.split("__")[-1]: value for name, value in search.best_params_.items()}
             for part, members in (("training", training), ("test", test)):
                 taken = _part(features, members, *columns)
                 found = search.predict(taken)
@@ -105,9 +113,8 @@ def nested_cross_validation(
                         "fold": fold,
                         "target": target[members],
                         "prediction": found,
-                        "score": score,
                     }
-                    predicted.append(pandas.DataFrame(shown))
+                    predicted.append(pandas.DataFrame(shown | _columns(score)))
             rows.append(row)
     return pandas.DataFrame(rows), pandas.concat(predicted).sort_values("person", ignore_index=True)
 
@@ -124,36 +131,66 @@ def measures(target: np.ndarray, prediction: np.ndarray, score: np.ndarray, clas
 
 
 def check_enough(target: np.ndarray | None, groups: Sequence[str], folds: int) -> None:
-    """Raises DataError where folds can't be made: too few groups, or persons of a class."""
-    if (n := len(set(groups))) < folds:
-        raise DataError(f"{n} groups of persons can't be divided into {folds} folds: give more, or take fewer folds.")
+    """Raises DataError where outer and inner folds can't be made: too few groups, in all or with persons of a class."""
+    least = 2 * folds
+    if (n := len(set(groups))) < least:
+        raise DataError(f"{n} families are too few for {folds} outer and {folds} inner folds: {least} are the least.")
     if target is not None:
-        names, counts = np.unique(target, return_counts=True)
+        names = np.unique(target)
         if len(names) < 2:
             raise DataError(f"All {len(target)} persons have the target {names.tolist()}: there is nothing to learn.")
-        if counts.min() < folds:
-            raise DataError(f"Class {names[counts.argmin()]} has {counts.min()} persons, fewer than {folds} folds.")
+        for name in names:
+            if (n := len(set(np.asarray(groups)[target == name]))) < least:
+                raise DataError(
+                    f"Class {name} is found in {n} families, too few for {folds} folds: {least} are the least."
+                )
 
 
-def bootstrap_interval(
-    target: np.ndarray, score: np.ndarray, draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Area under the ROC curve of pooled out-of-fold scores, with a 95% interval over persons.
+def area_within_folds(target: np.ndarray, score: np.ndarray, fold: np.ndarray) -> float:
+    """The share of pairs of a fold, one person of each class, whose scores are in order: AUC without mixing models.
 
     Args:
         target: (n,), 0 and 1.
-        score: (n,), higher for class 1.
-        draws: bootstrap samples; those with one class only are drawn again.
+        score: (n,), higher for class 1; scores of different folds are of different models, and aren't compared.
+        fold: (n,).
+
+    Returns:
+        0 to 1; NaN where no fold has both classes.
+    """
+    right, pairs = 0.0, 0
+    for number in np.unique(fold):
+        here = fold == number
+        ones = target[here] == 1
+        n_ones = int(ones.sum())
+        right += rankdata(score[here])[ones].sum() - n_ones * (n_ones + 1) / 2
+        pairs += n_ones * (len(ones) - n_ones)
+    return float(right / pairs) if pairs else float("nan")
+
+
+def bootstrap_interval(
+    target: np.ndarray, score: np.ndarray, fold: np.ndarray, groups: Sequence[str], draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """`area_within_folds` of out-of-fold scores, with a 95% interval from bootstrap samples of families.
+
+    Args:
+        target, score, fold: as area_within_folds takes them.
+        groups: each person's family; families are drawn, with all their persons.
+        draws: bootstrap samples.
         seed: of the draws.
     """
-    rng = np.random.default_rng(seed)
-    areas: list[float] = []
-    while len(areas) < draws:
-        chosen = rng.integers(0, len(target), len(target))
-        if len(np.unique(target[chosen])) == 2:
-            areas.append(roc_auc_score(target[chosen], score[chosen]))
-    low, high = np.quantile(areas, [0.025, 0.975])
-    return float(roc_auc_score(target, score)), float(low), float(high)
+    names, member_of = np.unique(np.asarray(groups), return_inverse=True)
+    members = [np.flatnonzero(member_of == number) for number in range(len(names))]
+    rng, areas = np.random.default_rng(seed), []
+    for _ in range(draws):
+        chosen = np.concatenate([members[number] for number in rng.integers(0, len(names), len(names))])
+        areas.append(area_within_folds(target[chosen], score[chosen], fold[chosen]))
+    low, high = np.nanquantile(areas, [0.025, 0.975])
+    return area_within_folds(target, score, fold), float(low), float(high)
+
+
+def _columns(score: np.ndarray) -> dict[str, np.ndarray]:
+    """One score for two classes or a number, else one for each class."""
+    return {"score": score} if score.ndim == 1 else {f"score_{code}": score[:, code] for code in range(score.shape[1])}
 
 
 def _part(features: np.ndarray, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai.data import DataLoader, PersistentDataset
-from monai.data.utils import pickle_hashing
-from monai.transforms import (
-    Compose,
-    CropForegroundd,
-    EnsureChannelFirstd,
-    NormalizeIntensityd,
-    Orientationd,
-    Resized,
-    Transform,
-)
+from monai.transforms import Compose, CropForegroundd, EnsureChannelFirstd, Orientationd, Resized
+from torch.utils.data import DataLoader, Dataset
 
+from custom.errors import DataError
+from custom.files import written_whole
 from custom.transforms import LoadVolumesd
+from custom.volumes import read_problem
+
+VERSION = 1  # of the steps below: another number makes new files
 
 
 def volumes_to_rows(
@@ -28,7 +25,7 @@ def volumes_to_rows(
     """Every scan cropped to its brain, resized, with mean 0 and deviation 1 in the brain and 0 outside.
 
     Each scan's result is a file in cache_dir, written whole: what is there is not computed again, and a run that was
-    stopped goes on. Another size, or another version of a step, makes new files.
+    stopped goes on. Another size, a scan that was changed, or another version of the steps makes new files.
 
     Args:
         images: paths of skull-stripped scans, 0 outside the brain.
@@ -42,38 +39,64 @@ def volumes_to_rows(
     Raises:
         DataError: a scan that can't be read, or holds NaN or nothing but zeros.
     """
-    steps = Compose(
-        [
-            LoadVolumesd("image"),
-            EnsureChannelFirstd("image"),
-            Orientationd("image", axcodes="RAS", labels=None),
-            _BrainVolume(),
-            CropForegroundd("image", source_key="image", select_fn=_inside, allow_smaller=True),
-            Resized("image", spatial_size=tuple(size), mode="trilinear", anti_aliasing=True),
-            NormalizeIntensityd("image", nonzero=True),
-        ]
-    )
-    items = [{"image": str(path)} for path in images]
-    dataset = PersistentDataset(items, steps, cache_dir=Path(cache_dir), hash_transform=pickle_hashing)
-    loader = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=_only)
-    matrix, volumes = np.empty((len(items), int(np.prod(size))), dtype=np.float32), np.empty(len(items))
-    for number, item in enumerate(loader):
-        matrix[number] = torch.as_tensor(item["image"]).flatten().numpy()
-        volumes[number] = float(item["brain_ml"])
+    paths = [str(path) for path in images]
+    scans = _Scans(paths, tuple(size), Path(cache_dir).expanduser())
+    matrix, volumes = np.empty((len(paths), int(np.prod(size))), dtype=np.float32), np.empty(len(paths))
+    try:
+        for number, (row, brain_ml) in enumerate(DataLoader(scans, batch_size=None, num_workers=workers)):
+            matrix[number], volumes[number] = row, brain_ml
+    except DataError:
+        raise
+    except Exception as error:  # what a worker raises comes without its kind
+        for path in paths:
+            if problem := read_problem(path):
+                raise DataError(problem) from error
+        raise
     return matrix, volumes
 
 
-def _inside(image: torch.Tensor) -> torch.Tensor:
-    return image != 0
+class _Scans(Dataset):
+    """Row and brain volume of each scan, from its file in the cache or computed."""
 
+    def __init__(self, paths: list[str], size: tuple[int, ...], cache_dir: Path) -> None:
+        self.paths, self.size, self.cache_dir = paths, size, cache_dir
+        self.load = Compose(
+            [
+                LoadVolumesd("image"),
+                EnsureChannelFirstd("image"),
+                Orientationd("image", axcodes="RAS", labels=None),
+            ]
+        )
+        self.fit = Compose(
+            [
+                CropForegroundd(["image", "brain"], source_key="brain", allow_smaller=True),
+                Resized(["image", "brain"], spatial_size=size, mode="trilinear", anti_aliasing=True),
+            ]
+        )
 
-def _only(batch: list[dict]) -> dict:
-    return batch[0]
+    def __len__(self) -> int:
+        return len(self.paths)
 
+    def __getitem__(self, number: int) -> tuple[np.ndarray, float]:
+        path = Path(self.paths[number])
+        status = path.stat() if path.is_file() else None
+        key = (str(path.absolute()), status and (status.st_size, status.st_mtime_ns), self.size, VERSION)
+        kept = self.cache_dir / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
+        if not kept.is_file():
+            row, brain_ml = self._compute(path)
+            with written_whole(kept) as partial, partial.open("wb") as file:
+                np.savez(file, row=row, brain_ml=brain_ml)
+        with np.load(kept) as found:
+            return found["row"], float(found["brain_ml"])
 
-class _BrainVolume(Transform):  # PersistentDataset keeps the results of Transforms only
-    """Notes how much of a scan isn't 0, in ml, before the resizing makes all brains one size."""
-
-    def __call__(self, item: dict) -> dict:
-        image = item["image"]
-        return item | {"brain_ml": float((image != 0).sum()) * float(image.pixdim.prod()) / 1000}
+    def _compute(self, path: Path) -> tuple[np.ndarray, float]:
+        item = self.load({"image": str(path)})
+        item["brain"] = (item["image"] != 0).float()
+        brain_ml = float(item["brain"].sum()) * float(item["image"].pixdim.prod()) / 1000
+        item = self.fit(item)
+        image, brain = (torch.as_tensor(item[key]) for key in ("image", "brain"))
+        inside = brain >= 0.5  # resizing spreads small values around the brain
+        values = image[inside] / brain[inside]
+        row = torch.zeros_like(image)
+        row[inside] = (values - values.mean()) / values.std(unbiased=False).clamp_min(1e-6)
+        return row.flatten().numpy(), brain_ml

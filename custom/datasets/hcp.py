@@ -15,7 +15,10 @@ import difflib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from custom.datasets.split import split_by_person
 from custom.errors import ConfigError, DataError, MissingDataError
@@ -25,6 +28,7 @@ CHANNELS = ("T1",)
 LABELS = {0: "F", 1: "M"}  # of the default target, Gender
 SPACES = {"native": "T1w/T1w_acpc_dc_restore_brain.nii.gz", "mni": "MNINonLinear/T1w_restore_brain.nii.gz"}
 KINDS = ("classes", "median", "regression")
+KIN = ("Family_ID", "Mother_ID", "Father_ID")  # columns of the restricted table
 HOW_TO_GET = (
     "register at https://db.humanconnectome.org for HCP S1200 and put its .csv table beside the subjects' folders, "
     "or write a small simulated set with `brainmri sample hcp DIR`."
@@ -42,7 +46,9 @@ def scans(dataset_dir: str | Path, space: str = "native") -> dict[str, Path]:
         raise ConfigError(f"space must be one of {list(SPACES)}, got {space!r}.")
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     found = {path.parents[1].name: path for path in folder.glob(f"*/{SPACES[space]}")}
-    found |= {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in folder.glob("[!.]*.nii*")}
+    for path in folder.glob("[!.]*.nii*"):
+        if path.name.endswith((".nii", ".nii.gz")):
+            found[path.name.removesuffix(".gz").removesuffix(".nii")] = path
     if not found:
         raise MissingDataError(f"{folder} holds no SUBJECT/{SPACES[space]} and no SUBJECT.nii.gz: {HOW_TO_GET}")
     return dict(sorted(found.items(), key=lambda pair: natural_order(pair[0])))
@@ -61,11 +67,13 @@ def table(dataset_dir: str | Path) -> pandas.DataFrame:
     joined = pandas.DataFrame()
     for path in paths:
         try:
-            part = pandas.read_csv(path, dtype={"Subject": str}, encoding="utf-8")
+            part = pandas.read_csv(path, dtype={"Subject": str}, na_values=[" "], encoding="utf-8")
         except Exception as error:
             raise DataError(f"{path} can't be read as a table ({error}): export it again.") from error
         if "Subject" not in part:
             raise DataError(f"{path} has no column Subject: name the subjects' column so.")
+        part["Subject"] = part["Subject"].str.strip().str.removesuffix(".0")
+        part = part.dropna(subset="Subject")
         if len(twice := part["Subject"][part["Subject"].duplicated()]):
             raise DataError(f"{path} lists {twice.iloc[0]} twice: keep one row for each subject.")
         part = part.set_index("Subject")
@@ -98,17 +106,22 @@ def target_of(people: pandas.DataFrame, target: str, kind: str = "classes", band
             f"{target} is {values.iloc[0] if len(values) else 'empty'} for all persons: name another column."
         )
     if kind == "classes":
-        names = sorted(values.unique())
+        names = sorted(values.unique(), key=str)
         if len(names) > 20:
             raise DataError(f"{target} has {len(names)} different values: take kind median or regression for it.")
         return values.map({name: code for code, name in enumerate(names)}).astype(int)
+    if pandas.api.types.is_bool_dtype(values):
+        values = values.astype(int)
     if not pandas.api.types.is_numeric_dtype(values):
         raise DataError(f"{target} holds {values.iloc[0]!r}, which is no number: kind {kind} needs numbers.")
     if kind == "regression":
         return values.astype(float)
     low, high = values.quantile(0.5 - band / 2), values.quantile(0.5 + band / 2)
     values = values[(values < low) | (values > high)] if band else values
-    return (values > low).astype(int)
+    halves = (values > low).astype(int)
+    if halves.nunique() < 2:
+        raise DataError(f"No value of {target} lies above its median {low:g}: take kind classes for it.")
+    return halves
 
 
 def classes(dataset_dir: str | Path, target: str = "Gender", kind: str = "classes") -> dict[int, str]:
@@ -117,7 +130,10 @@ def classes(dataset_dir: str | Path, target: str = "Gender", kind: str = "classe
         return {0: f"low {target}", 1: f"high {target}"}
     if kind == "regression":
         return {0: target}
-    return {code: str(name) for code, name in enumerate(sorted(column(table(dataset_dir), target).dropna().unique()))}
+    return {
+        code: str(name)
+        for code, name in enumerate(sorted(column(table(dataset_dir), target).dropna().unique(), key=str))
+    }
 
 
 def column(people: pandas.DataFrame, name: str) -> pandas.Series:
@@ -129,9 +145,25 @@ def column(people: pandas.DataFrame, name: str) -> pandas.Series:
 
 
 def families(people: pandas.DataFrame) -> dict[str, str]:
-    """Each subject's family, {"100307": "51488_81149"}; the subject itself where the table doesn't tell."""
-    known = people.get("Family_ID", pandas.Series(index=people.index, dtype=object))
-    return {subject: str(subject) if pandas.isna(family) else f"family {family}" for subject, family in known.items()}
+    """Each subject's family, {"100307": "family 12", ...}: whoever shares a Family_ID, a mother or a father.
+
+    Half-siblings have families of their own in HCP's table. Where it has none of the three columns, as the unrestricted
+    one, everyone is a family, and `knows_families` says so.
+    """
+    persons, nodes = np.arange(len(people)), len(people)
+    links: list[np.ndarray] = [np.stack([persons, persons])]
+    for name in (name for name in KIN if name in people):  # each family, mother and father is a node of a graph
+        codes, values = pandas.factorize(people[name])
+        links.append(np.stack([persons, nodes + codes])[:, codes >= 0])
+        nodes += len(values)
+    rows, columns = np.concatenate(links, axis=1)
+    _, joined = connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), (nodes, nodes)), directed=False)
+    return {subject: f"family {joined[number]}" for number, subject in enumerate(people.index)}
+
+
+def knows_families(people: pandas.DataFrame) -> bool:
+    """Whether the table tells who is related to whom."""
+    return any(name in people and people[name].notna().any() for name in KIN)
 
 
 def persons(
@@ -213,7 +245,8 @@ def datalist(
     if section == "unlabelled":
         return [{"subject": subject, "image": str(path)} for subject, path in scans(dataset_dir, space).items()]
     rows = persons(dataset_dir, target, kind, band, space, covariates, missing)
-    chosen = split_by_person(rows["family"], section, fold, dataset_dir)
+    everyone = families(table(dataset_dir)).values()  # so that a person is in one section, whatever the target
+    chosen = split_by_person(everyone, section, fold, dataset_dir)
     items = []
     for subject, row in rows[rows["family"].isin(chosen)].iterrows():
         open_volume(row["image"])
@@ -226,7 +259,7 @@ def _mismatch(listed: Collection[str], found: Collection[str]) -> str:
     without_scan = sorted(set(listed) - set(found), key=natural_order)
     without_row = sorted(set(found) - set(listed), key=natural_order)
     said = [
-        f"{len(names)} subject{'s' * (len(names) > 1)} {what}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}."
+        f"{len(names)} subject{'s' * (len(names) > 1)} {what}: {', '.join(names)}."
         for names, what in ((without_scan, "of the table without a scan"), (without_row, "with a scan but no row"))
         if names
     ]
@@ -236,27 +269,31 @@ def _mismatch(listed: Collection[str], found: Collection[str]) -> str:
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every voxel and returns every problem found, each a sentence that names its file or subject."""
     problems: list[str] = []
-    found: dict[tuple[str, str], Path] = {}
+    found: dict[str, dict[str, Path]] = {}
     for space in SPACES:
         try:
-            found |= {(space, subject): path for subject, path in scans(dataset_dir, space).items()}
+            found[space] = scans(dataset_dir, space)
         except MissingDataError as error:
             absent = str(error)
     if not found:
         return [absent]
     try:
-        if mismatch := _mismatch(table(dataset_dir).index, {subject for _, subject in found}):
-            problems.append(mismatch)
+        listed = table(dataset_dir).index
+        mismatches = {space: _mismatch(listed, paths) for space, paths in found.items()}
+        problems += dict.fromkeys(one for one in mismatches.values() if one)
     except DataError as error:
         problems.append(str(error))
-    shapes: dict[str, tuple[Path, tuple]] = {}
-    for (space, _), path in found.items():
-        problem = read_problem(path)
-        if problem:
-            problems.append(problem)
-            continue
-        shape = open_volume(path).shape
-        first, expected = shapes.setdefault(space, (path, shape))
-        if shape != expected:
-            problems.append(f"{path} has the shape {shape} but {first} has {expected}: resample them to one grid.")
-    return problems
+    for paths in (list(dict.fromkeys(paths.values())) for paths in found.values()):
+        shapes: dict[tuple, Path] = {}
+        for path in paths:
+            if problem := read_problem(path):
+                problems.append(problem)
+                continue
+            shape = open_volume(path).shape
+            shapes.setdefault(shape, path)
+            first = next(iter(shapes))
+            if shape != first:
+                problems.append(
+                    f"{path} has the shape {shape} but {shapes[first]} has {first}: resample them to one grid."
+                )
+    return list(dict.fromkeys(problems))

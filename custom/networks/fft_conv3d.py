@@ -20,7 +20,7 @@ class FFTConv3d(nn.Conv3d):
 
     It takes whichever way has fewer operations: direct, voxels times kernel for each pair of channels, or transforms of
     images and kernels, products, and transforms back. Values and gradients agree with the direct way but for rounding.
-    In half precision, in TorchScript and in ONNX it's always direct.
+    In half precision images, TorchScript and ONNX it's always direct; under autocast the transforms are in float32.
 
     Args:
         in_channels, out_channels: as Conv3d's.
@@ -39,13 +39,14 @@ class FFTConv3d(nn.Conv3d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript's compiler leaves the block out
             if _can_be_transformed(x) and fft_pays(x.shape, self.weight.shape):
-                result = fft_conv3d(x, self.weight)
+                with torch.autocast(x.device.type, enabled=False):
+                    result = fft_conv3d(x, self.weight.to(x.dtype))
                 return result if self.bias is None else result + self.bias.reshape(-1, 1, 1, 1)
         return self._conv_forward(x, self.weight, self.bias)
 
 
 def _can_be_transformed(x: torch.Tensor) -> bool:
-    if torch.compiler.is_exporting() or torch.is_autocast_enabled(x.device.type):
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return False
     return x.dtype in (torch.float32, torch.float64) and x.device.type != "meta"
 

@@ -27,14 +27,14 @@ class HCPNet(nn.Module):
         out_channels: classes, or 1 for one logit or one number.
         img_size: voxels of the image, which the dense layers fix; 48 or more along each axis.
         kernel_sizes: of the five stages.
-        covariates: numbers about the person that join before the last layer.
+        covariates: numbers about the person that join before the last layer, in deviations of the training persons.
         dropout: of single values before each dense layer but the first.
 
     Shapes: (B, in_channels, *img_size), and covariates (B, covariates) if there are any, to (B, out_channels).
 
     Raises:
-        ValueError: another number of kernel sizes than five; an image that the pools use up; covariates that are
-            missing, or of another number.
+        ConfigError: another number of kernel sizes than five; an image that the pools use up.
+        ValueError: covariates that are missing, or of another number.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class HCPNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(kernel_sizes) != len(FEATURES):
-            raise ValueError(
+            raise ConfigError(
                 f"HCPNet has {len(FEATURES)} stages: got {len(kernel_sizes)} kernel_sizes {kernel_sizes!r}."
             )
         stages: list[nn.Module] = []
