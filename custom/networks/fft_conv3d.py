@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ class _FFTConv3d(torch.autograd.Function):
         of_kernel = torch.fft.rfftn(kernel, s=circle, dim=(2, 3, 4))
         ctx.save_for_backward(of_image, of_kernel)
         ctx.sizes = size, taps, circle, before
-        product = torch.einsum("bcxyz,kcxyz->bkxyz", of_image, of_kernel.conj())
+        product = _summed_products(of_image, of_kernel.conj().transpose(0, 1))
         return _back(product, circle, [0, 0, 0], size)
 
     @staticmethod
@@ -114,12 +115,20 @@ class _FFTConv3d(torch.autograd.Function):
         of_gradient = torch.fft.rfftn(gradient, s=circle, dim=(2, 3, 4))
         to_image = to_kernel = None
         if ctx.needs_input_grad[0]:
-            product = torch.einsum("bkxyz,kcxyz->bcxyz", of_gradient, of_kernel)
+            product = _summed_products(of_gradient, of_kernel)
             to_image = _back(product, circle, before, size)
         if ctx.needs_input_grad[1]:
-            product = torch.einsum("bcxyz,bkxyz->kcxyz", of_image, of_gradient.conj())
+            product = _summed_products(of_gradient.conj().transpose(0, 1), of_image)
             to_kernel = _back(product, circle, [0, 0, 0], taps)
         return to_image, to_kernel
+
+
+def _summed_products(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Spectra (I, J, ...) and (J, K, ...) to (I, K, ...), summed over J in place: einsum lays copies out for it."""
+    result = torch.zeros(first.shape[0], *second.shape[1:], dtype=first.dtype, device=first.device)
+    for i, j, k in itertools.product(range(first.shape[0]), range(second.shape[0]), range(second.shape[1])):
+        result[i, k].addcmul_(first[i, j], second[j, k])
+    return result
 
 
 def _back(spectrum: torch.Tensor, circle: list[int], start: list[int], size: Sequence[int]) -> torch.Tensor:
