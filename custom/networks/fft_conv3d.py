@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,7 +86,7 @@ def fft_conv3d(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 
 
 class _FFTConv3d(torch.autograd.Function):
-    """The spectra of image and kernel serve both ways.
+    """The spectra of image and kernels serve both ways; one output channel after the other, so that sums stay in cache.
 
     With the image moved by `before` into a circle of zeros, out[i] = sum over t of kernel[t] image[i + t]: a product
     with the kernel's conjugate. Its adjoints are products too: with the kernel for the image's gradient, of the image
@@ -101,37 +100,41 @@ class _FFTConv3d(torch.autograd.Function):
         before = [(k - 1) // 2 for k in taps]
         moved = nn.functional.pad(image, [n for b in reversed(before) for n in (b, 0)])
         of_image = torch.fft.rfftn(moved, s=circle, dim=(2, 3, 4))
-        of_kernel = torch.fft.rfftn(kernel, s=circle, dim=(2, 3, 4))
-        ctx.save_for_backward(of_image, of_kernel)
+        of_kernels = [torch.fft.rfftn(one, s=circle, dim=(1, 2, 3)) for one in kernel]
+        ctx.save_for_backward(of_image, *of_kernels)
         ctx.sizes = size, taps, circle, before
-        product = _summed_products(of_image, of_kernel.conj().transpose(0, 1))
-        return _back(product, circle, [0, 0, 0], size)
+        result = image.new_empty(len(image), len(kernel), *size)
+        for leaving, of_kernel in enumerate(of_kernels):
+            total = torch.zeros_like(of_image[:, 0])
+            for entering in range(len(of_kernel)):
+                total.addcmul_(of_image[:, entering], of_kernel[entering].conj())
+            result[:, leaving] = _back(total, circle, [0, 0, 0], size)
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        of_image, of_kernel = ctx.saved_tensors
+        of_image, *of_kernels = ctx.saved_tensors
         size, taps, circle, before = ctx.sizes
         of_gradient = torch.fft.rfftn(gradient, s=circle, dim=(2, 3, 4))
         to_image = to_kernel = None
         if ctx.needs_input_grad[0]:
-            product = _summed_products(of_gradient, of_kernel)
-            to_image = _back(product, circle, before, size)
+            total = torch.zeros_like(of_image)
+            for leaving, of_kernel in enumerate(of_kernels):
+                for entering in range(len(of_kernel)):
+                    total[:, entering].addcmul_(of_gradient[:, leaving], of_kernel[entering])
+            to_image = _back(total, circle, before, size)
         if ctx.needs_input_grad[1]:
-            product = _summed_products(of_gradient.conj().transpose(0, 1), of_image)
-            to_kernel = _back(product, circle, [0, 0, 0], taps)
+            to_kernel = gradient.new_empty(len(of_kernels), of_image.shape[1], *taps)
+            for leaving in range(len(of_kernels)):
+                product = (of_image * of_gradient[:, leaving : leaving + 1].conj()).sum(dim=0)
+                to_kernel[leaving] = _back(product, circle, [0, 0, 0], taps)
         return to_image, to_kernel
 
 
-def _summed_products(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Spectra (I, J, ...) and (J, K, ...) to (I, K, ...), summed over J in place: einsum lays copies out for it."""
-    result = torch.zeros(first.shape[0], *second.shape[1:], dtype=first.dtype, device=first.device)
-    for i, j, k in itertools.product(range(first.shape[0]), range(second.shape[0]), range(second.shape[1])):
-        result[i, k].addcmul_(first[i, j], second[j, k])
-    return result
-
-
 def _back(spectrum: torch.Tensor, circle: list[int], start: list[int], size: Sequence[int]) -> torch.Tensor:
-    """From a spectrum to the part of the circle that begins at `start`."""
-    whole = torch.fft.irfftn(spectrum, s=circle, dim=(2, 3, 4))
-    return whole[(..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))].contiguous()
+    """From a spectrum to the part of the circle that begins at `start`, cut after each axis, to leave less to the next."""
+    for axis, (first, length) in enumerate(zip(start[:2], size[:2], strict=True)):
+        dim = spectrum.ndim - 3 + axis
+        spectrum = torch.fft.ifft(spectrum, dim=dim).narrow(dim, first, length)
+    return torch.fft.irfft(spectrum, n=circle[2], dim=-1).narrow(-1, start[2], size[2])
