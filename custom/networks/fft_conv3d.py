@@ -133,7 +133,7 @@ class _FFTConv3d(torch.autograd.Function):
 
 
 def _back(spectrum: torch.Tensor, circle: list[int], start: list[int], size: Sequence[int]) -> torch.Tensor:
-    """From a spectrum to the part of the circle that begins at `start`, cut after each axis, to leave less to the next."""
+    """From a spectrum to the part of the circle that begins at `start`; it is cut after each axis, to save work."""
     for axis, (first, length) in enumerate(zip(start[:2], size[:2], strict=True)):
         dim = spectrum.ndim - 3 + axis
         spectrum = torch.fft.ifft(spectrum, dim=dim).narrow(dim, first, length)
