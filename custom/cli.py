@@ -16,7 +16,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +121,7 @@ class Commands:
         """Writes a small data set to try things with, in a data set's own layout: brainmri sample iseg DIR."""
         sample = _module("samples", name)
         write = sample.write
-        try:
-            inspect.signature(write).bind(folder, **options)
-        except TypeError as error:
-            known = list(inspect.signature(write).parameters)[1:]
-            raise ConfigError(f"{name}'s sample takes {known} ({error}).") from error
+        _check_options(f"{name}'s sample takes", write, options, folder)
         print(f"{write(folder, **options)}: {sample.__doc__.splitlines()[0]}")
 
     def verify(self, name: str, folder: str) -> None:
@@ -293,12 +289,17 @@ def _hcp_baselines(recipe: Any, settings: dict[str, Any]) -> None:
 
     if recipe:
         raise ConfigError(f"The baselines of hcp take no recipe: leave {recipe} out.")
-    try:
-        inspect.signature(hcp_baselines).bind(**settings)
-    except TypeError as error:
-        known = list(inspect.signature(hcp_baselines).parameters)
-        raise ConfigError(f"The baselines of hcp take {known} ({error}).") from error
+    _check_options("The baselines of hcp take", hcp_baselines, settings)
     hcp_baselines(**settings)
+
+
+def _check_options(says: str, function: Callable[..., Any], options: dict[str, Any], *given: Any) -> None:
+    """Raises ConfigError, with the options that there are, where a function can't be called with these."""
+    try:
+        inspect.signature(function).bind(*given, **options)
+    except TypeError as error:
+        known = list(inspect.signature(function).parameters)[len(given) :]
+        raise ConfigError(f"{says} {known} ({error}).") from error
 
 
 def _output_dir(files: list[str], given: str | None) -> Path:

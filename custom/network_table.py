@@ -32,7 +32,7 @@ def network_table(bundle: str, size: int) -> pandas.DataFrame:
         window = [1, parser["network_def"]["in_channels"], *[size] * len(parser["roi_size"])]
         parser["roi_size"] = window[2:]
         try:
-            cost = f"{gflops(parser.get_parsed_content('network_def', instantiate=True), window):,.1f}"
+            cost = f"{gflops(parser.get_parsed_content('network_def'), window):,.1f}"
         except (RuntimeError, ValueError, TypeError):
             cost = "-"
         if name:

@@ -17,6 +17,7 @@ from custom import networks
 from custom.datasets import iseg
 from custom.errors import ConfigError
 from custom.inferers.foreground import network_stride
+from custom.inferers.probe import convolutions
 from custom.losses import WithAuxiliary
 from custom.metrics import dice_by_name
 from custom.network_table import network_table
@@ -259,11 +260,15 @@ class LooksAtValues(torch.nn.Module):
         self.layer = torch.nn.Conv3d(2, 4, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layer(image if image.max() > 1 else 2 * image)
+        found = self.layer(image)
+        return found if found.max() > 1 else 2 * found
 
 
 def test_a_network_that_looks_at_values_gets_them() -> None:
     network = LooksAtValues()
     check_window(network, 2, [8, 8, 8])
     assert network_stride(network, 2) == 1
+    window = torch.zeros(1, 2, 32, 32, 32)
+    assert len(convolutions(network, window)) == 1  # what the try without values met doesn't count
+    assert gflops(network, window.shape) == pytest.approx(2 * 27 * 2 * 4 * 32**3 / 1e9, abs=5e-4)
     assert not network.layer._forward_hooks

@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.decomposition import KernelPCA
 
+from custom.errors import ConfigError
+
 CHUNK = 4096  # voxels at once
 
 
@@ -37,6 +39,14 @@ def gram_matrix(volumes: np.ndarray) -> np.ndarray:
     return gram
 
 
+def check_components(wanted: Any) -> float:
+    """A number of components, or a fraction of the variance; raises ConfigError where it is neither."""
+    a_number = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
+    if not a_number or not (0 < wanted < 1 or (wanted >= 1 and int(wanted) == wanted)):
+        raise ConfigError(f"n_components must be a whole number, or a fraction above 0 and below 1: got {wanted!r}.")
+    return wanted
+
+
 class GramPCA(KernelPCA):
     """scikit-learn's KernelPCA on a precomputed Gram matrix, whose components may be a fraction of the variance.
 
@@ -51,7 +61,7 @@ class GramPCA(KernelPCA):
         explained_variance_ratio_: of each component kept, of the training variance.
 
     Raises:
-        ValueError: another n_components.
+        ConfigError: another n_components.
     """
 
     def __init__(self, n_components: float = 0.95) -> None:
@@ -62,16 +72,13 @@ class GramPCA(KernelPCA):
         return ["n_components"]
 
     def fit(self, X: np.ndarray, y: Any = None) -> Self:  # noqa: N803  scikit-learn's name
-        wanted: Any = self.n_components  # type: ignore[has-type]
-        if isinstance(wanted, bool) or not (0 < wanted < 1 or (wanted >= 1 and int(wanted) == wanted)):
-            raise ValueError(f"n_components must be a whole number, or a fraction above 0 and below 1: got {wanted!r}.")
+        wanted: Any = check_components(self.n_components)  # type: ignore[has-type]
         self.n_components = None if wanted < 1 else int(min(wanted, len(X) - 1))
         try:
             super().fit(X, y)
         finally:
             self.n_components = wanted
-        centred = X - X.mean(axis=0) - X.mean(axis=1)[:, None] + X.mean()
-        share = self.eigenvalues_ / np.trace(centred)
+        share = self.eigenvalues_ / (np.trace(X) - X.sum() / len(X))  # the trace of the centred matrix
         kept = int(np.searchsorted(np.cumsum(share), wanted - 1e-12) + 1) if wanted < 1 else len(share)
         self.eigenvalues_: np.ndarray = self.eigenvalues_[:kept]
         self.eigenvectors_: np.ndarray = self.eigenvectors_[:, :kept]

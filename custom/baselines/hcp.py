@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, learning_curve, validation_curve
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.model_selection import learning_curve, validation_curve
 
 from custom import RESEARCH_USE_ONLY
-from custom.baselines.gram_pca import GramPCA, components, gram_matrix
+from custom.baselines.gram_pca import GramPCA, check_components, components, gram_matrix
 from custom.baselines.nested_cv import (
     CLASSIFIERS,
     REGRESSORS,
     bootstrap_interval,
     check_enough,
     nested_cross_validation,
+    pipeline_of,
+    scoring_of,
+    splitter_of,
 )
 from custom.baselines.volumes_to_rows import volumes_to_rows
 from custom.datasets import hcp
@@ -36,12 +37,8 @@ from custom.reports.populations import (
     volumes_figure,
 )
 
-SIMPLE = (
-    "FS_BrainSeg_Vol",
-    "FS_IntraCranial_Vol",
-    "Age_in_Yrs",
-    "Gender",
-)  # the table's columns for a model of its own
+# the table's columns for a model of their own
+SIMPLE = ("FS_BrainSeg_Vol", "FS_IntraCranial_Vol", "Age_in_Yrs", "Gender")
 RECONSTRUCTED = (10, 100, 500)  # components
 
 
@@ -88,10 +85,7 @@ def hcp_baselines(
         raise ConfigError(f"size must be three whole numbers of 8 voxels or more, got {size!r}.")
     if not isinstance(folds, int) or folds < 2:
         raise ConfigError(f"folds must be a whole number of 2 or more, got {folds!r}.")
-    if isinstance(n_components, (bool, str)) or not (0 < n_components < 1 or n_components in range(1, 10**6)):
-        raise ConfigError(
-            f"n_components must be a whole number, or a fraction above 0 and below 1: got {n_components!r}."
-        )
+    check_components(n_components)
     out = Path(output_dir).expanduser()
     people = hcp.persons(dataset_dir, target, kind, band, space, (), missing)
     labels, families, regression = people["label"].to_numpy(), people["family"].tolist(), kind == "regression"
@@ -100,6 +94,7 @@ def hcp_baselines(
     gram = gram_matrix(matrix)
 
     table_of_all = hcp.table(dataset_dir)
+    relatives_known = hcp.knows_families(table_of_all)
     simple = _simple_columns(table_of_all.loc[people.index], target) | {"brain volume": brain_ml}
     alone = REGRESSORS["ridge"] if regression else CLASSIFIERS["logistic regression"]
     of_pca = REGRESSORS if regression else CLASSIFIERS
@@ -120,23 +115,13 @@ def hcp_baselines(
         with written_whole(out / f"{name}.csv") as partial:
             frame.drop(columns="person", errors="ignore").to_csv(partial, index=False, float_format="%.4f")
     with written_whole(out / "settings.json") as partial:
-        partial.write_text(
-            json.dumps(
-                settings
-                | {
-                    "n": len(people),
-                    "families": len(set(families)),
-                    "relatives_known": hcp.knows_families(table_of_all),
-                },
-                indent=1,
-            )
-            + "\n"
-        )
+        counts = {"n": len(people), "families": len(set(families)), "relatives_known": relatives_known}
+        partial.write_text(json.dumps(settings | counts, indent=1) + "\n")
     names = {0: target} if regression else hcp.classes(dataset_dir, target, kind)
     _show_persons(out, matrix.reshape(-1, *size), gram, labels, names)
-    _show_learning(out, gram, labels, families, regression, n_components, folds, seed)
+    _show_learning(out, gram, labels, families, alone[0], n_components, folds, seed)
     print(result.to_string(index=False, float_format="%.3f"))
-    if not hcp.knows_families(table_of_all):
+    if not relatives_known:
         print("The table has no Family_ID: relatives may stand in training and test at once. Add the restricted table.")
     said = f"{len(people)} persons of {len(set(families))} families, {folds} folds, seed {seed}"
     print(f"{said}; tables and figures: {out}. {RESEARCH_USE_ONLY}")
@@ -199,18 +184,15 @@ def _show_learning(
     gram: np.ndarray,
     labels: np.ndarray,
     families: list[str],
-    regression: bool,
+    model: BaseEstimator,
     n_components: float,
     folds: int,
     seed: int,
 ) -> None:
-    """Training and test scores against the penalty, and against the number of persons."""
-    model = Ridge() if regression else LogisticRegression(max_iter=5000)
-    pipeline = Pipeline([("pca", GramPCA(n_components)), ("scale", StandardScaler()), ("model", model)])
-    splitter = (GroupKFold if regression else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
-    scoring = "r2" if regression else "balanced_accuracy"
-    name, values = ("alpha", np.logspace(-2, 5, 8)) if regression else ("C", np.logspace(-5, 2, 8))
-    common: dict[str, Any] = {"groups": families, "cv": splitter, "scoring": scoring}
+    """Training and test scores of ridge or logistic regression against the penalty, and the number of persons."""
+    pipeline, scoring = pipeline_of(model, n_components), scoring_of(model)
+    name, values = ("C", np.logspace(-5, 2, 8)) if is_classifier(model) else ("alpha", np.logspace(-2, 5, 8))
+    common: dict[str, Any] = {"groups": families, "cv": splitter_of(model, folds, seed), "scoring": scoring}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="sklearn")
         training, test = validation_curve(

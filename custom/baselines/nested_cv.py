@@ -79,21 +79,14 @@ def nested_cross_validation(
     """
     classify = is_classifier(model)
     check_enough(target if classify else None, groups, folds)
-    splitter = StratifiedGroupKFold if classify else GroupKFold
+    outer_folds, inner_folds = splitter_of(model, folds, seed), splitter_of(model, folds, seed + 1)
     names = np.asarray(groups)
     rows, predicted = [], []
     with tempfile.TemporaryDirectory() as folder:  # each fold's PCA serves all settings
-        steps: list[tuple[str, BaseEstimator]] = [("scale", StandardScaler()), ("model", model)]
-        if n_components is not None:
-            steps.insert(0, ("pca", GramPCA(n_components)))
-        pipeline = Pipeline(steps, memory=Memory(folder, verbose=0) if n_components is not None else None)
-        for fold, (training, test) in enumerate(
-            splitter(folds, shuffle=True, random_state=seed).split(features, target, names)
-        ):
-            inner = list(
-                splitter(folds, shuffle=True, random_state=seed + 1).split(training, target[training], names[training])
-            )
-            search = GridSearchCV(pipeline, grid, cv=inner, scoring="balanced_accuracy" if classify else "r2")
+        pipeline = pipeline_of(model, n_components, None if n_components is None else Memory(folder, verbose=0))
+        for fold, (training, test) in enumerate(outer_folds.split(features, target, names)):
+            inner = list(inner_folds.split(training, target[training], names[training]))
+            search = GridSearchCV(pipeline, grid, cv=inner, scoring=scoring_of(model))
             columns = (training,) if n_components is not None else ()
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="sklearn")
@@ -117,6 +110,23 @@ def nested_cross_validation(
                     predicted.append(pandas.DataFrame(shown | _columns(score)))
             rows.append(row)
     return pandas.DataFrame(rows), pandas.concat(predicted).sort_values("person", ignore_index=True)
+
+
+def pipeline_of(model: BaseEstimator, n_components: float | None, memory: Memory | None = None) -> Pipeline:
+    """PCA from a Gram matrix (unless n_components is None), scaling, and the model, each fitted where the whole is."""
+    pca = [] if n_components is None else [("pca", GramPCA(n_components))]
+    return Pipeline([*pca, ("scale", StandardScaler()), ("model", model)], memory=memory)
+
+
+def splitter_of(model: BaseEstimator, folds: int, seed: int) -> StratifiedGroupKFold | GroupKFold:
+    """Folds that divide no group; for a classifier with the classes' shares as equal as may be."""
+    kind = StratifiedGroupKFold if is_classifier(model) else GroupKFold
+    return kind(folds, shuffle=True, random_state=seed)
+
+
+def scoring_of(model: BaseEstimator) -> str:
+    """What settings are chosen by, as scikit-learn names it."""
+    return "balanced_accuracy" if is_classifier(model) else "r2"
 
 
 def measures(target: np.ndarray, prediction: np.ndarray, score: np.ndarray, classify: bool) -> dict[str, float]:

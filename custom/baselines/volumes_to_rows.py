@@ -11,10 +11,9 @@ import torch
 from monai.transforms import Compose, CropForegroundd, EnsureChannelFirstd, Orientationd, Resized
 from torch.utils.data import DataLoader, Dataset
 
-from custom.errors import DataError
+from custom.errors import BrainMRIError, find_cause
 from custom.files import written_whole
 from custom.transforms import LoadVolumesd
-from custom.volumes import read_problem
 
 VERSION = 1  # of the steps below: another number makes new files
 
@@ -42,21 +41,18 @@ def volumes_to_rows(
     paths = [str(path) for path in images]
     scans = _Scans(paths, tuple(size), Path(cache_dir).expanduser())
     matrix, volumes = np.empty((len(paths), int(np.prod(size))), dtype=np.float32), np.empty(len(paths))
-    try:
-        for number, (row, brain_ml) in enumerate(DataLoader(scans, batch_size=None, num_workers=workers)):
-            matrix[number], volumes[number] = row, brain_ml
-    except DataError:
-        raise
-    except Exception as error:  # what a worker raises comes without its kind
-        for path in paths:
-            if problem := read_problem(path):
-                raise DataError(problem) from error
-        raise
+    for number, found in enumerate(DataLoader(scans, batch_size=None, num_workers=workers)):
+        if isinstance(found, BrainMRIError):
+            raise found
+        matrix[number], volumes[number] = found
     return matrix, volumes
 
 
 class _Scans(Dataset):
-    """Row and brain volume of each scan, from its file in the cache or computed."""
+    """Row and brain volume of each scan, from its file in the cache or computed.
+
+    What a user can mend comes back as a value: raised in another process, an error would lose its sentence.
+    """
 
     def __init__(self, paths: list[str], size: tuple[int, ...], cache_dir: Path) -> None:
         self.paths, self.size, self.cache_dir = paths, size, cache_dir
@@ -77,7 +73,15 @@ class _Scans(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, float]:
+    def __getitem__(self, number: int) -> tuple[np.ndarray, float] | BrainMRIError:
+        try:
+            return self._kept(number)
+        except Exception as error:
+            if cause := find_cause(error):
+                return cause
+            raise
+
+    def _kept(self, number: int) -> tuple[np.ndarray, float]:
         path = Path(self.paths[number])
         status = path.stat() if path.is_file() else None
         key = (str(path.absolute()), status and (status.st_size, status.st_mtime_ns), self.size, VERSION)

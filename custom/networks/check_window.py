@@ -23,7 +23,7 @@ def check_window(network: torch.nn.Module, in_channels: int, roi_size: Sequence[
     """
     window = torch.zeros(1, in_channels, *roi_size, device=next(network.parameters()).device)
     try:
-        given = tuple(dry_run(network, window).shape[2:])
+        given = dry_run(network, window, lambda twin, given: tuple(twin(given).shape[2:]))
         problem = "" if given == tuple(roi_size) else f"it gives {given} back"
     except (RuntimeError, ValueError, TypeError) as error:
         problem = f"it fails with {str(error).splitlines()[0]!r}"

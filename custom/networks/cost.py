@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+Found = TypeVar("Found")
 
 
 def without_values(network: nn.Module) -> nn.Module:
@@ -15,26 +18,19 @@ def without_values(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).to("meta").eval()
 
 
-def dry_run(network: nn.Module, inputs: torch.Tensor, hook: Callable[..., None] | None = None) -> torch.Tensor:
-    """What a copy of a network gives for `inputs` in evaluation: shapes only, or values where it can't do without.
+def dry_run(network: nn.Module, inputs: torch.Tensor, use: Callable[[nn.Module, torch.Tensor], Found]) -> Found:
+    """What `use` finds out with a copy of a network and inputs: of shapes only, or of values where it can't do without.
 
     Args:
         network: left alone, statistics too.
         inputs: (B, C, ...), on the network's device.
-        hook: a forward hook for each convolution.
+        use: is called with a copy for evaluation, and the inputs; a second time, with values, if the first one fails.
     """
-
-    def run(twin: nn.Module, given: torch.Tensor) -> torch.Tensor:
-        for layer in twin.modules():
-            if hook and isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-                layer.register_forward_hook(hook)
-        with torch.no_grad():
-            return twin(given)
-
-    try:
-        return run(without_values(network), inputs.to("meta"))
-    except RuntimeError:  # some networks look at values
-        return run(copy.deepcopy(network).eval(), inputs)
+    with torch.no_grad():
+        try:
+            return use(without_values(network), inputs.to("meta"))
+        except RuntimeError:  # some networks look at values
+            return use(copy.deepcopy(network).eval(), inputs)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -47,6 +43,11 @@ def gflops(network: nn.Module, shape: Sequence[int]) -> float:
 
     Two for each multiplication and addition; convolutions, linear layers and attention only.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        without_values(network)(torch.empty(*shape, device="meta"))
-    return round(counter.get_total_flops() / 1e9, 3)
+
+    def count(twin: nn.Module, given: torch.Tensor) -> int:
+        with FlopCounterMode(display=False) as counter:
+            twin(given)
+        return counter.get_total_flops()
+
+    window = torch.zeros(*shape, device=next(network.parameters()).device)
+    return round(dry_run(network, window, count) / 1e9, 3)

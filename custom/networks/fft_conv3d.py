@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,9 +56,8 @@ def fft_pays(image: Sequence[int], kernel: Sequence[int]) -> bool:
     """Whether the FFT has fewer operations: image (B, C, H, W, D), kernel (K, C, h, w, d)."""
     batch, entering, *size = image
     leaving = kernel[0]
-    taps, voxels = torch.Size(kernel[2:]).numel(), torch.Size(size).numel()
-    circle = torch.Size(circular_size(size, kernel[2:])).numel()
-    transforms = (batch * (entering + leaving) + entering * leaving) * 2.5 * circle * torch.tensor(circle).log2().item()
+    taps, voxels, circle = math.prod(kernel[2:]), math.prod(size), math.prod(circular_size(size, kernel[2:]))
+    transforms = (batch * (entering + leaving) + entering * leaving) * 2.5 * circle * math.log2(circle)
     products = 4 * batch * entering * leaving * circle
     return batch * entering * leaving * voxels * taps > DIRECT_IS_CHEAPER_BY * (transforms + products)
 

@@ -12,12 +12,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas
-from scipy import ndimage
 
 from custom.datasets.hcp import SPACES
 from custom.errors import ConfigError
 from custom.files import sample_written_whole
-from custom.samples.iseg import TISSUE_MEANS, deform, simulate, tissue_maps
+from custom.samples.iseg import TISSUE_MEANS, deform, resample, simulate, tissue_maps
 
 FIRST = 100_001  # a subject's number
 VENTRICLES = ((-12.0, -15.0, 18.0), (12.0, -15.0, 18.0))  # MNI mm
@@ -97,8 +96,7 @@ def _shape(maps: np.ndarray, affine: np.ndarray, size: float, widened: float) ->
         away = points - place
         near = np.exp(-((away**2).sum(axis=0) * voxel**2) / (2 * REACH_MM**2))
         points = place + away * (1 - widened * near)
-    moved = np.stack([ndimage.map_coordinates(one, points, order=1, mode="nearest") for one in maps])
-    return moved / moved.sum(axis=0)
+    return resample(maps, points)
 
 
 def _affine(spacing: int) -> np.ndarray:

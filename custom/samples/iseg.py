@@ -8,6 +8,7 @@ template's anatomy, so results on this set say that a pipeline works, nothing ab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
@@ -100,6 +101,11 @@ def deform(maps: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Gener
         axis + DEFORMATION_MM / size * smooth_noise(shape, voxel_size, DEFORMATION_SCALE_MM, rng)
         for axis, size in zip(grid, voxel_size, strict=True)
     ]
+    return resample(maps, points)
+
+
+def resample(maps: np.ndarray, points: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """The maps, (C, x, y, z), read at three arrays of voxel coordinates; fractions that sum to 1 again."""
     moved = np.stack([ndimage.map_coordinates(one, points, order=1, mode="nearest") for one in maps])
     return moved / moved.sum(axis=0)
 
