@@ -162,18 +162,10 @@ class Commands:
 
     def baseline(self, bundle: str, recipe: Any = None, **overrides: Any) -> None:
         """Scores the simplest thing that works: brainmri baseline brats_mri_tumor, or hcp, --dataset_dir D."""
-        if bundle == "hcp":
-            _hcp_baselines(recipe, overrides)
-            return
-        if find_bundle(bundle).name != "brats_mri_tumor_segmentation":
-            raise ConfigError(
-                f"There is no baseline for {find_bundle(bundle).name} here: brats_mri_tumor and hcp have one."
-            )
-        from custom.baselines.of_bundle import flair_threshold
-
-        if "intensity_" in str(recipe):
-            raise ConfigError(f"The FLAIR threshold is in deviations of the brain: leave {recipe} out.")
-        flair_threshold(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), **overrides)
+        name = find_bundle(bundle).name
+        if name not in BASELINES:
+            raise ConfigError(f"There is no baseline for {name} here: {' and '.join(BASELINES)} have one.")
+        BASELINES[name](config_files(bundle, "train.json", *mixins(bundle, None, recipe)), recipe, overrides)
 
     def networks(self, bundle: str = "", size: int = 64) -> None:
         """Lists networks: parameters, GFLOPs of a window of SIZE voxels a side, papers: brainmri networks iseg."""
@@ -284,13 +276,24 @@ class Commands:
             print(path)
 
 
-def _hcp_baselines(recipe: Any, settings: dict[str, Any]) -> None:
+def _hcp_baselines(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
     from custom.baselines.hcp import hcp_baselines
 
-    if recipe:
-        raise ConfigError(f"The baselines of hcp take no recipe: leave {recipe} out.")
-    _check_options("The baselines of hcp take", hcp_baselines, settings)
-    hcp_baselines(**settings)
+    if "regression" in str(recipe):
+        raise ConfigError("The baselines of hcp take a regression by --kind regression: leave the recipe out.")
+    _check_options("The baselines of hcp take", hcp_baselines, settings, files)
+    hcp_baselines(files, **settings)
+
+
+def _flair_threshold(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
+    from custom.baselines.of_bundle import flair_threshold
+
+    if "intensity_" in str(recipe):
+        raise ConfigError(f"The FLAIR threshold is in deviations of the brain: leave {recipe} out.")
+    flair_threshold(files, **settings)
+
+
+BASELINES = {"brats_mri_tumor_segmentation": _flair_threshold, "hcp_mri_classification": _hcp_baselines}
 
 
 def _check_options(says: str, function: Callable[..., Any], options: dict[str, Any], *given: Any) -> None:

@@ -45,7 +45,8 @@ def compare(
 
     comparison.csv has a row for each network: parameters, GFLOPs of a window forward, seconds an epoch, peak memory of
     training (of the process on the CPU, of the allocator on CUDA), and of each measure the mean over the test subjects
-    (each one's mean over labels) and seeds, its deviation over subjects and over seeds, and n.
+    (each one's mean over labels) and seeds, its deviation over subjects and over seeds, and n. Classifiers have no
+    measures of one subject: theirs are of all, with the means of their intervals' ends.
 
     Args:
         bundle: any part of a bundle's name.
@@ -139,10 +140,11 @@ def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) 
     for network in networks:
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
-            tables.append(pandas.read_csv(folder / SCORES).assign(network=network, seed=seed))
+            found = pandas.read_csv(folder / SCORES).assign(network=network, seed=seed)
+            tables.append(found if "subject" in found else found.assign(subject="all"))  # classifiers: of all together
             costs[network, seed] = json.loads((folder / COST).read_text(encoding="utf-8"))
     scores = pandas.concat(tables)
-    measures = [name for name in scores.columns if name not in ("subject", "label", "network", "seed")]
+    measures = [name for name in scores.columns if name not in ("subject", "label", "n", "network", "seed")]
     rows = []
     for network in networks:
         own = [costs[network, seed] for seed in seeds]
@@ -155,7 +157,7 @@ def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) 
         }
         of_network = scores[scores["network"] == network]
         subjects = of_network.groupby(["seed", "subject"])[measures].mean()
-        row["n"] = len(subjects)
+        row["n"] = len(subjects) if "n" not in scores else int(of_network["n"].max()) * len(seeds)
         for name in measures:
             by_subject = subjects[name].groupby("subject").mean()
             by_seed = subjects[name].groupby("seed").mean()
@@ -167,7 +169,7 @@ def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) 
         rows.append(row)
     by_label = scores.groupby(["network", "label"], sort=False)[measures].agg(["mean", "std", "count"])
     by_label.columns = ["_".join(pair) for pair in by_label.columns]
-    table = pandas.DataFrame(rows)
+    table = pandas.DataFrame(rows).dropna(axis=1, how="all")
     paths = [output_dir / "comparison.csv", output_dir / "by_label.csv"]
     for path, frame, index in zip(paths, (table, by_label), (False, True), strict=True):
         with written_whole(path) as partial:
@@ -202,11 +204,11 @@ def comparison_figure(scores: pandas.DataFrame, table: pandas.DataFrame, measure
         for place, points in zip(places, values, strict=True):
             left.plot(np.full(len(points), place), points, ".", color=colour, markersize=8)
         row = table.iloc[index]
-        spread = row[f"{measure}_subject_std"]
+        spread = row.get(f"{measure}_subject_std", row.get(f"{measure}_seed_std"))
         right.errorbar(row["seconds_an_epoch"], row[measure], yerr=spread, fmt="o", color=colour, capsize=3)
         right.plot([], [], "o", color=colour, label=f"{network} ({row['parameters'] / 1e6:.2f} M)")
     left.set(xticks=range(len(labels)), xticklabels=labels, ylabel=measure, title="test subjects, all seeds")
-    right.set(xlabel="seconds an epoch", ylabel=f"mean {measure}, deviation over subjects", title=device)
+    right.set(xlabel="seconds an epoch", ylabel=f"mean {measure}, and its deviation", title=device)
     figure.legend(loc="outside right center")
     for ax in (left, right):
         ax.grid(alpha=0.3)

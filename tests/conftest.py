@@ -24,6 +24,7 @@ if not torch.cuda.is_available():  # before triton is imported, by custom.losses
 
 from custom.samples import brats as brats_sample
 from custom.samples import brats_slices as slices_sample
+from custom.samples import hcp as hcp_sample
 from custom.samples import iseg as iseg_sample
 from custom.samples import mni152 as mni152_sample
 from custom.samples import msd as msd_sample
@@ -67,6 +68,12 @@ def msd_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def brats_slices_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The labelled patients' slices, 48 of 64x64 each, as HDF5 files. Read only."""
     return slices_sample.write(tmp_path_factory.mktemp("sample") / "slices", spacing=4, labelled=3)
+
+
+@pytest.fixture(scope="session")
+def hcp_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty subjects at 4 mm in HCP's layout. Read only."""
+    return hcp_sample.write(tmp_path_factory.mktemp("sample") / "hcp")
 
 
 @pytest.fixture(scope="session")

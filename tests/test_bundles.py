@@ -40,6 +40,7 @@ class Case:
     small: dict[str, Any]
     scored: tuple[str, ...] = ()  # in the scores, where they are more than the labels
     thin: dict[str, Any] = field(default_factory=dict)  # makes the default network smaller where it takes long
+    result: str = "segmentations/*.nii.gz"  # of an inference
 
 
 CASES = {
@@ -66,14 +67,20 @@ CASES = {
         {"roi_size": [64, 64], "batch_size": 16, "middle_slices": 16},
         thin={"network_def#n_filters": 8},
     ),
+    "hcp_mri_classification": Case(
+        "hcp", "hcp_dir", "100001/T1w/*.nii.gz", {"roi_size": [48, 48, 48]}, result="predictions.csv"
+    ),
 }
-SINGLE_STEPS = ("intensity_", "optimizer_")  # recipes that replace one transform or optimizer: tests/test_recipes.py
+CLASSIFIERS = [name for name, case in CASES.items() if case.result == "predictions.csv"]
+# recipes that replace one transform or optimizer, or the size: tests/test_recipes.py and tests/test_hcp_bundle.py
+SINGLE_STEPS = ("intensity_", "optimizer_", "resolution_", "crop_", "n4")
 RECIPES: dict[str, dict[str, Any]] = {
     "medicalzoo": {"subvolumes_per_epoch": 3},
     "own_scans": {"dataset_dir": "own_dir"},
     "own_labels": {"dataset_dir": "own_dir"},
     "tutorial": {"roi_size": [32, 32, 16], "least_tumor": 0.01},
     "original": {"middle_slices": 8, "batch_size": 4},
+    "regression": {"target": "Strength_Unadj"},
 }
 THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
     "unetr": {"network_def#hidden_size": 96, "network_def#mlp_dim": 192},
@@ -83,6 +90,14 @@ THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
     "dual_single_densenet": {"network_def#features": [4, 4]},
     "segresnet_vae": {"network_def#init_filters": 8},
     "basic_unet": {"network_def#features": [8, 8, 16, 16, 16, 8]},
+    "talk": {"network_def#kernel_sizes": [12, 5, 3, 3, 3]},
+    "vit": {
+        "roi_size": [50, 50, 50],
+        "network_def#hidden_size": 48,
+        "network_def#mlp_dim": 96,
+        "network_def#num_layers": 2,
+        "network_def#num_heads": 4,
+    },
 }
 BUNDLES = custom.bundles()
 NETWORKS = [
@@ -170,6 +185,9 @@ def test_what_is_written_twice_is_equal(bundle: str) -> None:
     for key in both:
         assert train[key] == inference[key], key
     assert train["validate"]["inferer"] == inference["inferer"]
+    if "preprocessing" in both:  # one chain for both
+        assert train["train"]["deterministic_transforms"] == ["@preprocessing"]
+        return
     last = inference["preprocessing"]["transforms"][-1]
     fixed = train["train"]["deterministic_transforms"]
     assert last in fixed + train["train"]["sampling_transforms"]
@@ -240,7 +258,8 @@ def test_network_fits_its_bundle(bundle: str, network: str) -> None:
     assert [own["network_def"][key] for key in channels] == [default["network_def"][key] for key in channels]
     window = torch.empty(1, own["network_def"]["in_channels"], *own["roi_size"], device="meta")
     logits = without_values(own.get_parsed_content("network_def"))(window)
-    assert logits.shape == (1, own["network_def"]["out_channels"], *own["roi_size"])
+    size = [] if bundle in CLASSIFIERS else own["roi_size"]
+    assert logits.shape == (1, own["network_def"]["out_channels"], *size)
 
 
 @pytest.mark.parametrize(("bundle", "network"), RUN)
@@ -261,6 +280,9 @@ def test_trains_evaluates_infers_exports(
     evaluate = config_files(bundle, "train.json", mixin(network), "evaluate.json")
     evaluation = run("evaluating", evaluate, **where, **short)
     scores = pandas.read_csv(tmp_path / "out/evaluation/scores.csv")
+    if bundle in CLASSIFIERS:
+        check_classifier(bundle, network, evaluation, scores, where, small(bundle, "inference.json") | thin)
+        return
     labels = importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}").LABELS
     subjects = scores["subject"].nunique()
     names = list(CASES[bundle].scored) or [labels[code] for code in sorted(labels)][1:]
@@ -293,6 +315,34 @@ def test_trains_evaluates_infers_exports(
     with torch.no_grad():
         first, second = (infer(torch.as_tensor(image)[None], one).argmax(dim=1) for one in pair)
     assert (first == second).double().mean() >= 0.9999
+
+
+def check_classifier(
+    bundle: str, network: str, evaluation: ConfigWorkflow, scores: pandas.DataFrame, where: dict, short: dict
+) -> None:
+    """Scores of each class; inference says of each person what the evaluation said; exports do too."""
+    classes = list(importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}").LABELS.values())
+    assert scores["label"].tolist() == [*classes, "all"]
+    evaluated = pandas.read_csv("out/evaluation/predictions.csv", dtype={"subject": str}).set_index("subject")
+    assert scores["n"].tolist() == [*(int((evaluated["label"] == name).sum()) for name in classes), len(evaluated)]
+    assert set(json.loads(Path("out/calibration.json").read_text())["classes"]) == set(classes)
+
+    run("inferring", config_files(bundle, "inference.json", mixin(network)), **where, **short)
+    predicted = pandas.read_csv("out/predictions.csv", dtype={"subject": str}).set_index("subject")
+    assert "label" not in predicted
+    assert len(predicted) > len(evaluated)
+    columns = [f"p_{name}" for name in classes]
+    both = predicted.loc[evaluated.index]
+    np.testing.assert_allclose(both[columns], evaluated[columns], atol=0.02)  # bfloat16: a batch of others
+    np.testing.assert_allclose(predicted[columns].sum(axis=1), 1, atol=1e-5)
+
+    name = None if network == "default" else network
+    assert Commands().export(bundle, name, "out", "onnx", **short).is_file()  # export compares it with the checkpoint
+    exported = torch.jit.load(str(Commands().export(bundle, name, "out", **short))).eval()
+    image = torch.as_tensor(evaluation.parser.get_parsed_content("validate#dataset")[0]["image"])[None].float()
+    with torch.no_grad():
+        logits = evaluation.parser.get_parsed_content("network").eval()(image)
+        torch.testing.assert_close(exported(image), logits, atol=1e-3, rtol=1e-3)
 
 
 @bundle
@@ -341,7 +391,7 @@ def test_packed_bundle_runs_without_this_package(bundle: str, data: Path, scans:
     segmented = bundle_run("inference.json", scans)
     assert segmented.returncode == 0, segmented.stderr
     assert f"Weights: {unpacked}/models/model.pt" in segmented.stdout
-    assert list((tmp_path / "runs" / bundle / "segmentations").glob("*.nii.gz"))
+    assert list((tmp_path / "runs" / bundle).glob(CASES[bundle].result))
     trained = bundle_run("train.json", data, max_epochs=1, val_interval=1)
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "runs" / bundle / "model.pt").is_file()

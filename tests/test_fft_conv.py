@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from torch.nn.functional import conv3d, pad
 
 from custom.errors import ConfigError
@@ -103,6 +104,12 @@ def test_layer_gives_the_direct_layers_values() -> None:
                 assert relative(layer(image).float(), expected) < (0.02 if taps == 3 else 1e-5)
 
 
+def test_takes_what_monai_loads() -> None:
+    layer, image = FFTConv3d(1, 2, 15), torch.randn(1, 1, 20, 20, 20)
+    assert fft_pays(image.shape, layer.weight.shape)
+    torch.testing.assert_close(layer(MetaTensor(image)), layer(image))
+
+
 def test_the_talks_network_layer_by_layer() -> None:
     with torch.device("meta"):
         network = HCPNet(1, 1, (155, 165, 195), TALK)
@@ -137,7 +144,22 @@ def test_small_kernels_by_default_and_covariates() -> None:
     scripted = torch.jit.script(network)
     torch.testing.assert_close(scripted(image, people), network(image, people))
     with pytest.raises(ValueError, match=r"built for 2 covariates: pass \(B, 2\)"):
-        network(image)
+        network(image, people[:, :1])
+    mean_person = network.standardize.running_mean.expand(3, 2)
+    torch.testing.assert_close(network(image), network(image, mean_person))
+
+
+def test_the_unit_of_a_covariate_changes_nothing() -> None:
+    """Years or days: the network keeps the mean and the deviation of those that it was trained on."""
+    image, age = torch.randn(6, 1, 48, 48, 48), torch.tensor([[22.0], [25.0], [31.0], [36.0], [28.0], [24.0]])
+    logits = []
+    for unit in (1.0, 365.0):
+        torch.manual_seed(0)
+        network = HCPNet(1, 2, (48, 48, 48), covariates=1).train()
+        network(image, age * unit)
+        logits.append(network.eval()(image, age * unit))
+        assert float(network.standardize.running_mean) == pytest.approx(float(age.mean()) * unit)
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

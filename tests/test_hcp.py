@@ -16,17 +16,13 @@ import pytest
 
 from custom.baselines.hcp import hcp_baselines
 from custom.baselines.volumes_to_rows import volumes_to_rows
+from custom.cli import config_files
 from custom.datasets import hcp
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.reports.populations import projections_figure, volumes_figure
 from custom.samples import hcp as sample
+from custom.workflow import StrictWorkflow
 from tests.conftest import Brainmri
-
-
-@pytest.fixture(scope="module")
-def hcp_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty subjects at 4 mm. Read only."""
-    return sample.write(tmp_path_factory.mktemp("sample") / "hcp")
 
 
 @pytest.fixture
@@ -118,7 +114,28 @@ def test_covariates(hcp_copy: Path) -> None:
     assert rows["Age_in_Yrs"].tolist() == table["Age_in_Yrs"].tolist()
     assert rows["Gender"].tolist() == (table["Gender"] == "M").astype(float).tolist()
     item = hcp.datalist(hcp_copy, "test", target="Ventricles", covariates=("Age_in_Yrs",))[0]
-    assert item["covariates"] == [float(table["Age_in_Yrs"][0])]
+    assert item["covariates"].tolist() == [float(table["Age_in_Yrs"][0])]
+    assert item["covariates"].dtype == np.float32
+    unlabelled = hcp.datalist(hcp_copy, "unlabelled", covariates=("Gender",))
+    assert [one["covariates"][0] for one in unlabelled] == (table["Gender"] == "M").astype(float).tolist()
+    assert set(unlabelled[0]) == {"subject", "image", "covariates"}
+
+
+def test_numbers_as_labels(hcp_copy: Path) -> None:
+    items = [{"label": np.array([value], dtype=np.float32)} for value in (1, 2, 3, 6)]
+    assert hcp.scale(items) == pytest.approx((3.0, 3.5**0.5))
+    with pytest.raises(DataError, match=r"All 2 training persons have the target 4: there is nothing to learn"):
+        hcp.scale([{"label": np.array([4.0])}] * 2)
+    item = hcp.datalist(hcp_copy, "training", target="Age_in_Yrs", kind="regression")[0]
+    age = pandas.read_csv(hcp_copy / "subjects.csv").set_index("Subject").loc[int(item["subject"]), "Age_in_Yrs"]
+    assert item["label"].shape == (1,)
+    assert item["label"][0] == age
+
+
+def test_a_network_needs_an_output_for_each_class() -> None:
+    hcp.check_classes({0: "F", 1: "M"}, 2)
+    with pytest.raises(ConfigError, match=r"3 classes \(a, b, c\), but the network 2 outputs: set .*out_channels 3"):
+        hcp.check_classes({0: "a", 1: "b", 2: "c"}, 2)
 
 
 def test_flat_folder_and_two_tables(hcp_copy: Path) -> None:
@@ -232,10 +249,16 @@ def test_subjects_may_be_skipped(hcp_copy: Path) -> None:
         hcp.datalist(hcp_copy / "nowhere", "training")
 
 
+def preprocessing(cache: Path, size: tuple[int, ...] = (16, 16, 16)) -> Callable[[dict], dict]:
+    settings = {"cache_dir": str(cache), "roi_size": list(size)}
+    parser = StrictWorkflow(config_files("hcp", "train.json"), workflow_type="train", **settings).parser
+    return parser.get_parsed_content("preprocessing")
+
+
 def test_rows_are_computed_once(hcp_copy: Path, tmp_path: Path) -> None:
     """A second run reads the cache; another size makes new files; a brain's volume is in ml."""
     paths = [str(path) for path in hcp.scans(hcp_copy).values()][:3]
-    first, brain_ml = volumes_to_rows(paths, (16, 16, 16), tmp_path / "cache")
+    first, brain_ml = volumes_to_rows(paths, preprocessing(tmp_path / "cache"))
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert len(made) == 3
     inside = np.asarray(nibabel.load(paths[0]).dataobj) != 0
@@ -243,14 +266,14 @@ def test_rows_are_computed_once(hcp_copy: Path, tmp_path: Path) -> None:
     brain = first[0][first[0] != 0]
     assert brain.mean() == pytest.approx(0, abs=1e-4)
     assert brain.std() == pytest.approx(1, abs=1e-4)
-    again, _ = volumes_to_rows(paths, (16, 16, 16), tmp_path / "cache", workers=2)
+    again, _ = volumes_to_rows(paths, preprocessing(tmp_path / "cache"), workers=2)
     np.testing.assert_array_equal(again, first)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == made
-    smaller, _ = volumes_to_rows(paths, (8, 16, 16), tmp_path / "cache")
+    smaller, _ = volumes_to_rows(paths, preprocessing(tmp_path / "cache", (8, 16, 16)))
     assert smaller.shape == (3, 8 * 16 * 16)
     assert len(list((tmp_path / "cache").iterdir())) == 6
     spoil_scan(lambda voxels: 2 * voxels[:, ::-1])(hcp_copy)  # the second one's file
-    changed, _ = volumes_to_rows(paths, (16, 16, 16), tmp_path / "cache")
+    changed, _ = volumes_to_rows(paths, preprocessing(tmp_path / "cache"))
     assert np.array_equal(changed[0], first[0])
     assert not np.array_equal(changed[1], first[1])
 
@@ -260,13 +283,13 @@ def test_a_bad_scan_is_named_from_any_process(workers: int, hcp_copy: Path, tmp_
     spoil_scan(lambda voxels: voxels * np.nan)(hcp_copy)
     paths = [str(path) for path in hcp.scans(hcp_copy).values()][:3]
     with pytest.raises(DataError, match=r"100002.*has \d+ voxels that are NaN"):
-        volumes_to_rows(paths, (16, 16, 16), tmp_path / "cache", workers)
+        volumes_to_rows(paths, preprocessing(tmp_path / "cache"), workers)
 
 
 @pytest.mark.slow
 def test_baselines_find_what_is_there(hcp_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     """Ventricles and sex are found, and a coin isn't: its interval holds one half (n = 40, seed 0)."""
-    words = ("--dataset_dir", hcp_dir, "--size", "[24,24,24]", "--n_components", 30)
+    words = ("--dataset_dir", hcp_dir, "--roi_size", "[24,24,24]", "--n_components", 30)
     result = brainmri("baseline", "hcp", *words, "--target", "Ventricles", "--output_dir", "found", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "40 persons of 30 families, 5 folds, seed 0" in result.stdout
@@ -280,19 +303,20 @@ def test_baselines_find_what_is_there(hcp_dir: Path, brainmri: Brainmri, tmp_pat
     assert {path.stem for path in (tmp_path / "found").glob("*.png")} == figures | {"learning_curve"}
 
     where = {"output_dir": tmp_path / "chance", "cache_dir": tmp_path / "cache/hcp"}
-    chance = hcp_baselines(hcp_dir, **where, target="Coin", size=(24, 24, 24), n_components=30).set_index("model")
+    settings = {"target": "Coin", "roi_size": [24, 24, 24], "n_components": 30}
+    chance = hcp_baselines(config_files("hcp", "train.json"), hcp_dir, **where, **settings).set_index("model")
     assert (chance["auc_low"] < 0.5).all()
     assert (chance["auc_high"] > 0.5).all()
     assert len(list((tmp_path / "cache/hcp").iterdir())) == 40  # the second target read the first one's
 
 
 def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    settings: dict[str, Any] = {"kind": "regression", "size": (16, 16, 16), "n_components": 0.9, "folds": 2}
+    settings: dict[str, Any] = {"kind": "regression", "roi_size": [16, 16, 16], "n_components": 0.9, "folds": 2}
     table = pandas.read_csv(hcp_copy / "subjects.csv").drop(columns="Family_ID")
     table.to_csv(hcp_copy / "subjects.csv", index=False)
     where = {"output_dir": tmp_path / "out", "cache_dir": tmp_path / "cache"}
     for _ in range(2):
-        found = hcp_baselines(hcp_copy, **where, target="Strength_Unadj", **settings)
+        found = hcp_baselines(config_files("hcp", "train.json"), hcp_copy, **where, target="Strength_Unadj", **settings)
     assert {"n", "r2", "r2_std", "mae", "training_mae"} <= set(found.columns)
     assert "The table has no Family_ID: relatives may stand" in capsys.readouterr().out
     assert not (tmp_path / "out/class_means.png").exists()
@@ -302,12 +326,14 @@ def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--size", "50"), r"size must be three whole numbers of 8 voxels or more, got 50"),
+        (("--roi_size", "50"), r"roi_size must be a list, as its default \[50, 50, 50\] is; got 50"),
+        (("--roi_size", "[4,50,50]"), r"roi_size must be three whole numbers of 8 voxels or more, got \[4, 50, 50\]"),
         (("--folds", "1"), r"folds must be a whole number of 2 or more, got 1"),
         (("--traget", "Gender"), r"The baselines of hcp take \['dataset_dir', .*unexpected keyword argument 'traget'"),
         (("--n_components", "1.5"), r"n_components must be a whole number, or a fraction above 0 and below 1: got 1.5"),
         (("--target", "Gander"), r"no column 'Gander': the nearest are \['Gender'\]"),
-        (("--recipe", "talk"), r"take no recipe"),
+        (("--recipe", "talk"), r"There is no 'talk' in .*recipes: name one of \['crop_200', 'crop_talk'"),
+        (("--recipe", "regression"), r"take a regression by --kind regression"),
     ],
 )
 def test_baseline_mistakes(

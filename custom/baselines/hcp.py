@@ -36,6 +36,7 @@ from custom.reports.populations import (
     train_and_test_figure,
     volumes_figure,
 )
+from custom.workflow import StrictWorkflow
 
 # the table's columns for a model of their own
 SIMPLE = ("FS_BrainSeg_Vol", "FS_IntraCranial_Vol", "Age_in_Yrs", "Gender")
@@ -43,6 +44,7 @@ RECONSTRUCTED = (10, 100, 500)  # components
 
 
 def hcp_baselines(
+    files: list[str],
     dataset_dir: str | Path = "data/hcp",
     output_dir: str | Path = "runs/hcp_baselines",
     cache_dir: str | Path = "cache/hcp",
@@ -51,7 +53,7 @@ def hcp_baselines(
     band: float = 0.0,
     space: str = "native",
     missing: str = "raise",
-    size: Sequence[int] = (50, 50, 50),
+    roi_size: Sequence[int] | None = None,
     n_components: float = 100,
     folds: int = 5,
     seed: int = 0,
@@ -64,11 +66,12 @@ def hcp_baselines(
     components, means and projections show all persons, and serve no score.
 
     Args:
+        files: the HCP bundle's train.json and mixins, whose preprocessing the scans go through.
         dataset_dir: a folder with HCP's layout.
         output_dir: where tables and figures go; an earlier run's are moved to earlier/ first.
         cache_dir: where preprocessed scans go, for all targets and runs.
         target, kind, band, space, missing: as custom.datasets.hcp.persons takes them.
-        size: of the resized scans, in voxels.
+        roi_size: of the resized scans, in voxels; the bundle's by default.
         n_components: of the PCA: at most so many, or a fraction of the training variance.
         folds: outer and inner.
         seed: of folds and bootstrap.
@@ -81,8 +84,11 @@ def hcp_baselines(
         ConfigError, DataError: as custom.datasets.hcp.persons; too few persons; settings that make no sense.
     """
     settings = {name: str(value) for name, value in locals().items()}
-    if not isinstance(size, (list, tuple)) or len(size) != 3 or any(not isinstance(n, int) or n < 8 for n in size):
-        raise ConfigError(f"size must be three whole numbers of 8 voxels or more, got {size!r}.")
+    own = {} if roi_size is None else {"roi_size": roi_size}
+    bundle = StrictWorkflow(files, workflow_type="train", cache_dir=str(cache_dir), **own).parser
+    size = bundle["roi_size"]
+    if len(size) != 3 or any(not isinstance(n, int) or n < 8 for n in size):
+        raise ConfigError(f"roi_size must be three whole numbers of 8 voxels or more, got {size!r}.")
     if not isinstance(folds, int) or folds < 2:
         raise ConfigError(f"folds must be a whole number of 2 or more, got {folds!r}.")
     check_components(n_components)
@@ -90,7 +96,8 @@ def hcp_baselines(
     people = hcp.persons(dataset_dir, target, kind, band, space, (), missing)
     labels, families, regression = people["label"].to_numpy(), people["family"].tolist(), kind == "regression"
     check_enough(None if regression else labels, families, folds)
-    matrix, brain_ml = volumes_to_rows(people["image"], size, cache_dir, num_workers)
+    preprocessing = bundle.get_parsed_content("preprocessing")
+    matrix, brain_ml = volumes_to_rows(people["image"], preprocessing, num_workers)
     gram = gram_matrix(matrix)
 
     table_of_all = hcp.table(dataset_dir)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas
 from joblib import Memory
-from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -22,6 +21,7 @@ from sklearn.svm import SVC, SVR
 
 from custom.baselines.gram_pca import GramPCA
 from custom.errors import DataError
+from custom.metrics.classification import area
 
 
 def _of_deviations(model: BaseEstimator) -> TransformedTargetRegressor:
@@ -171,9 +171,9 @@ def area_within_folds(target: np.ndarray, score: np.ndarray, fold: np.ndarray) -
     for number in np.unique(fold):
         here = fold == number
         ones = target[here] == 1
-        n_ones = int(ones.sum())
-        right += rankdata(score[here])[ones].sum() - n_ones * (n_ones + 1) / 2
-        pairs += n_ones * (len(ones) - n_ones)
+        if n := int(ones.sum()) * int((~ones).sum()):
+            right += area(ones, score[here]) * n
+            pairs += n
     return float(right / pairs) if pairs else float("nan")
 
 

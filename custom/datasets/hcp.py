@@ -204,17 +204,24 @@ def persons(
         },
         index=pandas.Index(chosen, name="subject"),
     )
-    for name in covariates:
-        values = column(people, name).reindex(rows.index)
+    return rows.join(_numbers(people, chosen, covariates))
+
+
+def _numbers(people: pandas.DataFrame, subjects: Sequence[str], names: Sequence[str]) -> pandas.DataFrame:
+    """Columns of the table as numbers, of two classes as 0 and 1 (sorted); a gap is an error."""
+    numbers = pandas.DataFrame(index=pandas.Index(subjects, name="subject"))
+    for name in names:
+        values = column(people, name)
         if not pandas.api.types.is_numeric_dtype(values):
-            names = sorted(values.dropna().unique())
-            if len(names) > 2:
-                raise DataError(f"The covariate {name} has the values {names}: numbers or two classes are needed.")
-            values = values.map({one: code for code, one in enumerate(names)})
+            both = sorted(values.dropna().unique())
+            if len(both) > 2:
+                raise DataError(f"The covariate {name} has the values {both}: numbers or two classes are needed.")
+            values = values.map({one: code for code, one in enumerate(both)})
+        values = values.reindex(subjects)
         if values.isna().any():
             raise DataError(f"Subject {values.index[values.isna()][0]} has no {name}: complete the table.")
-        rows[name] = values.astype(float)
-    return rows
+        numbers[name] = values.astype(float)
+    return numbers
 
 
 def datalist(
@@ -231,28 +238,54 @@ def datalist(
     """The persons of one section; relatives are in one. The split is that of custom.datasets.split, by family.
 
     Args:
-        section: "training", "validation" or "test"; "unlabelled" is every scan, without a look at the table.
+        section: "training", "validation" or "test"; "unlabelled" is every scan, whatever the table says.
         fold: 0 to 4.
         others: as `persons` takes them.
 
     Returns:
-        [{"subject": "100307", "image": path, "label": 0 or a number, "covariates": [...]}, ...], the last where there
-        are any; without "label" for unlabelled scans.
+        [{"subject": "100307", "group": "family 12", "image": path, "label": 0, "covariates": (k,) float32}, ...]; of a
+        regression "label" is (1,) float32; covariates as they stand in the table, where there are any; unlabelled
+        scans have neither group nor label.
 
     Raises:
         ConfigError, DataError: as `persons`, or an unknown section or fold.
     """
     if section == "unlabelled":
-        return [{"subject": subject, "image": str(path)} for subject, path in scans(dataset_dir, space).items()]
+        found = scans(dataset_dir, space)
+        numbers = _numbers(table(dataset_dir), list(found), covariates) if covariates else None
+        items = [{"subject": subject, "image": str(path)} for subject, path in found.items()]
+        return [one | _covariates(numbers, one["subject"]) for one in items]
     rows = persons(dataset_dir, target, kind, band, space, covariates, missing)
     everyone = families(table(dataset_dir)).values()  # so that a person is in one section, whatever the target
     chosen = split_by_person(everyone, section, fold, dataset_dir)
     items = []
     for subject, row in rows[rows["family"].isin(chosen)].iterrows():
         open_volume(row["image"])
-        item = {"subject": subject, "image": row["image"], "label": row["label"]}
-        items.append(item | ({"covariates": [float(row[name]) for name in covariates]} if covariates else {}))
+        label = np.array([row["label"]], dtype=np.float32) if kind == "regression" else row["label"]
+        item = {"subject": subject, "group": row["family"], "image": row["image"], "label": label}
+        items.append(item | _covariates(rows[list(covariates)] if covariates else None, subject))
     return items
+
+
+def check_classes(classes: dict[int, str], out_channels: int) -> None:
+    """Raises ConfigError where a network hasn't an output for each class of the target."""
+    if len(classes) != out_channels:
+        raise ConfigError(
+            f"The target has {len(classes)} classes ({', '.join(classes.values())}), but the network {out_channels} "
+            f"outputs: set network_def#out_channels {len(classes)}."
+        )
+
+
+def scale(items: Sequence[dict]) -> tuple[float, float]:
+    """Mean and deviation of a regression's labels, of the training section's datalist."""
+    labels = np.concatenate([item["label"] for item in items]).astype(float)
+    if labels.std() == 0:
+        raise DataError(f"All {len(labels)} training persons have the target {labels[0]:g}: there is nothing to learn.")
+    return float(labels.mean()), float(labels.std())
+
+
+def _covariates(numbers: pandas.DataFrame | None, subject: str) -> dict[str, np.ndarray]:
+    return {} if numbers is None else {"covariates": numbers.loc[subject].to_numpy(dtype=np.float32)}
 
 
 def _mismatch(listed: Collection[str], found: Collection[str]) -> str:

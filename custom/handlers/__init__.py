@@ -1,10 +1,22 @@
 """What happens at an Ignite event."""
 
+from custom.handlers.calibrate import Calibrate
 from custom.handlers.checkpoint import Checkpoint
 from custom.handlers.early_stop import EarlyStop
 from custom.handlers.epoch_seed import EpochSeed
 from custom.handlers.load_weights import LoadWeights
+from custom.handlers.predictions import ClassificationScores, Predictions
 from custom.handlers.segmentation_scores import SegmentationScores
 from custom.handlers.tensorboard import TensorBoard
 
-__all__ = ["Checkpoint", "EarlyStop", "EpochSeed", "LoadWeights", "SegmentationScores", "TensorBoard"]
+__all__ = [
+    "Calibrate",
+    "Checkpoint",
+    "ClassificationScores",
+    "EarlyStop",
+    "EpochSeed",
+    "LoadWeights",
+    "Predictions",
+    "SegmentationScores",
+    "TensorBoard",
+]

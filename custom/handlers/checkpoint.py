@@ -76,6 +76,7 @@ class Checkpoint:
         names = (
             "last.pt",
             "model.pt",
+            "calibration.json",
             "model.ts",
             "model.onnx",
             "tensorboard",

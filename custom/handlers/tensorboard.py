@@ -15,7 +15,7 @@ from custom.reports import segmentation_figure
 
 
 class TensorBoard:
-    """Loss and learning rate at each step; after each validation its metrics and a picture of its first subject.
+    """Loss and learning rate at each step, metrics after each validation, and a picture of its first segmentation.
 
     The names: training/loss, lr/group_0, validation/<metric>, validation/segmentation. Attach it to the
     trainer after Checkpoint, which sets an earlier run's folder aside.
@@ -23,12 +23,16 @@ class TensorBoard:
     Args:
         log_dir: where the event file goes.
         optimizer: whose learning rate is shown.
-        evaluator: the validation engine; its outputs' "pred" and "label" are one-hot.
-        labels: {0: "background", 1: "CSF", ...}.
+        evaluator: the validation engine; for a picture, its outputs' "pred" and "label" are one-hot.
+        labels: {0: "background", 1: "CSF", ...}; without them no picture is drawn.
     """
 
     def __init__(
-        self, log_dir: str | Path, optimizer: torch.optim.Optimizer, evaluator: Engine, labels: Mapping[int, str]
+        self,
+        log_dir: str | Path,
+        optimizer: torch.optim.Optimizer,
+        evaluator: Engine,
+        labels: Mapping[int, str] | None = None,
     ) -> None:
         self.log_dir = log_dir
         self.optimizer = optimizer
@@ -53,6 +57,12 @@ class TensorBoard:
             metric_names="all",
             global_step_transform=global_step_from_engine(trainer),
         )
+        if self.labels is not None:
+            self._attach_picture(logger, trainer, self.labels)
+        trainer.add_event_handler(Events.COMPLETED, logger.close)
+        trainer.add_event_handler(Events.EXCEPTION_RAISED, _close_and_raise, logger)
+
+    def _attach_picture(self, logger: TensorboardLogger, trainer: Engine, labels: Mapping[int, str]) -> None:
         picture: dict[str, Any] = {}
 
         @self.evaluator.on(Events.EPOCH_STARTED)
@@ -70,11 +80,8 @@ class TensorBoard:
 
         @self.evaluator.on(Events.COMPLETED)
         def show(engine: Engine) -> None:
-            figure = segmentation_figure(**picture, labels=self.labels)
+            figure = segmentation_figure(**picture, labels=labels)
             logger.writer.add_figure("validation/segmentation", figure, trainer.state.epoch)
-
-        trainer.add_event_handler(Events.COMPLETED, logger.close)
-        trainer.add_event_handler(Events.EXCEPTION_RAISED, _close_and_raise, logger)
 
 
 def _close_and_raise(engine: Engine, error: BaseException, logger: TensorboardLogger) -> None:

@@ -1,7 +1,19 @@
 """What is measured."""
 
+from custom.metrics.classification import classification_scores, regression_scores
 from custom.metrics.confusion import MEASURES, confusion
 from custom.metrics.dice import dice_by_name
 from custom.metrics.label_dice import LabelDice
+from custom.metrics.log_likelihood import LogLikelihood
+from custom.metrics.stacked import stacked
 
-__all__ = ["MEASURES", "LabelDice", "confusion", "dice_by_name"]
+__all__ = [
+    "MEASURES",
+    "LabelDice",
+    "LogLikelihood",
+    "classification_scores",
+    "confusion",
+    "dice_by_name",
+    "regression_scores",
+    "stacked",
+]

@@ -15,6 +15,7 @@ from custom.networks.seg_res_net_vae import SegResNetVAE
 from custom.networks.single_path_dense_net import SinglePathDenseNet
 from custom.networks.skip_dense_net_3d import SkipDenseNet3D
 from custom.networks.unet3d import UNet3D
+from custom.networks.vit_classifier import ViTClassifier
 from custom.networks.vnet_light import VNetLight
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "SkipDenseNet3D",
     "UNet3D",
     "VNetLight",
+    "ViTClassifier",
     "check_window",
 ]

@@ -82,7 +82,7 @@ def fft_conv3d(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, K, H, W, D). Differentiable once.
     """
-    return _FFTConv3d.apply(image, kernel)
+    return _FFTConv3d.apply(image.as_subclass(torch.Tensor), kernel)  # MONAI's MetaTensors make no new tensors
 
 
 class _FFTConv3d(torch.autograd.Function):

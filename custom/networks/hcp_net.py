@@ -27,14 +27,16 @@ class HCPNet(nn.Module):
         out_channels: classes, or 1 for one logit or one number.
         img_size: voxels of the image, which the dense layers fix; 48 or more along each axis.
         kernel_sizes: of the five stages.
-        covariates: numbers about the person that join before the last layer, in deviations of the training persons.
+        covariates: how many numbers about the person join before the last layer. They come as they are: the network
+            keeps the training persons' means and deviations (batch norm without scale), and without any it takes the
+            mean person's.
         dropout: of single values before each dense layer but the first.
 
     Shapes: (B, in_channels, *img_size), and covariates (B, covariates) if there are any, to (B, out_channels).
 
     Raises:
         ConfigError: another number of kernel sizes than five; an image that the pools use up.
-        ValueError: covariates that are missing, or of another number.
+        ValueError: another number of covariates.
     """
 
     def __init__(
@@ -70,12 +72,17 @@ class HCPNet(nn.Module):
             nn.Dropout(dropout),
         )
         self.covariates = covariates
+        self.standardize = nn.BatchNorm1d(covariates, affine=False, momentum=None) if covariates else nn.Identity()
         self.head = nn.Linear(512 + covariates, out_channels)
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         x = self.dense(self.stages(image))
         if self.covariates > 0:
-            if covariates is None or covariates.shape[1] != self.covariates:
+            if covariates is None:
+                person = torch.zeros(x.shape[0], self.covariates, dtype=x.dtype, device=x.device)
+            elif covariates.shape[1] != self.covariates:
                 raise ValueError(f"HCPNet was built for {self.covariates} covariates: pass (B, {self.covariates}).")
-            x = torch.cat([x, covariates.to(x.dtype)], dim=1)
+            else:
+                person = self.standardize(covariates.float()).to(x.dtype)
+            x = torch.cat([x, person], dim=1)
         return self.head(x)

@@ -15,6 +15,7 @@ from monai.transforms import ResizeWithPadOrCrop
 from custom.files import written_whole
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
+from custom.reports.of_classification import classification_figures
 from custom.reports.overlay import animation, overlay_figure, save_animation
 from custom.reports.segmentation import PLANES, segmentation_figure
 from custom.reports.slices import attention_animation, attention_figure, channels_figure
@@ -69,13 +70,18 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     """Writes pictures of a run to output_dir/report, and returns their paths.
 
     curves.png, segmentation.png, overlay.png, feature_maps.png and an animation through each axis; for images of more
-    than two channels channels.png, a slice; for networks with attention gates attention.png and attention.gif.
+    than two channels channels.png, a slice; for networks with attention gates attention.png and attention.gif. What
+    predicts classes or numbers has custom.reports.of_classification's.
 
     Args:
         workflow: an evaluation that has run.
     """
     root = Path(workflow.parser.get_parsed_content("output_dir"))
     folder, network = root / "report", workflow.parser.get_parsed_content("network")
+    if workflow.parser["_meta_#network_data_format#outputs#pred#format"] == "classes":
+        return [
+            save_figure(figure, folder / f"{name}.png") for name, figure in classification_figures(workflow).items()
+        ]
     size = workflow.parser.get_parsed_content("roi_size")
     shown, volumes, names = scan_and_labels(workflow)
     prediction, spacing = volumes["pred"], spacing_of(workflow)

@@ -1,14 +1,19 @@
 """Per-sample array work that MONAI lacks."""
 
+from custom.transforms.correct_bias import CorrectBiasd
 from custom.transforms.crop_with_enough import RandCropWithEnoughd
 from custom.transforms.encode_labels import EncodeLabelsd
+from custom.transforms.keep_on_disk import KeepOnDiskd
 from custom.transforms.load_scan import LoadScand
 from custom.transforms.load_slice import LoadSliced
 from custom.transforms.load_volumes import LoadVolumesd
+from custom.transforms.measure_brain import MeasureBraind
 from custom.transforms.normalize_slices import NormalizeSlicesd
 from custom.transforms.pad_to_size import PadToSized
 from custom.transforms.refine_tissues import RefineTissuesd
 from custom.transforms.regions import AddBackgroundd, LabelsToRegionsd, RegionsToLabelsd
+from custom.transforms.require_shape import RequireShaped
+from custom.transforms.resize_brain import ResizeBraind
 from custom.transforms.scale_intensity import DivideByMaximumd, ScaleForegroundd
 from custom.transforms.synthesize_scan import Structures, SynthesizeScand
 from custom.transforms.write_atomically import AtomicNibabelWriter
@@ -16,17 +21,22 @@ from custom.transforms.write_atomically import AtomicNibabelWriter
 __all__ = [
     "AddBackgroundd",
     "AtomicNibabelWriter",
+    "CorrectBiasd",
     "DivideByMaximumd",
     "EncodeLabelsd",
+    "KeepOnDiskd",
     "LabelsToRegionsd",
     "LoadScand",
     "LoadSliced",
     "LoadVolumesd",
+    "MeasureBraind",
     "NormalizeSlicesd",
     "PadToSized",
     "RandCropWithEnoughd",
     "RefineTissuesd",
     "RegionsToLabelsd",
+    "RequireShaped",
+    "ResizeBraind",
     "ScaleForegroundd",
     "Structures",
     "SynthesizeScand",

@@ -1,0 +1,86 @@
+"""What a network's output means: probabilities of classes, or a number in its unit; kept beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+from custom.errors import CheckpointError
+from custom.files import written_whole
+
+FILE = "calibration.json"  # beside model.pt
+Decode = Callable[[torch.Tensor], torch.Tensor]
+
+
+def softmax(temperature: float = 1.0) -> Decode:
+    """Logits (C,) to probabilities, of a network that is surer (below 1) or less sure (above 1) than it says."""
+    return lambda logits: torch.softmax(logits / temperature, dim=0)
+
+
+def in_units(mean: float, deviation: float) -> Decode:
+    """Deviations (1,) to the target's own unit."""
+    return lambda output: output * deviation + mean
+
+
+def decoder(ckpt_path: str | Path, temperature: float | None = None) -> Decode:
+    """What turns the output of these weights into probabilities or numbers.
+
+    Args:
+        ckpt_path: a training's model.pt; without a calibration.json beside it (weights from elsewhere), softmax.
+        temperature: another one than the file's; 1 for what the network itself says.
+    """
+    kept = read(ckpt_path)
+    if "deviation" in kept:
+        return in_units(kept["mean"], kept["deviation"])
+    return softmax(temperature or kept.get("temperature", 1.0))
+
+
+def names(ckpt_path: str | Path, n: int) -> dict[int, str]:
+    """Names of a network's n outputs: the classes it was trained for, or the number's."""
+    kept = read(ckpt_path).get("classes", [f"class {code}" for code in range(n)])
+    if len(kept) != n:
+        raise CheckpointError(
+            f"{Path(ckpt_path).with_name(FILE)} names {len(kept)} outputs, but the network has {n}: "
+            f"set network_def#out_channels {len(kept)}."
+        )
+    return dict(enumerate(kept))
+
+
+def read(ckpt_path: str | Path) -> dict:
+    """The content of the calibration.json beside weights, or {} where there is none."""
+    path = Path(ckpt_path).with_name(FILE)
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} can't be read ({error}): train again, or delete it.") from error
+
+
+def write(folder: str | Path, content: dict) -> None:
+    """Writes a calibration.json whole."""
+    with written_whole(Path(folder) / FILE) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def fit_temperature(probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+    """The temperature under which the true classes of persons that weren't trained on are likeliest, 0.05 to 20.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML.
+
+    Args:
+        probabilities: (n, C) by softmax without a temperature.
+        labels: (n,), 0 to C - 1.
+    """
+    logits = torch.as_tensor(probabilities, dtype=torch.float64).clamp_min(1e-300).log()
+    truth = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+
+    def loss(log_temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), truth))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

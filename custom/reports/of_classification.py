@@ -1,0 +1,56 @@
+"""The pictures of a finished run that predicts classes or a number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import torch
+from matplotlib.figure import Figure
+from monai.bundle import ConfigWorkflow
+
+from custom.reports.classification import confusion_figure, predicted_figure, reliability_figure, roc_figure
+from custom.reports.curves import curves_figure
+from custom.reports.heat_maps import cam, grad_cam, heat_maps_figure, layers_figure, shown_names
+
+SHOWN = 4  # persons or images in the heat maps
+
+
+def classification_figures(workflow: ConfigWorkflow) -> dict[str, Figure]:
+    """curves, confusion, roc and reliability (of a regression predicted), grad_cam, layers; of DenseNets cam too.
+
+    Heat maps are of the first persons of the section, and of what the network says of each.
+
+    Args:
+        workflow: an evaluation that has run.
+    """
+    parser = workflow.parser
+    root, classes = Path(parser.get_parsed_content("output_dir")), parser.get_parsed_content("classes")
+    network = parser.get_parsed_content("network")
+    table = pandas.read_csv(root / "evaluation/predictions.csv", dtype={"subject": str, "label": str})
+    figures = {"curves": curves_figure(root / "tensorboard")}
+    if len(classes) == 1:
+        values, said = table["label"].to_numpy(dtype=float), table["prediction"].to_numpy()
+        figures["predicted"] = predicted_figure(values, said, classes[0])
+        outputs = said[:, None]
+    else:
+        codes = {name: code for code, name in classes.items()}
+        labels = table["label"].map(codes).to_numpy()
+        outputs = table[[f"p_{name}" for name in classes.values()]].to_numpy()
+        figures |= {
+            "confusion": confusion_figure(labels, outputs, classes),
+            "roc": roc_figure(labels, outputs, classes),
+            "reliability": reliability_figure(labels, outputs),
+        }
+    dataset = parser.get_parsed_content("validate#dataset")
+    items = [dataset[number] for number in range(min(SHOWN, len(dataset)))]
+    device = next(network.parameters()).device
+    images = [torch.as_tensor(item["image"]).as_subclass(torch.Tensor)[None].to(device) for item in items]
+    names = shown_names(items, list(outputs[: len(items)]), classes)
+    shown = [image[0].cpu().numpy() for image in images]
+    kinds = {"grad_cam": grad_cam} | ({"cam": cam} if hasattr(network, "class_layers") else {})
+    for kind, draw in kinds.items():
+        maps = [draw(network, image, int(np.argmax(said))) for image, said in zip(images, outputs, strict=False)]
+        figures[kind] = heat_maps_figure(shown, maps, names)
+    return figures | {"layers": layers_figure(network, images[0])}
