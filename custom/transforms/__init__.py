@@ -1,7 +1,9 @@
 """Per-sample array work that MONAI lacks."""
 
+from custom.transforms.crop_to_head import CropToHeadd, head_mask
 from custom.transforms.crop_with_enough import RandCropWithEnoughd
 from custom.transforms.encode_labels import EncodeLabelsd
+from custom.transforms.load_rgb import LoadRGBd
 from custom.transforms.load_scan import LoadScand
 from custom.transforms.load_slice import LoadSliced
 from custom.transforms.load_volumes import LoadVolumesd
@@ -16,9 +18,11 @@ from custom.transforms.write_atomically import AtomicNibabelWriter
 __all__ = [
     "AddBackgroundd",
     "AtomicNibabelWriter",
+    "CropToHeadd",
     "DivideByMaximumd",
     "EncodeLabelsd",
     "LabelsToRegionsd",
+    "LoadRGBd",
     "LoadScand",
     "LoadSliced",
     "LoadVolumesd",
@@ -30,4 +34,5 @@ __all__ = [
     "ScaleForegroundd",
     "Structures",
     "SynthesizeScand",
+    "head_mask",
 ]
