@@ -51,6 +51,6 @@ def read_image(path: str | Path) -> Image.Image:
         width, height = image.size
         raise DataError(f"{path} is {width}x{height} pixels, less than {SMALLEST} along an axis: export it again.")
     image = image.convert("RGB")
-    if all(low == high for low, high in image.getextrema()):
+    if image.getcolors(maxcolors=1):  # None where there are more
         raise DataError(f"{path} is all of one value: export the image again.")
     return image

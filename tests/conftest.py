@@ -91,7 +91,9 @@ def cheng_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = np.load(source)
     folder = tmp_path_factory.mktemp("cheng") / "cheng"
     rows = []
-    for pixels, label, block, index in zip(*(content[key] for key in ("image", "label", "block", "index")), strict=True):
+    for pixels, label, block, index in zip(
+        *(content[key] for key in ("image", "label", "block", "index")), strict=True
+    ):
         image = f"Training/{('meningioma', 'glioma', 'pituitary')[label]}/{index:04d}.png"
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / image)

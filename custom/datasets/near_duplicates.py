@@ -53,7 +53,9 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
     new = [image for image in images if known.get(image, [])[:2] != stamps[image]]
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
         results = pool.map(_hash, [folder / image for image in new])
-        found = dict(zip(new, tqdm(results, total=len(new), desc="hashing", unit="image", disable=not new), strict=True))
+        found = dict(
+            zip(new, tqdm(results, total=len(new), desc="hashing", unit="image", disable=not new), strict=True)
+        )
     problems = [str(result) for result in found.values() if isinstance(result, DataError)]
     known |= {image: [*stamps[image], one] for image, one in found.items() if isinstance(one, str)}
     if cache and new:

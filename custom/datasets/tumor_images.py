@@ -14,12 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas
-from scipy.sparse import coo_matrix, csr_matrix, triu
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_matrix, triu
 from sklearn.model_selection import StratifiedGroupKFold
 
+from custom.datasets.image_groups import given_groups, joined
 from custom.datasets.near_duplicates import hashes, near_duplicates
 from custom.datasets.split import FOLDS, check_section
 from custom.errors import ConfigError, DataError, MissingDataError
@@ -52,9 +50,9 @@ def datalist(
         section: "training", "validation", "test", or "unlabelled".
         fold: 0 to 4.
         split: "grouped": near-duplicates, and what groups.csv joins, are in one section; of the groups of Training
-            and Testing a fifth tests, a fifth of the others (`fold`) validates, with as many of each class as can be
-            (scikit-learn's StratifiedGroupKFold). "original": Testing tests, a fifth of
-            Training (`fold`) validates, and near-duplicates are in any section.
+            and Testing a fifth tests, a fifth of the others (`fold`) validates, with the classes shared out evenly
+            (scikit-learn's StratifiedGroupKFold). "original": Testing tests, a fifth of Training (`fold`) validates,
+            and near-duplicates are in any section.
         classes: names of class folders; the label is the place in this list. The set's other classes are left out.
         cache_dir: where hashes are kept; None for nowhere.
 
@@ -82,7 +80,7 @@ def datalist(
     if problems:
         more = f" {len(problems) - 1} more have problems: `brainmri verify` lists them." * (len(problems) > 1)
         raise DataError(problems[0] + more)
-    group_of = _groups(images, near_duplicates(list(found.values())), _given_groups(folder, images))
+    group_of = joined(images, near_duplicates(list(found.values())), given_groups(folder, images))
     if split == "grouped":
         chosen = _grouped(folder, images, group_of, section, fold)
     else:
@@ -164,38 +162,6 @@ def _original(folder: Path, images: list[str], section: str, fold: int) -> list[
     return own if section == "test" else [image for image in own if (image in validating) == (section == "validation")]
 
 
-def _given_groups(folder: Path, images: Sequence[str]) -> pandas.Series:
-    """What groups.csv says of each image; NaN where it says nothing."""
-    path = folder / "groups.csv"
-    if not path.is_file():
-        return pandas.Series(np.nan, index=images)
-    try:
-        table = pandas.read_csv(path, dtype=str, encoding="utf-8")
-    except Exception as error:
-        raise DataError(f"{path} can't be read as a table ({error}): export it again.") from error
-    if missing := {"image", "group"} - set(table):
-        raise DataError(f"{path} has no column {sorted(missing)[0]}: it needs the columns image and group.")
-    table = table.dropna(subset="image")
-    if len(twice := table["image"][table["image"].duplicated()]):
-        raise DataError(f"{path} lists {twice.iloc[0]} twice: keep one row for each image.")
-    if absent := [image for image in table["image"] if not (folder / image).is_file()]:
-        raise DataError(f"{path} lists {absent[0]}, which isn't there: write images as Training/glioma/NAME.jpg.")
-    return table.set_index("image")["group"].reindex(images)
-
-
-def _groups(images: Sequence[str], near: csr_matrix, given: pandas.Series) -> dict[str, str]:
-    """Each image's group, by the name of its first image: {"Training/glioma/2.jpg": "Training/glioma/1.jpg", ...}."""
-    codes, values = pandas.factorize(given)
-    listed = np.flatnonzero(codes >= 0)
-    nodes = len(images) + len(values)  # each group of the table is a node of the graph
-    pairs = near.tocoo()
-    rows = np.concatenate([pairs.row, listed])
-    columns = np.concatenate([pairs.col, len(images) + codes[listed]])
-    _, joined = connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), (nodes, nodes)), directed=False)
-    first: dict[int, str] = {}
-    return {image: first.setdefault(int(joined[number]), image) for number, image in enumerate(images)}
-
-
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every image and returns every problem found, each a sentence that names its file.
 
@@ -222,7 +188,7 @@ def verify(dataset_dir: str | Path) -> list[str]:
     found, broken = hashes(folder, images, None)
     problems += broken
     try:
-        _given_groups(folder, images)
+        given_groups(folder, images)
     except DataError as error:
         problems.append(str(error))
     return problems + (_duplicate_problems(list(found), near_duplicates(list(found.values()))) if found else [])

@@ -29,7 +29,9 @@ class VGG16(nn.Module):
         channels = in_channels
         for width, convolutions in GROUPS:
             for _ in range(convolutions):
-                features += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                convolution = nn.Conv2d(channels, width, 3, padding=1)
+                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+                features += [convolution, nn.ReLU(inplace=True)]
                 channels = width
             features.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*features)
@@ -44,10 +46,6 @@ class VGG16(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(4096, out_channels),
         )
-        for module in self.features:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.dense(self.pool(self.features(image)))

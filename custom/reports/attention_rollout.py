@@ -44,7 +44,7 @@ def attention_rollout(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
         image: (1, C, H, W), as the network takes it.
 
     Returns:
-        (H, W), 0 to 1: the least and the most of the image's patches, bilinear between their middles.
+        (H, W), bilinear between the patches' middles, stretched to 0 to 1; all 0 where no patch differs.
 
     Raises:
         ValueError: another shape, a network without attention layers, or without a class token.
@@ -62,9 +62,9 @@ def attention_rollout(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
                 f"patches of {height}x{width} pixels: build it with classification=True."
             )
         grid = from_patches.reshape(1, 1, rows, columns)
-        spread = (grid.max() - grid.min()).clamp(min=torch.finfo(grid.dtype).tiny)
-        grid = (grid - grid.min()) / spread
-        return nn.functional.interpolate(grid, (height, width), mode="bilinear", align_corners=False)[0, 0]
+        found = nn.functional.interpolate(grid, (height, width), mode="bilinear", align_corners=False)[0, 0]
+        found = found - found.min()
+        return found / found.max().clamp(min=torch.finfo(found.dtype).tiny)
 
 
 def attentions(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:

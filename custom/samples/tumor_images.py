@@ -60,18 +60,14 @@ def write(folder: str | Path, images: int = 160, seed: int = 0) -> Path:
     return Path(folder).expanduser()
 
 
-def _save(
-    picture: np.ndarray, folder: Path, part: str, name: str, number: int, rng: np.random.Generator
-) -> None:
+def _save(picture: np.ndarray, folder: Path, part: str, name: str, number: int, rng: np.random.Generator) -> None:
     path = folder / part / name / f"{part[:2]}-{name[:2]}_{number:04d}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(picture).resize(SIZES[rng.integers(len(SIZES))], Image.Resampling.BICUBIC)
     image.convert(rng.choice(["L", "RGB"])).save(path, quality=int(rng.integers(75, 96)))
 
 
-def _patient(
-    maps: np.ndarray, voxel_size: tuple[float, ...], name: str, rng: np.random.Generator
-) -> list[np.ndarray]:
+def _patient(maps: np.ndarray, voxel_size: tuple[float, ...], name: str, rng: np.random.Generator) -> list[np.ndarray]:
     """Some axial slices where the tumor is largest, or anywhere in the brain's middle; uint8, front up, square."""
     fractions = deform(maps, voxel_size, rng)
     label = _tumor(fractions, voxel_size, name, rng)
