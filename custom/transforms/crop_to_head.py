@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
@@ -58,7 +60,7 @@ class CropToHeadd(CropForegroundd):
         super().__init__(
             keys,
             source_key,
-            select_fn=lambda image: head_mask(image, threshold),
+            select_fn=partial(head_mask, threshold=threshold),
             margin=margin,
             allow_smaller=True,
             allow_missing_keys=allow_missing_keys,
