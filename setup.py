@@ -36,6 +36,7 @@ setup(
         "scipy>=1.13",
         "joblib>=1.4",
         "h5py>=3.11",
+        "ImageHash>=4.3",
     ],
     extras_require={
         "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],

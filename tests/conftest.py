@@ -17,7 +17,9 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import nibabel
 import numpy as np
+import pandas
 import torch
+from PIL import Image
 
 if not torch.cuda.is_available():  # before triton is imported, by custom.losses
     os.environ["TRITON_INTERPRET"] = "1"
@@ -29,6 +31,7 @@ from custom.samples import iseg as iseg_sample
 from custom.samples import mni152 as mni152_sample
 from custom.samples import msd as msd_sample
 from custom.samples import synthseg_labels as maps_sample
+from custom.samples import tumor_images as images_sample
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Brainmri = Callable[..., subprocess.CompletedProcess]
@@ -74,6 +77,36 @@ def brats_slices_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hcp_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty subjects at 4 mm in HCP's layout. Read only."""
     return hcp_sample.write(tmp_path_factory.mktemp("sample") / "hcp")
+
+
+@pytest.fixture(scope="session")
+def tumor_images_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five simulated patients of each of four classes, 84 images, in Kaggle's layout. Read only."""
+    return images_sample.write(tmp_path_factory.mktemp("sample") / "images", images=80)
+
+
+@pytest.fixture(scope="session")
+def cheng_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """657 real slices of three tumors, 128x128, as PNG (without loss) in Kaggle's layout, all in Training. Read only.
+
+    The set names no patients; slices of one follow each other. `block` counts 15 slices that do, and of three blocks
+    the third is left out, so that between groups.csv's groups, of two blocks each, lie 45 slices of the original.
+    """
+    source = SHARED / "cheng2d" / "cheng_t1ce_128px.npz"
+    if not source.is_file():
+        pytest.skip(f"J. Cheng's slices aren't here ({source}).")
+    content = np.load(source)
+    folder = tmp_path_factory.mktemp("cheng") / "cheng"
+    rows = []
+    for pixels, label, block, index in zip(
+        *(content[key] for key in ("image", "label", "block", "index")), strict=True
+    ):
+        image = f"Training/{('meningioma', 'glioma', 'pituitary')[label]}/{index:04d}.png"
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / image)
+        rows.append({"image": image, "group": f"blocks {block // 3 * 3 + 1} and {block // 3 * 3 + 2}"})
+    pandas.DataFrame(rows).to_csv(folder / "groups.csv", index=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,7 @@ def split_by_person(persons: Iterable[str], section: str, fold: int, source: obj
         ConfigError: an unknown section or fold.
         MissingDataError: too few persons for the section.
     """
-    if section not in ("training", "validation", "test"):
-        raise ConfigError(f'section must be "training", "validation" or "test", got {section!r}.')
-    if fold not in range(FOLDS):
-        raise ConfigError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")
+    check_section(section, fold)
     everyone = sorted(set(persons), key=natural_order)
     others = [one for index, one in enumerate(everyone) if index % FOLDS]
     validating = others[fold::FOLDS]
@@ -40,3 +37,11 @@ def split_by_person(persons: Iterable[str], section: str, fold: int, source: obj
     if not chosen:
         raise MissingDataError(f"{source} has too few persons for the {section} section: three are the least.")
     return chosen
+
+
+def check_section(section: str, fold: int) -> None:
+    """Raises ConfigError for a section or fold that there isn't."""
+    if section not in ("training", "validation", "test"):
+        raise ConfigError(f'section must be "training", "validation" or "test", got {section!r}.')
+    if fold not in range(FOLDS):
+        raise ConfigError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")

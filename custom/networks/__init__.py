@@ -1,8 +1,10 @@
 """Networks that MONAI lacks."""
 
+from custom.networks.alex_net import AlexNet
 from custom.networks.attention_unet import AttentionUNet
 from custom.networks.check_window import check_window
 from custom.networks.classic_unet import ClassicUNet
+from custom.networks.custom_cnn import CustomCNN
 from custom.networks.dense_voxel_net import DenseVoxelNet
 from custom.networks.dual_path_dense_net import DualPathDenseNet
 from custom.networks.dual_single_dense_net import DualSingleDenseNet
@@ -15,12 +17,17 @@ from custom.networks.seg_res_net_vae import SegResNetVAE
 from custom.networks.single_path_dense_net import SinglePathDenseNet
 from custom.networks.skip_dense_net_3d import SkipDenseNet3D
 from custom.networks.unet3d import UNet3D
+from custom.networks.vgg16 import VGG16
+from custom.networks.vit import ViT
 from custom.networks.vit_classifier import ViTClassifier
 from custom.networks.vnet_light import VNetLight
 
 __all__ = [
+    "VGG16",
+    "AlexNet",
     "AttentionUNet",
     "ClassicUNet",
+    "CustomCNN",
     "DenseVoxelNet",
     "DualPathDenseNet",
     "DualSingleDenseNet",
@@ -34,6 +41,7 @@ __all__ = [
     "SkipDenseNet3D",
     "UNet3D",
     "VNetLight",
+    "ViT",
     "ViTClassifier",
     "check_window",
 ]

@@ -1,5 +1,6 @@
 """Functions that return a matplotlib Figure or an animation's frames; the caller saves them."""
 
+from custom.reports.attention_rollout import attention_rollout
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
 from custom.reports.overlay import animation, overlay_figure, save_animation
@@ -10,6 +11,7 @@ __all__ = [
     "animation",
     "attention_animation",
     "attention_figure",
+    "attention_rollout",
     "channels_figure",
     "curves_figure",
     "feature_maps_figure",

@@ -37,14 +37,15 @@ def patient(maps: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Gene
         {"FLAIR": int16, "T1": int16, "T1ce": int16, "T2": int16, "label": uint8 0 to 3}
     """
     fractions = deform(maps, voxel_size, rng)
-    label = _tumor(fractions, voxel_size, rng)
+    label = glioma(fractions, voxel_size, rng)
     healthy = fractions[1:] * (label == 0)
     tissues = np.concatenate([fractions[:1] * (label == 0), healthy, [label == code for code in (1, 2, 3)]])
     scans = {name: simulate(tissues, TISSUE_MEANS[name], voxel_size, rng) for name in CHANNELS}
     return scans | {"label": label}
 
 
-def _tumor(fractions: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
+def glioma(fractions: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
+    """Labels of one tumor, uint8 0 to 3 (x, y, z): core 1 inside a rim 3 inside edema 2."""
     brain = fractions[2:].sum(axis=0) > 0.5
     places = np.argwhere(brain)
     middle = places.mean(axis=0)

@@ -1,9 +1,11 @@
 """Per-sample array work that MONAI lacks."""
 
 from custom.transforms.correct_bias import CorrectBiasd
+from custom.transforms.crop_to_head import CropToHeadd, head_mask
 from custom.transforms.crop_with_enough import RandCropWithEnoughd
 from custom.transforms.encode_labels import EncodeLabelsd
 from custom.transforms.keep_on_disk import KeepOnDiskd
+from custom.transforms.load_rgb import LoadRGBd
 from custom.transforms.load_scan import LoadScand
 from custom.transforms.load_slice import LoadSliced
 from custom.transforms.load_volumes import LoadVolumesd
@@ -22,10 +24,12 @@ __all__ = [
     "AddBackgroundd",
     "AtomicNibabelWriter",
     "CorrectBiasd",
+    "CropToHeadd",
     "DivideByMaximumd",
     "EncodeLabelsd",
     "KeepOnDiskd",
     "LabelsToRegionsd",
+    "LoadRGBd",
     "LoadScand",
     "LoadSliced",
     "LoadVolumesd",
@@ -40,4 +44,5 @@ __all__ = [
     "ScaleForegroundd",
     "Structures",
     "SynthesizeScand",
+    "head_mask",
 ]

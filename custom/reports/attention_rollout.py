@@ -1,0 +1,104 @@
+"""Where a vision transformer looks: attention rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import SABlock
+from torch import nn
+
+
+def rollout(attentions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """How much each token of the last layer takes from each of the first.
+
+    Abnar, Zuidema 2020, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), section 3.1: of each layer the
+    heads' mean and the identity, for the residual connection, half and half; multiplied from the last layer to the
+    first.
+
+    Args:
+        attentions: of each layer, the first one first, (heads, N, N), rows that sum to 1.
+
+    Returns:
+        (N, N), rows that sum to 1.
+
+    Raises:
+        ValueError: no layers, or another shape.
+    """
+    if not attentions or any(one.ndim != 3 or one.shape[1] != one.shape[2] for one in attentions):
+        raise ValueError(f"rollout takes (heads, N, N) of each layer, got {[tuple(one.shape) for one in attentions]}.")
+    tokens = attentions[0].shape[-1]
+    eye = torch.eye(tokens, dtype=attentions[0].dtype, device=attentions[0].device)
+    flow = eye
+    for one in attentions:
+        flow = (one.mean(dim=0) + eye) / 2 @ flow
+    return flow
+
+
+def attention_rollout(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """What the class token takes from each patch, over all layers.
+
+    Args:
+        network: custom.networks.ViT or monai.networks.nets.ViT (with classification=True), or a module around one.
+            Square patches, a class token first.
+        image: (1, C, H, W), as the network takes it.
+
+    Returns:
+        (H, W), bilinear between the patches' middles, stretched to 0 to 1; all 0 where no patch differs.
+
+    Raises:
+        ValueError: another shape, a network without attention layers, or without a class token.
+    """
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ValueError(f"attention_rollout takes one image (1, C, H, W), got the shape {tuple(image.shape)}.")
+    height, width = image.shape[2:]
+    with torch.no_grad():
+        from_patches = rollout(attentions(network, image))[0, 1:]
+        side = (height * width / max(1, len(from_patches))) ** 0.5
+        rows, columns = round(height / side), round(width / side)
+        if rows * columns != len(from_patches) or abs(height / rows - width / columns) > 1e-6:
+            raise ValueError(
+                f"{type(network).__name__} has {len(from_patches) + 1} tokens, which aren't a class token and square "
+                f"patches of {height}x{width} pixels: build it with classification=True."
+            )
+        grid = from_patches.reshape(1, 1, rows, columns)
+        found = nn.functional.interpolate(grid, (height, width), mode="bilinear", align_corners=False)[0, 0]
+        found = found - found.min()
+        return found / found.max().clamp(min=torch.finfo(found.dtype).tiny)
+
+
+def attentions(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
+    """The attention of each layer, the first one first, (heads, N, N), of one run in evaluation mode.
+
+    Raises:
+        ValueError: the network has none of MONAI's SABlock and none of torch's TransformerEncoderLayer.
+    """
+    layers = [one for one in network.modules() if isinstance(one, (SABlock, nn.TransformerEncoderLayer))]
+    if not layers:
+        raise ValueError(f"{type(network).__name__} has no attention layers: attention rollout is for a ViT.")
+    found: list[torch.Tensor] = []
+    saved = {layer: layer.save_attn for layer in layers if isinstance(layer, SABlock)}
+
+    def of_torch(layer: nn.TransformerEncoderLayer, args: tuple) -> None:
+        tokens = layer.norm1(args[0]) if layer.norm_first else args[0]
+        found.append(layer.self_attn(tokens, tokens, tokens, average_attn_weights=False)[1][0])
+
+    hooks = []
+    for layer in layers:
+        if isinstance(layer, SABlock):
+            layer.save_attn = True
+            hooks.append(layer.register_forward_hook(lambda block, *_: found.append(block.att_mat[0])))
+        else:
+            hooks.append(layer.register_forward_pre_hook(of_torch))
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(image)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+        for block, before in saved.items():
+            block.save_attn = before
+            block.att_mat = torch.Tensor() if not before else block.att_mat
+    return found
