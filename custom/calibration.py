@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from custom.errors import CheckpointError
+from custom.errors import CheckpointError, ConfigError
 from custom.files import written_whole
 
 FILE = "calibration.json"  # beside model.pt
@@ -49,6 +49,15 @@ def names(ckpt_path: str | Path, n: int) -> dict[int, str]:
             f"set network_def#out_channels {len(kept)}."
         )
     return dict(enumerate(kept))
+
+
+def check_outputs(classes: Mapping[int, str], out_channels: int) -> None:
+    """Raises ConfigError where a network hasn't an output for each class."""
+    if len(classes) != out_channels:
+        raise ConfigError(
+            f"The target has {len(classes)} classes ({', '.join(classes.values())}), but the network {out_channels} "
+            f"outputs: set network_def#out_channels {len(classes)}."
+        )
 
 
 def read(ckpt_path: str | Path) -> dict:

@@ -293,7 +293,17 @@ def _flair_threshold(files: list[str], recipe: Any, settings: dict[str, Any]) ->
     flair_threshold(files, **settings)
 
 
-BASELINES = {"brats_mri_tumor_segmentation": _flair_threshold, "hcp_mri_classification": _hcp_baselines}
+def _pooled_intensities(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
+    from custom.baselines.pooled_intensities import pooled_intensities
+
+    pooled_intensities(files, **settings)
+
+
+BASELINES = {
+    "brain_mri_tumor_classification": _pooled_intensities,
+    "brats_mri_tumor_segmentation": _flair_threshold,
+    "hcp_mri_classification": _hcp_baselines,
+}
 
 
 def _check_options(says: str, function: Callable[..., Any], options: dict[str, Any], *given: Any) -> None:

@@ -70,6 +70,13 @@ CASES = {
     "hcp_mri_classification": Case(
         "hcp", "hcp_dir", "100001/T1w/*.nii.gz", {"roi_size": [48, 48, 48]}, result="predictions.csv"
     ),
+    "brain_mri_tumor_classification": Case(
+        "tumor_images",
+        "tumor_images_dir",
+        "Testing/glioma/*",
+        {"roi_size": [80, 80], "batch_size": 16},
+        result="predictions.csv",
+    ),
 }
 CLASSIFIERS = [name for name, case in CASES.items() if case.result == "predictions.csv"]
 # recipes that replace one transform or optimizer, or the size: tests/test_recipes.py and tests/test_hcp_bundle.py
@@ -91,22 +98,29 @@ THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
     "segresnet_vae": {"network_def#init_filters": 8},
     "basic_unet": {"network_def#features": [8, 8, 16, 16, 16, 8]},
     "talk": {"network_def#kernel_sizes": [12, 5, 3, 3, 3]},
+    "vgg16": {"roi_size": [32, 32]},
     "vit": {
-        "roi_size": [50, 50, 50],
         "network_def#hidden_size": 48,
         "network_def#mlp_dim": 96,
         "network_def#num_layers": 2,
         "network_def#num_heads": 4,
     },
 }
+THIN["monai_vit"] = THIN["vit"]
+PATCHES_OF_10 = ("hcp_mri_classification", "vit")
 BUNDLES = custom.bundles()
 NETWORKS = [
     (name, path.stem)
     for name, folder in BUNDLES.items()
     for path in [Path("default"), *sorted(folder.glob("configs/networks/*.json"))]
 ]
-ONCE = list({network: (name, network) for name, network in reversed(NETWORKS) if network != "default"}.values())
-RUN = [(name, "default") for name in BUNDLES] + ONCE  # each network once: in other bundles only its channels differ
+ONCE = list({network: (name, network) for name, network in reversed(NETWORKS) if name not in CLASSIFIERS}.values())
+# Each network once: in other bundles only its channels differ, but for classifiers, of 2D and 3D images.
+RUN = [
+    (name, network)
+    for name, network in NETWORKS
+    if network == "default" or name in CLASSIFIERS or (name, network) in ONCE
+]
 MIXINS = [
     (name, path)
     for name, folder in BUNDLES.items()
@@ -270,7 +284,7 @@ def test_trains_evaluates_infers_exports(
     monkeypatch.chdir(tmp_path)
     thin = CASES[bundle].thin if network == "default" else THIN.get(network, {})
     where = {"dataset_dir": os.path.relpath(data, tmp_path), "output_dir": "out"}
-    short = small(bundle) | thin
+    short = small(bundle) | thin | ({"roi_size": [50, 50, 50]} if (bundle, network) == PATCHES_OF_10 else {})
     train = config_files(bundle, "train.json", mixin(network))
     run("training", train, **where, **short, max_epochs=1, val_interval=1)
     weights = torch.load(tmp_path / "out/model.pt", weights_only=True)
@@ -281,7 +295,7 @@ def test_trains_evaluates_infers_exports(
     evaluation = run("evaluating", evaluate, **where, **short)
     scores = pandas.read_csv(tmp_path / "out/evaluation/scores.csv")
     if bundle in CLASSIFIERS:
-        check_classifier(bundle, network, evaluation, scores, where, small(bundle, "inference.json") | thin)
+        check_classifier(bundle, network, evaluation, scores, where, short)
         return
     labels = importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}").LABELS
     subjects = scores["subject"].nunique()
@@ -323,6 +337,7 @@ def check_classifier(
     """Scores of each class; inference says of each person what the evaluation said; exports do too."""
     classes = list(importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}").LABELS.values())
     assert scores["label"].tolist() == [*classes, "all"]
+    assert pandas.read_csv("out/evaluation/predictions.csv")["group"].notna().all()
     evaluated = pandas.read_csv("out/evaluation/predictions.csv", dtype={"subject": str}).set_index("subject")
     assert scores["n"].tolist() == [*(int((evaluated["label"] == name).sum()) for name in classes), len(evaluated)]
     assert set(json.loads(Path("out/calibration.json").read_text())["classes"]) == set(classes)

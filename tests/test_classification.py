@@ -17,7 +17,7 @@ from monai.networks.nets import DenseNet121
 from sklearn.metrics import roc_auc_score
 
 from custom import calibration
-from custom.errors import CheckpointError
+from custom.errors import CheckpointError, ConfigError
 from custom.handlers import Calibrate, ClassificationScores, Predictions
 from custom.metrics import LogLikelihood, classification_scores, regression_scores, stacked
 from custom.metrics.classification import area, calibration_error
@@ -182,6 +182,12 @@ def test_what_is_kept_beside_weights(tmp_path: Path) -> None:
     (tmp_path / "calibration.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"calibration\.json can't be read"):
         calibration.decoder(weights)
+
+
+def test_a_network_needs_an_output_for_each_class() -> None:
+    calibration.check_outputs({0: "F", 1: "M"}, 2)
+    with pytest.raises(ConfigError, match=r"3 classes \(a, b, c\), but the network 2 outputs: set .*out_channels 3"):
+        calibration.check_outputs({0: "a", 1: "b", 2: "c"}, 2)
 
 
 def test_log_likelihood() -> None:

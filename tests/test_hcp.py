@@ -132,12 +132,6 @@ def test_numbers_as_labels(hcp_copy: Path) -> None:
     assert item["label"][0] == age
 
 
-def test_a_network_needs_an_output_for_each_class() -> None:
-    hcp.check_classes({0: "F", 1: "M"}, 2)
-    with pytest.raises(ConfigError, match=r"3 classes \(a, b, c\), but the network 2 outputs: set .*out_channels 3"):
-        hcp.check_classes({0: "a", 1: "b", 2: "c"}, 2)
-
-
 def test_flat_folder_and_two_tables(hcp_copy: Path) -> None:
     """Scans as SUBJECT.nii.gz; the restricted table beside the other one."""
     for subject, path in hcp.scans(hcp_copy).items():

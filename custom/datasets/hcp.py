@@ -267,15 +267,6 @@ def datalist(
     return items
 
 
-def check_classes(classes: dict[int, str], out_channels: int) -> None:
-    """Raises ConfigError where a network hasn't an output for each class of the target."""
-    if len(classes) != out_channels:
-        raise ConfigError(
-            f"The target has {len(classes)} classes ({', '.join(classes.values())}), but the network {out_channels} "
-            f"outputs: set network_def#out_channels {len(classes)}."
-        )
-
-
 def scale(items: Sequence[dict]) -> tuple[float, float]:
     """Mean and deviation of a regression's labels, of the training section's datalist."""
     labels = np.concatenate([item["label"] for item in items]).astype(float)

@@ -27,7 +27,7 @@ from custom.volumes import existing_folder, natural_order
 LABELS = {0: "glioma", 1: "meningioma", 2: "notumor", 3: "pituitary"}  # alphabetical, as Kaggle's folders
 CHANNELS = ("red", "green", "blue")  # a grey image has three equal ones
 PARTS = ("Training", "Testing")
-SPLITS = ("grouped", "original")
+SPLITS = ("grouped", "original", "folds")
 CACHE = "cache/tumor_images"
 HOW_TO_GET = (
     "get it with Kaggle's own client (kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset), or write a "
@@ -51,7 +51,8 @@ def datalist(
         fold: 0 to 4.
         split: "grouped": near-duplicates, and what groups.csv joins, are in one section; of the groups of Training
             and Testing a fifth tests, a fifth of the others (`fold`) validates, with the classes shared out evenly
-            (scikit-learn's StratifiedGroupKFold). "original": Testing tests, a fifth of Training (`fold`) validates,
+            (scikit-learn's StratifiedGroupKFold). "folds": the same fifths, for cross-validation: number `fold` tests,
+            the next one validates. "original": Testing tests, a fifth of Training (`fold`) validates,
             and near-duplicates are in any section.
         classes: names of class folders; the label is the place in this list. The set's other classes are left out.
         cache_dir: where hashes are kept; None for nowhere.
@@ -81,10 +82,10 @@ def datalist(
         more = f" {len(problems) - 1} more have problems: `brainmri verify` lists them." * (len(problems) > 1)
         raise DataError(problems[0] + more)
     group_of = joined(images, near_duplicates(list(found.values())), given_groups(folder, images))
-    if split == "grouped":
-        chosen = _grouped(folder, images, group_of, section, fold)
-    else:
+    if split == "original":
         chosen = _original(folder, images, section, fold)
+    else:
+        chosen = _grouped(folder, images, group_of, section, fold, rotating=split == "folds")
     return [
         {
             "subject": image,
@@ -136,9 +137,16 @@ def _class_of(image: str) -> str:
     return image.split("/")[1]
 
 
-def _grouped(folder: Path, images: Sequence[str], group_of: Mapping[str, str], section: str, fold: int) -> list[str]:
+def _grouped(
+    folder: Path, images: Sequence[str], group_of: Mapping[str, str], section: str, fold: int, rotating: bool
+) -> list[str]:
     if (number := len(set(group_of.values()))) < 2 * FOLDS:
         raise MissingDataError(f"{folder} has {number} groups of images that belong together: ten are the least.")
+    if rotating:
+        fifths = [fifth for _, fifth in _folds(images, group_of)]
+        place = {"test": fold, "validation": (fold + 1) % FOLDS}
+        out = {*fifths[fold], *fifths[(fold + 1) % FOLDS]}
+        return fifths[place[section]] if section in place else [image for image in images if image not in out]
     others, testing = _folds(images, group_of)[0]
     if section == "test":
         return testing

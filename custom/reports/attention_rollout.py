@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from monai.networks.blocks import SABlock
 from torch import nn
+
+ATTENTION = (SABlock, nn.TransformerEncoderLayer)
 
 
 def rollout(attentions: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -40,29 +43,31 @@ def attention_rollout(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
 
     Args:
         network: custom.networks.ViT or monai.networks.nets.ViT (with classification=True), or a module around one.
-            Square patches, a class token first.
-        image: (1, C, H, W), as the network takes it.
+            Patches as long as they are wide, a class token first.
+        image: (1, C, *spatial), as the network takes it.
 
     Returns:
-        (H, W), bilinear between the patches' middles, stretched to 0 to 1; all 0 where no patch differs.
+        (*spatial), linear between the patches' middles, stretched to 0 to 1; all 0 where no patch differs.
 
     Raises:
         ValueError: another shape, a network without attention layers, or without a class token.
     """
-    if image.ndim != 4 or image.shape[0] != 1:
-        raise ValueError(f"attention_rollout takes one image (1, C, H, W), got the shape {tuple(image.shape)}.")
-    height, width = image.shape[2:]
+    size = tuple(image.shape[2:])
+    if len(size) not in (2, 3) or image.shape[0] != 1:
+        raise ValueError(f"attention_rollout takes one image (1, C, *spatial), got the shape {tuple(image.shape)}.")
     with torch.no_grad():
         from_patches = rollout(attentions(network, image))[0, 1:]
-        side = (height * width / max(1, len(from_patches))) ** 0.5
-        rows, columns = round(height / side), round(width / side)
-        if rows * columns != len(from_patches) or abs(height / rows - width / columns) > 1e-6:
+        side = (math.prod(size) / max(1, len(from_patches))) ** (1 / len(size))
+        grid = [round(n / side) for n in size]
+        if math.prod(grid) != len(from_patches) or any(
+            abs(n / count - side) > 1e-6 for n, count in zip(size, grid, strict=True)
+        ):
             raise ValueError(
                 f"{type(network).__name__} has {len(from_patches) + 1} tokens, which aren't a class token and square "
-                f"patches of {height}x{width} pixels: build it with classification=True."
+                f"patches of {'x'.join(map(str, size))} pixels: build it with classification=True."
             )
-        grid = from_patches.reshape(1, 1, rows, columns)
-        found = nn.functional.interpolate(grid, (height, width), mode="bilinear", align_corners=False)[0, 0]
+        mode = "bilinear" if len(size) == 2 else "trilinear"
+        found = nn.functional.interpolate(from_patches.reshape(1, 1, *grid), size, mode=mode, align_corners=False)[0, 0]
         found = found - found.min()
         return found / found.max().clamp(min=torch.finfo(found.dtype).tiny)
 
@@ -73,7 +78,7 @@ def attentions(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
     Raises:
         ValueError: the network has none of MONAI's SABlock and none of torch's TransformerEncoderLayer.
     """
-    layers = [one for one in network.modules() if isinstance(one, (SABlock, nn.TransformerEncoderLayer))]
+    layers = [one for one in network.modules() if isinstance(one, ATTENTION)]
     if not layers:
         raise ValueError(f"{type(network).__name__} has no attention layers: attention rollout is for a ViT.")
     found: list[torch.Tensor] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -67,6 +67,28 @@ def reliability_figure(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
         ax.annotate(f"{n:.0f}", (confidence, accuracy), xytext=(4, -10), textcoords="offset points", fontsize=8)
     title = f"expected calibration error {calibration_error(labels, probabilities):.3f}, n = {len(labels)}"
     ax.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.02, 1.02), title=title)
+    return _signed(figure)
+
+
+def images_figure(images: Sequence[np.ndarray], names: Sequence[str], title: str) -> Figure:
+    """A grid of images with a title each; of volumes the middle axial slice.
+
+    Args:
+        images: (C, H, W) or (C, x, y, z), of which the first channel is shown.
+        names: of each.
+        title: above all.
+    """
+    columns = min(4, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(0.3 + 2.4 * columns, 0.8 + 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, image, name in zip(axes, images, names, strict=False):
+        flat = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2].T
+        ax.imshow(flat, cmap="gray", origin="upper" if image.ndim == 3 else "lower")
+        ax.set_title(name, fontsize=8)
+    figure.suptitle(title)
     return _signed(figure)
 
 

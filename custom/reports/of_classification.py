@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,27 @@ import torch
 from matplotlib.figure import Figure
 from monai.bundle import ConfigWorkflow
 
-from custom.reports.classification import confusion_figure, predicted_figure, reliability_figure, roc_figure
+from custom.reports.attention_rollout import ATTENTION, attention_rollout
+from custom.reports.classification import (
+    confusion_figure,
+    images_figure,
+    predicted_figure,
+    reliability_figure,
+    roc_figure,
+)
 from custom.reports.curves import curves_figure
 from custom.reports.heat_maps import cam, grad_cam, heat_maps_figure, layers_figure, shown_names
 
 SHOWN = 4  # persons or images in the heat maps
+MISTAKES = 16
 
 
 def classification_figures(workflow: ConfigWorkflow) -> dict[str, Figure]:
-    """curves, confusion, roc and reliability (of a regression predicted), grad_cam, layers; of DenseNets cam too.
+    """curves, confusion, roc, reliability and mistakes (of a regression predicted), heat maps, layers.
 
-    Heat maps are of the first persons of the section, and of what the network says of each.
+    Heat maps are Grad-CAM, of DenseNets CAM too, of transformers attention rollout.
+
+    They are of the first persons of the section, and of what the network says of each.
 
     Args:
         workflow: an evaluation that has run.
@@ -43,14 +54,34 @@ def classification_figures(workflow: ConfigWorkflow) -> dict[str, Figure]:
             "roc": roc_figure(labels, outputs, classes),
             "reliability": reliability_figure(labels, outputs),
         }
+        if mistakes := _mistakes(workflow, table):
+            figures["mistakes"] = mistakes
     dataset = parser.get_parsed_content("validate#dataset")
     items = [dataset[number] for number in range(min(SHOWN, len(dataset)))]
     device = next(network.parameters()).device
     images = [torch.as_tensor(item["image"]).as_subclass(torch.Tensor)[None].to(device) for item in items]
     names = shown_names(items, list(outputs[: len(items)]), classes)
     shown = [image[0].cpu().numpy() for image in images]
-    kinds = {"grad_cam": grad_cam} | ({"cam": cam} if hasattr(network, "class_layers") else {})
-    for kind, draw in kinds.items():
+    for kind, draw in _heat_maps_of(network).items():
         maps = [draw(network, image, int(np.argmax(said))) for image, said in zip(images, outputs, strict=False)]
         figures[kind] = heat_maps_figure(shown, maps, names)
     return figures | {"layers": layers_figure(network, images[0])}
+
+
+def _heat_maps_of(network: torch.nn.Module) -> dict[str, Callable]:
+    """What shows where a network of this kind looks."""
+    if any(isinstance(layer, ATTENTION) for layer in network.modules()):
+        return {"attention_rollout": lambda network, image, code: attention_rollout(network, image).cpu().numpy()}
+    return {"grad_cam": grad_cam} | ({"cam": cam} if hasattr(network, "class_layers") else {})
+
+
+def _mistakes(workflow: ConfigWorkflow, table: pandas.DataFrame) -> Figure | None:
+    """The images that were taken for another class with the greatest confidence, the surest first."""
+    wrong = table[table["prediction"] != table["label"]].sort_values("probability", ascending=False).head(MISTAKES)
+    dataset = workflow.parser.get_parsed_content("validate#dataset")
+    place = {str(item["subject"]): number for number, item in enumerate(dataset.data)}
+    if wrong.empty:
+        return None
+    shown = [np.asarray(dataset[place[subject]]["image"]) for subject in wrong["subject"]]
+    names = [f"{row.label}, said {row.prediction} ({row.probability:.2f})" for row in wrong.itertuples()]
+    return images_figure(shown, names, f"the surest mistakes of {len(table)}")

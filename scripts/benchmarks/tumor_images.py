@@ -1,0 +1,91 @@
+"""Networks of the tumor classification bundle in 5-fold cross-validation, beside logistic regression on 8x8 means.
+
+    python scripts/benchmarks/tumor_images.py DATA_DIR WORK_DIR [--networks custom_cnn densenet121] [--folds 0 1 2 3 4]
+        [--classes glioma meningioma pituitary] [--max_epochs 30]
+
+Images that belong together (near-duplicates, groups.csv) are in one fold. Each network is trained and scored by
+`brainmri`, in WORK_DIR/NETWORK-foldN; what is finished isn't run again. Prints the scores of all folds' test images
+together, with intervals over groups, without and with the temperature of each fold's validation images, and the minutes
+of all trainings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas
+
+from custom.baselines.pooled_intensities import pooled_intensities
+from custom.cli import config_files
+from custom.metrics import classification_scores
+
+SHOWN = ("balanced_accuracy", "accuracy", "auc")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("data_dir", type=Path)
+    arguments.add_argument("work_dir", type=Path)
+    arguments.add_argument("--networks", nargs="+", default=["custom_cnn", "densenet121"])
+    arguments.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    arguments.add_argument("--classes", nargs="+", default=["glioma", "meningioma", "pituitary"])
+    arguments.add_argument("--max_epochs", type=int, default=30)
+    options = arguments.parse_args()
+    settings = {
+        "dataset_dir": str(options.data_dir.absolute()),
+        "cache_dir": str(options.work_dir.absolute() / "cache"),
+        "split": "folds",
+        "class_names": options.classes,
+        "network_def#out_channels": len(options.classes),
+    }
+    for fold in options.folds:
+        out = options.work_dir / f"baseline-fold{fold}"
+        pooled_intensities(config_files("tumor_class", "train.json"), **settings, fold=fold, output_dir=str(out))
+    rows = [row("logistic regression", "", [f"baseline-fold{fold}/baseline" for fold in options.folds], options)]
+    for network in options.networks:
+        minutes = 0.0
+        for fold in options.folds:
+            out = options.work_dir / f"{network}-fold{fold}"
+            own = settings | {"fold": fold, "output_dir": str(out.absolute())}
+            clock = out / "minutes.txt"
+            if not clock.is_file():
+                start = time.perf_counter()
+                brainmri("train", network, own | {"max_epochs": options.max_epochs, "resume": True})
+                for name, temperature in (("plain", 1.0), ("calibrated", None)):
+                    brainmri("evaluate", network, own | {"temperature": temperature})
+                    (out / "evaluation").rename(out / name)
+                clock.write_text(f"{(time.perf_counter() - start) / 60:.2f}")
+            minutes += float(clock.read_text())
+        for name in ("plain", "calibrated"):
+            folders = [f"{network}-fold{fold}/{name}" for fold in options.folds]
+            rows.append(row(f"{network}, {name}", f"{minutes:.1f}", folders, options))
+    print("| | balanced accuracy | accuracy | AUC |", " | ".join(options.classes), "| confidence | ECE | minutes | n |")
+    print("\n".join(rows))
+
+
+def brainmri(command: str, network: str, settings: dict) -> None:
+    words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    call = [sys.executable, "-m", "custom.cli", command, "tumor_class", "--network", network, *words]
+    subprocess.run(call, check=True, capture_output=True)
+
+
+def row(name: str, minutes: str, folders: list[str], options: argparse.Namespace) -> str:
+    """A line of the table: of all folds' test images, pooled; the recall of each class."""
+    table = pandas.concat(pandas.read_csv(options.work_dir / folder / "predictions.csv") for folder in folders)
+    classes = dict(enumerate(options.classes))
+    labels = table["label"].map({name: code for code, name in classes.items()}).to_numpy()
+    probabilities = table[[f"p_{one}" for one in options.classes]].to_numpy()
+    scores = classification_scores(labels, probabilities, classes, table["group"].tolist()).set_index("label")
+    every = scores.loc["all"]
+    measured = [f"{every[one]:.3f} ({every[f'{one}_low']:.3f}, {every[f'{one}_high']:.3f})" for one in SHOWN]
+    recalls = [f"{scores.loc[one, 'recall']:.3f}" for one in options.classes]
+    sure = [f"{every['confidence']:.3f}", f"{every['calibration_error']:.3f}"]
+    return "| " + " | ".join([name, *measured, *recalls, *sure, minutes, str(len(table))]) + " |"
+
+
+if __name__ == "__main__":
+    main()
