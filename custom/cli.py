@@ -167,8 +167,8 @@ class Commands:
             raise ConfigError(f"There is no baseline for {name} here: {' and '.join(BASELINES)} have one.")
         BASELINES[name](config_files(bundle, "train.json", *mixins(bundle, None, recipe)), recipe, overrides)
 
-    def networks(self, bundle: str = "", size: int = 64) -> None:
-        """Lists networks: parameters, GFLOPs of a window of SIZE voxels a side, papers: brainmri networks iseg."""
+    def networks(self, bundle: str = "", size: int | None = None) -> None:
+        """Lists networks: parameters, GFLOPs of a window (roi_size, or SIZE a side), papers: brainmri networks iseg."""
         from custom.network_table import network_table
 
         names = [find_bundle(bundle).name] if bundle else sorted(custom.bundles())

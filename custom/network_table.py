@@ -12,25 +12,26 @@ from custom.errors import ConfigError
 from custom.networks.cost import count_parameters, gflops
 
 
-def network_table(bundle: str, size: int) -> pandas.DataFrame:
+def network_table(bundle: str, size: int | None = None) -> pandas.DataFrame:
     """A row for the default network and each of configs/networks: parameters, GFLOPs of a window forward, its source.
 
     Args:
         bundle: a bundle's name.
-        size: of the window along each axis, in voxels; a network that can't take it has no GFLOPs.
+        size: of the window along each axis, in voxels, the bundle's roi_size by default; a network that can't take it
+            has no GFLOPs.
 
     Raises:
         ConfigError: size isn't a whole number above 0.
     """
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise ConfigError(f"size must be a whole number of voxels above 0, got {size!r}.")
     rows = []
     for name in (None, *sorted(path.stem for path in (find_bundle(bundle) / "configs/networks").glob("*.json"))):
         files = config_files(bundle, "train.json", *mixins(bundle, name, None))
         parser = ConfigParser(ConfigParser.load_config_files(files))
         at_default_size = parser.get_parsed_content("network_def")
-        window = [1, parser["network_def"]["in_channels"], *[size] * len(parser["roi_size"])]
-        parser["roi_size"] = window[2:]
+        parser["roi_size"] = [size] * len(parser["roi_size"]) if size else parser["roi_size"]
+        window = [1, parser["network_def"]["in_channels"], *parser["roi_size"]]
         try:
             cost = f"{gflops(parser.get_parsed_content('network_def'), window):,.1f}"
         except (RuntimeError, ValueError, TypeError):
