@@ -19,12 +19,12 @@ Decode = Callable[[torch.Tensor], torch.Tensor]
 
 def softmax(temperature: float = 1.0) -> Decode:
     """Logits (C,) to probabilities, of a network that is surer (below 1) or less sure (above 1) than it says."""
-    return lambda logits: torch.softmax(logits / temperature, dim=0)
+    return lambda logits: torch.softmax(logits.double() / temperature, dim=0)  # half precision would underflow
 
 
 def in_units(mean: float, deviation: float) -> Decode:
     """Deviations (1,) to the target's own unit."""
-    return lambda output: output * deviation + mean
+    return lambda output: output.double() * deviation + mean
 
 
 def decoder(ckpt_path: str | Path, temperature: float | None = None) -> Decode:
@@ -33,16 +33,32 @@ def decoder(ckpt_path: str | Path, temperature: float | None = None) -> Decode:
     Args:
         ckpt_path: a training's model.pt; without a calibration.json beside it (weights from elsewhere), softmax.
         temperature: another one than the file's; 1 for what the network itself says.
+
+    Raises:
+        ConfigError: a temperature that isn't a number above 0.
     """
+    if temperature is not None and (not isinstance(temperature, (int, float)) or not temperature > 0):
+        raise ConfigError(f"temperature must be a number above 0, got {temperature!r}.")
     kept = read(ckpt_path)
     if "deviation" in kept:
         return in_units(kept["mean"], kept["deviation"])
     return softmax(temperature or kept.get("temperature", 1.0))
 
 
-def names(ckpt_path: str | Path, n: int) -> dict[int, str]:
-    """Names of a network's n outputs: the classes it was trained for, or the number's."""
-    kept = read(ckpt_path).get("classes", [f"class {code}" for code in range(n)])
+def names(ckpt_path: str | Path, n: int, otherwise: Sequence[str] | None = None) -> dict[int, str]:
+    """Names of a network's n outputs: the classes it was trained for, or the number's.
+
+    Args:
+        ckpt_path: a training's model.pt, with a calibration.json beside it or not.
+        n: the network's outputs.
+        otherwise: names where there is no such file.
+
+    Raises:
+        CheckpointError: another number of names; one output, and nothing that says what it means.
+    """
+    kept = read(ckpt_path).get("classes", otherwise or [f"class {code}" for code in range(n)])
+    if n == 1 and "classes" not in read(ckpt_path):
+        raise CheckpointError(f"{ckpt_path} has one output, but no {FILE} beside it that gives its unit: train again.")
     if len(kept) != n:
         raise CheckpointError(
             f"{Path(ckpt_path).with_name(FILE)} names {len(kept)} outputs, but the network has {n}: "
@@ -51,8 +67,20 @@ def names(ckpt_path: str | Path, n: int) -> dict[int, str]:
     return dict(enumerate(kept))
 
 
-def check_outputs(classes: Mapping[int, str], out_channels: int) -> None:
-    """Raises ConfigError where a network hasn't an output for each class."""
+def check_outputs(classes: Mapping[int, str], out_channels: int, ckpt_path: str | Path | None = None) -> None:
+    """Whether a network has an output for each class, and weights were trained for the same ones.
+
+    Raises:
+        ConfigError: another number of outputs.
+        CheckpointError: the weights' classes have other names, or another order; or one output, and nothing beside the
+            weights that says what it means.
+    """
+    if ckpt_path is not None and Path(ckpt_path).is_file():
+        trained = list(names(ckpt_path, out_channels, list(classes.values())).values())
+        if len(trained) == len(classes) and trained != list(classes.values()):
+            raise CheckpointError(f"{ckpt_path} was trained for {trained}, not for {list(classes.values())}.")
+    if len(classes) == 1 != out_channels:
+        raise ConfigError(f"{classes[0]} is to be predicted as a number: add the recipe regression.")
     if len(classes) != out_channels:
         raise ConfigError(
             f"The target has {len(classes)} classes ({', '.join(classes.values())}), but the network {out_channels} "

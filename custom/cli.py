@@ -151,6 +151,8 @@ class Commands:
 
     def evaluate(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
         """Scores a trained network on the test section: brainmri evaluate iseg --dataset_dir D."""
+        if overrides.get("section") == "unlabelled":
+            raise ConfigError("The section unlabelled has no truth to score against: infer on it, or name another.")
         files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
         run("evaluating", files, **overrides)
 

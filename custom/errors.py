@@ -7,6 +7,10 @@ BrainMRIError
 └── ConfigError            a setting that no bundle has, or of the wrong kind
 """
 
+import re
+
+_FROM_A_WORKER = re.compile(r"^custom\.errors\.(\w+): (.+)$", re.MULTILINE)
+
 
 class BrainMRIError(Exception):
     """Base of all errors that `brainmri` prints as one sentence, without a traceback."""
@@ -29,10 +33,15 @@ class ConfigError(BrainMRIError, ValueError):
 
 
 def find_cause(error: BaseException) -> BrainMRIError | None:
-    """The first BrainMRIError among an exception and its causes (MONAI and Ignite wrap what transforms raise)."""
+    """The first BrainMRIError among an exception and its causes (MONAI and Ignite wrap what transforms raise).
+
+    What a data loader's process raised comes as an error of another kind with the traceback as its text.
+    """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, BrainMRIError):
             return seen
+        if "DataLoader worker process" in str(seen) and (found := _FROM_A_WORKER.search(str(seen))):
+            return globals()[found[1]](found[2])
         seen = seen.__cause__ or seen.__context__
     return None

@@ -13,6 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 import custom
+from custom import calibration
 from custom.errors import CheckpointError
 from custom.files import written_whole
 
@@ -80,7 +81,8 @@ def pack(bundle: Path, weights: Path, exported: Path, target: Path, settings: di
         for path in files:
             name = f"{bundle.name}/{path.relative_to(bundle).as_posix()}"
             archive.writestr(name, _packed(path, settings))
-        for path in (weights, exported):
+        beside = weights.with_name(calibration.FILE)  # of classifiers
+        for path in (weights, exported, *([beside] if beside.is_file() else [])):
             archive.write(path, f"{bundle.name}/models/{path.name}")
         for module in sorted(needed_modules(texts)):
             archive.write(PACKAGE / module, f"{bundle.name}/custom/{module.as_posix()}")

@@ -57,6 +57,12 @@ def test_a_class_that_nobody_has_counts_in_no_mean() -> None:
     assert table.loc["all", "recall"] == pytest.approx((3 / 4 + 1 / 2) / 2)
 
 
+def test_a_class_that_is_never_said_has_no_precision_to_be_proud_of() -> None:
+    always = np.tile([0.9, 0.1], (5, 1))
+    table = classification_scores(np.array([0, 0, 1, 1, 1]), always, {0: "F", 1: "M"}, list("abcde")).set_index("label")
+    assert table["precision"].tolist() == pytest.approx([0.4, 0.0, 0.2])
+
+
 def test_intervals_draw_groups() -> None:
     """Eight persons of two families know less than eight strangers."""
     families = ["a"] * 4 + ["b"] * 4
@@ -152,19 +158,29 @@ def test_a_table_without_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("n", "temperature"), [(1, 1.0), (20, 0.05)])
 def test_calibration_needs_twenty(n: int, temperature: float, tmp_path: Path) -> None:
-    """All are right: of many that is sharpened to the bound."""
+    """All are right: of many that is sharpened to the bound. Before the first validation it is 1."""
     items = [{"subject": "a", "label": 0, "pred": torch.tensor([0.6, 0.4])}] * n
-    engine = engine_of(items)
-    Calibrate(tmp_path, {0: "F", 1: "M"}).attach(engine)
-    engine.run([items])
+    evaluator, trainer = engine_of(items), engine_of(items)
+    trainer.state.rank = 0
+    Calibrate(tmp_path, evaluator, {0: "F", 1: "M"}).attach(trainer)
+    trainer.run([items])
     kept = json.loads((tmp_path / "calibration.json").read_text())
-    assert kept["classes"] == ["F", "M"]
+    assert kept == {"classes": ["F", "M"], "temperature": 1.0, "n": 0}
+    evaluator.run([items])
+    kept = json.loads((tmp_path / "calibration.json").read_text())
     assert kept["n"] == n
     assert kept["temperature"] == pytest.approx(temperature, rel=0.01)
-    engine.state.best_metric_epoch = 5
+    evaluator.state.best_metric_epoch = 5
     (tmp_path / "calibration.json").unlink()
-    engine.run([items])
+    evaluator.run([items])
     assert not (tmp_path / "calibration.json").exists()  # not the best one
+
+
+def test_calibration_in_half_precision(tmp_path: Path) -> None:
+    """Logits of mixed precision, far apart: nothing becomes 0."""
+    probabilities = calibration.softmax()(torch.tensor([30.0, -30.0], dtype=torch.float16))
+    assert 0 < probabilities[1] < 1e-20
+    assert calibration.in_units(1.5e6, 1e5)(torch.tensor([1.0], dtype=torch.float16)).item() == 1.6e6
 
 
 def test_what_is_kept_beside_weights(tmp_path: Path) -> None:
@@ -175,6 +191,14 @@ def test_what_is_kept_beside_weights(tmp_path: Path) -> None:
     logits = torch.tensor([0.0, 2.0])
     torch.testing.assert_close(calibration.decoder(weights)(logits), torch.softmax(logits / 2, dim=0))
     torch.testing.assert_close(calibration.decoder(weights, 1.0)(logits), torch.softmax(logits, dim=0))
+    calibration.check_outputs({0: "F", 1: "M"}, 2, weights)
+    weights.touch()
+    calibration.check_outputs({0: "F", 1: "M"}, 2, weights)
+    with pytest.raises(CheckpointError, match=r"was trained for \['F', 'M'\], not for \['M', 'F'\]"):
+        calibration.check_outputs({0: "M", 1: "F"}, 2, weights)
+    for wrong in (-1, 0, "abc"):
+        with pytest.raises(ConfigError, match=r"temperature must be a number above 0, got"):
+            calibration.decoder(weights, wrong)
     with pytest.raises(CheckpointError, match=r"calibration\.json names 2 outputs, but the network has 3: set .* 2"):
         calibration.names(weights, 3)
     calibration.write(tmp_path, {"classes": ["age"], "mean": 30.0, "deviation": 4.0})

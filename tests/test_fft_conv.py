@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from monai.data import MetaTensor
 from torch.nn.functional import conv3d, pad
 
 from custom.errors import ConfigError
-from custom.networks import FFTConv3d, HCPNet
+from custom.networks import FFTConv3d, HCPNet, check_covariates, fit_covariates
 from custom.networks.cost import count_parameters
 from custom.networks.fft_conv3d import circular_size, fft_conv3d, fft_pays
 from custom.networks.hcp_net import TALK
@@ -145,21 +146,28 @@ def test_small_kernels_by_default_and_covariates() -> None:
     torch.testing.assert_close(scripted(image, people), network(image, people))
     with pytest.raises(ValueError, match=r"built for 2 covariates: pass \(B, 2\)"):
         network(image, people[:, :1])
-    mean_person = network.standardize.running_mean.expand(3, 2)
-    torch.testing.assert_close(network(image), network(image, mean_person))
+    fit_covariates(network, np.array([[1.0, 5.0], [3.0, 5.0]]))
+    assert network.covariate_mean.tolist() == [2, 5]
+    assert network.covariate_deviation.tolist() == [1, float("inf")]  # alike for all: it says nothing
+    torch.testing.assert_close(network(image), network(image, torch.tensor([[2.0, 9.0]]).expand(3, 2)))
 
 
 def test_the_unit_of_a_covariate_changes_nothing() -> None:
     """Years or days: the network keeps the mean and the deviation of those that it was trained on."""
-    image, age = torch.randn(6, 1, 48, 48, 48), torch.tensor([[22.0], [25.0], [31.0], [36.0], [28.0], [24.0]])
-    logits = []
-    for unit in (1.0, 365.0):
-        torch.manual_seed(0)
-        network = HCPNet(1, 2, (48, 48, 48), covariates=1).train()
-        network(image, age * unit)
-        logits.append(network.eval()(image, age * unit))
-        assert float(network.standardize.running_mean) == pytest.approx(float(age.mean()) * unit)
-    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)
+    torch.manual_seed(0)
+    network, image = HCPNet(1, 2, (48, 48, 48), covariates=1), torch.randn(4, 1, 48, 48, 48)
+    age, logits = np.array([[22.0], [25.0], [31.0], [36.0]]), []
+    for unit in (1, 365):
+        fit_covariates(network, age * unit)
+        logits.append(network(image, torch.as_tensor(age * unit, dtype=torch.float32)))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-5)
+
+
+def test_covariates_need_a_network_that_takes_them() -> None:
+    check_covariates(HCPNet(1, 2, (48, 48, 48), covariates=1), ["age"])
+    check_covariates(torch.nn.Linear(1, 1), [])
+    with pytest.raises(ConfigError, match=r"Linear takes no covariates: leave \['age'\] out, or take HCPNet"):
+        check_covariates(torch.nn.Linear(1, 1), ["age"])
 
 
 @pytest.mark.parametrize(

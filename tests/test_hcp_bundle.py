@@ -10,34 +10,39 @@ import nibabel
 import numpy as np
 import pandas
 import pytest
+import torch
 
 from custom.cli import Commands, config_files
+from custom.networks import HCPNet
 from custom.workflow import StrictWorkflow
 from tests.conftest import Brainmri
 
 
 @pytest.fixture(scope="module")
 def scan_256(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scan of 256 cubed, LAS as HCP's are, whose values tell the place: 1 + y in RAS, 0 outside a box."""
+    """A scan of 256 cubed, stored LAS as HCP's are; a box from back 70 to front 219 and low 40 to high 209, 0 outside.
+
+    Its values are 1 + the distance from its back.
+    """
     voxels = np.zeros((256, 256, 256), dtype=np.int16)
-    voxels[60:190, 70:220, 40:210] = 1 + np.arange(70, 220)[None, :, None]
+    voxels[60:190, 70:220, 40:210] = 1 + np.arange(150)[None, :, None]
     path = tmp_path_factory.mktemp("scan") / "1.nii.gz"
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 1, 1, 1])), path)
     return path
 
 
 @pytest.mark.parametrize(
-    ("recipe", "size", "first", "last"),
+    ("recipe", "size", "axis", "first", "last"),
     [
-        ("resolution_50", (50, 50, 50), 0, 49),  # the box fills the whole
-        ("resolution_full", (155, 165, 195), 10, 159),  # y 70 to 219 of 60 to 224
-        ("crop_talk", (50, 50, 50), 3, 48),  # 10 / 3.3 and 159 / 3.3
-        ("crop_200", (50, 50, 50), 10, 48),  # y 28 to 227 is kept: 42 / 4, 191 / 4
-        ("crop_200,resolution_100", (100, 100, 100), 21, 95),
+        ("resolution_50", (50, 50, 50), 1, 0, 49),  # the box fills the whole
+        ("resolution_full", (155, 165, 195), 2, 40, 189),  # LIA: front is the third axis, 70 to 219 of 30 to 224
+        ("crop_talk", (50, 50, 50), 2, 10, 48),  # 40 / 3.9 and 189 / 3.9
+        ("crop_200", (50, 50, 50), 1, 10, 48),  # 28 to 227 is kept: 42 / 4, 191 / 4
+        ("crop_200,resolution_100", (100, 100, 100), 1, 21, 95),
     ],
 )
 def test_crops_and_sizes(
-    recipe: str, size: tuple[int, ...], first: int, last: int, scan_256: Path, tmp_path: Path
+    recipe: str, size: tuple[int, ...], axis: int, first: int, last: int, scan_256: Path, tmp_path: Path
 ) -> None:
     mixins = [f"recipes/{name}.json" for name in recipe.split(",")]
     settings = {"cache_dir": str(tmp_path), "workflow_type": "train"}
@@ -45,13 +50,20 @@ def test_crops_and_sizes(
     found = parser.get_parsed_content("preprocessing")({"image": str(scan_256)})
     image = found["image"][0].numpy()
     assert image.shape == size
-    inside = np.flatnonzero(image.any(axis=(0, 2)))
+    inside = np.flatnonzero(np.moveaxis(image, axis, 0).any(axis=(1, 2)))
     assert abs(inside[0] - first) <= 1
     assert abs(inside[-1] - last) <= 1
-    middle = image[size[0] // 2, inside[2:-2], size[2] // 2]
-    assert (np.diff(middle) > 0).all()  # y rises from back to front
+    middle = np.moveaxis(image, axis, 0)[inside[2:-2], size[0] // 2, 2 * size[1] // 3]
+    assert (np.diff(middle) > 0).all()  # it rises from back to front
     assert image[image != 0].mean() == pytest.approx(0, abs=1e-3)
     assert float(found["brain_ml"]) == pytest.approx(130 * 150 * 170 / 1000)
+
+
+def test_the_talks_crop_is_written_alike() -> None:
+    files = [config_files("hcp", f"recipes/{name}.json")[0] for name in ("crop_talk", "resolution_full")]
+    crop, full = (json.loads(Path(file).read_text()) for file in files)
+    assert crop["crop"] == full["crop"]
+    assert crop["orientation"] == full["orientation"]
 
 
 def test_the_talks_crop_is_of_one_shape(hcp_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
@@ -95,12 +107,41 @@ def test_mistakes(hcp_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
             ("--target", "Age_in_Yrs"),
             r"The target has 15 classes \(.*\), but the network 2 outputs: set net",
         ),
+        (("--covariates", "['Gender']"), r"Gender is the target: leave it out of the covariates"),
+        (("--covariates", "['Age_in_Yrs']", "--network", "densenet121"), r"DenseNet121 takes no covariates: leave"),
+        (("--target", "Age_in_Yrs", "--kind", "regression"), r"as a number: add the recipe regression"),
         (("--roi_size", "[40,40,40]"), r"HCPNet pools by 48: img_size must be three sizes of 48 or more"),
     ):
         result = brainmri("train", "hcp", *where, *words, cwd=tmp_path)
         assert result.returncode == 1
         assert re.search(sentence, result.stderr), result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_scan_is_named_by_another_process(hcp_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    scans = []
+    for number in range(3):
+        path = tmp_path / f"{number}.nii.gz"
+        nibabel.save(
+            nibabel.Nifti1Image(np.full((8, 8, 8), np.nan if number == 1 else 1, dtype=np.float32), np.eye(4)), path
+        )
+        scans.append({"subject": str(number), "image": str(path)})
+    torch.save(HCPNet(1, 2, (50, 50, 50)).state_dict(), tmp_path / "model.pt")
+    words = ("--data", str(scans), "--ckpt_path", tmp_path / "model.pt", "--num_workers", 1)
+    result = brainmri("infer", "hcp", *words, cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.search(r"^brainmri: .*1\.nii\.gz has 512 voxels that are NaN", result.stderr, re.MULTILINE), result.stderr
+
+
+def test_a_spoilt_cache_is_made_again(scan_256: Path, tmp_path: Path) -> None:
+    settings = {"cache_dir": str(tmp_path), "workflow_type": "train"}
+    parser = StrictWorkflow(config_files("hcp", "train.json"), **settings).parser
+    step = parser.get_parsed_content("preprocessing")
+    first = step({"image": str(scan_256)})["image"]
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert torch.equal(step({"image": str(scan_256)})["image"], first)
+    assert kept.stat().st_size > 1000
 
 
 @pytest.mark.slow

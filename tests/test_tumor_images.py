@@ -148,7 +148,7 @@ def test_unlabelled(tumor_images_dir: Path) -> None:
     [
         ({"section": "tset"}, r"section must be .*, got 'tset'"),
         ({"fold": 5}, r"fold must be 0 to 4, got 5"),
-        ({"split": "random"}, r"split must be one of \['grouped', 'original'\], got 'random'"),
+        ({"split": "random"}, r"split must be one of \['grouped', 'original', 'folds'\], got 'random'"),
         ({"classes": ["glioma"]}, r"two or more names of class folders, got \['glioma'\]"),
         ({"classes": "glioma,notumor"}, r"two or more names of class folders, got 'glioma,notumor'"),
         ({"classes": ["glioma", "glioma", "notumor"]}, r"two or more names"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from monai.data import Dataset
+from torch.utils.data import DataLoader
 
-from custom.errors import BrainMRIError, find_cause
+from custom.errors import find_cause
 
 
 def volumes_to_rows(
@@ -28,30 +29,13 @@ def volumes_to_rows(
         DataError: a scan that can't be read, or holds NaN or nothing but zeros.
     """
     matrix, volumes = np.empty((len(images), 0), dtype=np.float32), np.empty(len(images))
-    scans = DataLoader(_Scans(images, preprocessing), batch_size=None, num_workers=workers)
-    for number, found in enumerate(scans):
-        if isinstance(found, BrainMRIError):
-            raise found
-        if number == 0:  # filled row by row: together the persons take much memory
-            matrix = np.empty((len(images), len(found[0])), dtype=np.float32)
-        matrix[number], volumes[number] = found
+    dataset = Dataset([{"image": str(path)} for path in images], preprocessing)
+    try:
+        for number, found in enumerate(DataLoader(dataset, batch_size=None, num_workers=workers)):
+            row = np.asarray(found["image"], dtype=np.float32).ravel()
+            if number == 0:  # filled row by row: together the persons take much memory
+                matrix = np.empty((len(images), len(row)), dtype=np.float32)
+            matrix[number], volumes[number] = row, float(found["brain_ml"])
+    except Exception as error:
+        raise find_cause(error) or error from error
     return matrix, volumes
-
-
-class _Scans(Dataset):
-    """What a user can mend comes back as a value: raised in another process, an error would lose its sentence."""
-
-    def __init__(self, images: Sequence[str], preprocessing: Callable[[dict], dict]) -> None:
-        self.images, self.preprocessing = [str(path) for path in images], preprocessing
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, float] | BrainMRIError:
-        try:
-            found = self.preprocessing({"image": self.images[number]})
-        except Exception as error:
-            if cause := find_cause(error):
-                return cause
-            raise
-        return np.asarray(found["image"], dtype=np.float32).ravel(), float(found["brain_ml"])

@@ -185,11 +185,13 @@ def persons(
         missing: "raise" where a subject is in the table without a scan or the reverse; "skip" leaves them out.
 
     Raises:
-        ConfigError: an unknown column, kind, space or `missing`.
+        ConfigError: an unknown column, kind, space or `missing`; the target among the covariates.
         DataError: subjects that lack a scan, a row, or a covariate.
     """
     if missing not in ("raise", "skip"):
         raise ConfigError(f'missing must be "raise" or "skip", got {missing!r}.')
+    if target in covariates:
+        raise ConfigError(f"{target} is the target: leave it out of the covariates.")
     people, found = table(dataset_dir), scans(dataset_dir, space)
     if missing == "raise" and (problem := _mismatch(people.index, found)):
         raise DataError(f"{problem} Complete them, or set missing to skip.")
@@ -214,7 +216,7 @@ def _numbers(people: pandas.DataFrame, subjects: Sequence[str], names: Sequence[
         values = column(people, name)
         if not pandas.api.types.is_numeric_dtype(values):
             both = sorted(values.dropna().unique())
-            if len(both) > 2:
+            if len(both) != 2:  # of one alone it couldn't be told which it is
                 raise DataError(f"The covariate {name} has the values {both}: numbers or two classes are needed.")
             values = values.map({one: code for code, one in enumerate(both)})
         values = values.reindex(subjects)
@@ -265,6 +267,11 @@ def datalist(
         item = {"subject": subject, "group": row["family"], "image": row["image"], "label": label}
         items.append(item | _covariates(rows[list(covariates)] if covariates else None, subject))
     return items
+
+
+def covariates_of(items: Sequence[dict]) -> np.ndarray:
+    """(n, k) float32, of a datalist's persons."""
+    return np.stack([item["covariates"] for item in items])
 
 
 def scale(items: Sequence[dict]) -> tuple[float, float]:

@@ -86,6 +86,11 @@ def datalist(
         chosen = _original(folder, images, section, fold)
     else:
         chosen = _grouped(folder, images, group_of, section, fold, rotating=split == "folds")
+    if absent := [name for name in classes if name not in {_class_of(image) for image in chosen}]:
+        raise MissingDataError(
+            f"The {section} section of {folder} has no image of {absent[0]}: ten groups of images that belong together "
+            "are the least for each class; add some, or leave the class out of class_names."
+        )
     return [
         {
             "subject": image,
@@ -126,8 +131,8 @@ def _folder_problems(part: Path, classes: Iterable[str]) -> list[str]:
     empty = [name for name in there if name not in unknown and not image_files(part / name)]
     loose = [path for path in image_files(part) if path.parent == part]
     return [
-        *(f"{part / name} is a class folder that isn't known: rename it, or name it in classes." for name in unknown),
-        *(f"{part} has no class folder {name}: complete it, or set classes to {there}." for name in missing),
+        *(f"{part / name} is no class folder that is known: rename it, or name it in class_names." for name in unknown),
+        *(f"{part} has no class folder {name}: complete it, or set class_names to {there}." for name in missing),
         *(f"{part / name} is an empty class folder: copy its images again, or leave it out." for name in empty),
         *(f"{path} lies in no class folder: move it into one." for path in loose),
     ]

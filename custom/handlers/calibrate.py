@@ -15,45 +15,59 @@ ENOUGH = 20  # persons or images; of fewer a temperature says little
 
 
 class Calibrate:
-    """Writes calibration.json after each validation that is the best so far: classes, and a temperature.
+    """Writes calibration.json at the start, and after each validation that is the best so far: classes, a temperature.
 
     The temperature is fitted to the validation's own probabilities, if they are of 20 persons or more, else it is 1;
-    nobody of the test section is looked at. Attach it to the validation engine, whose postprocessing ends with plain
-    softmax.
+    nobody of the test section is looked at. Attach it to the trainer, after Checkpoint, which sets an earlier run's
+    file aside. Of several processes the first one writes.
 
     Args:
         output_dir: where model.pt goes too.
+        evaluator: the validation engine, whose postprocessing ends with plain softmax.
         classes: {0: "F", 1: "M"}, or of a regression {0: "Strength_Unadj"}.
         scale: of a regression: mean and deviation of the training persons' target.
     """
 
     def __init__(
-        self, output_dir: str | Path, classes: Mapping[int, str], scale: tuple[float, float] | None = None
+        self,
+        output_dir: str | Path,
+        evaluator: Engine,
+        classes: Mapping[int, str],
+        scale: tuple[float, float] | None = None,
     ) -> None:
+        self.evaluator = evaluator
         self.folder = Path(output_dir)
         self.classes = list(classes.values())
         self.scale = scale
         self.seen: list[tuple[np.ndarray, int]] = []
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.seen.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._see)
-        engine.add_event_handler(Events.COMPLETED, self._write)
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, trainer: Engine) -> None:
+        if trainer.state.rank > 0:
+            return
+        if not (self.folder / calibration.FILE).is_file():  # a resumed run has one
+            self._write(1.0)
+        self.evaluator.add_event_handler(Events.EPOCH_STARTED, lambda: self.seen.clear())
+        self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._see)
+        self.evaluator.add_event_handler(Events.COMPLETED, self._fit)
 
     def _see(self, engine: Engine) -> None:
         if self.scale is None:
             for output in engine.state.output:
                 self.seen.append((torch.as_tensor(output["pred"]).cpu().double().numpy(), int(output["label"])))
 
-    def _write(self, engine: Engine) -> None:
-        if engine.state.best_metric_epoch != engine.state.epoch:
-            return
-        content: dict = {"classes": self.classes}
-        if self.scale is None:
+    def _fit(self, engine: Engine) -> None:
+        if self.scale is None and engine.state.best_metric_epoch == engine.state.epoch:
             probabilities, labels = (np.array(values) for values in zip(*self.seen, strict=True))
             enough = len(labels) >= ENOUGH
-            temperature = calibration.fit_temperature(probabilities, labels) if enough else 1.0
-            content |= {"temperature": temperature, "n": len(labels)}
+            self._write(calibration.fit_temperature(probabilities, labels) if enough else 1.0, len(labels))
+
+    def _write(self, temperature: float, n: int = 0) -> None:
+        content: dict = {"classes": self.classes}
+        if self.scale is None:
+            content |= {"temperature": temperature, "n": n}
         else:
             content |= {"mean": self.scale[0], "deviation": self.scale[1]}
         calibration.write(self.folder, content)

@@ -82,6 +82,7 @@ class Checkpoint:
             "tensorboard",
             "evaluation",
             "segmentations",
+            "predictions.csv",
             "report",
         )
         if earlier := set_aside(self.folder, names):

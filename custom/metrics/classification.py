@@ -33,6 +33,7 @@ def classification_scores(
     codes = list(classes)
     found = probabilities.argmax(axis=1)
     precision, recall, f1, counts = precision_recall_fscore_support(labels, found, labels=codes, zero_division=np.nan)
+    precision = np.where(np.isnan(precision) & (counts > 0), 0.0, precision)  # never said, though somebody has it
     rows = [
         {
             "label": classes[code],

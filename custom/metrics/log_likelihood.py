@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced
+from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 
 
 class LogLikelihood(Metric):
     """The mean logarithm of the true class's probability: minus the cross-entropy, so that higher is better.
 
-    A validation of few persons has few values of accuracy; this one tells two epochs apart. Each process validates on
-    all, so that nothing is summed over processes.
+    A validation of few persons has few values of accuracy; this one tells two epochs apart. Of several processes all
+    get the mean over all, so that they agree on the best epoch.
 
     Args:
         output_transform: gives lists of probabilities (C,) and of labels, as monai.handlers.from_engine does.
@@ -32,5 +32,6 @@ class LogLikelihood(Metric):
             self.total += float(torch.as_tensor(probabilities).double()[int(label)].clamp_min(1e-30).log())
             self.n += 1
 
+    @sync_all_reduce("total", "n")
     def compute(self) -> float:
         return self.total / self.n if self.n else float("nan")

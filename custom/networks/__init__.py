@@ -9,7 +9,7 @@ from custom.networks.dense_voxel_net import DenseVoxelNet
 from custom.networks.dual_path_dense_net import DualPathDenseNet
 from custom.networks.dual_single_dense_net import DualSingleDenseNet
 from custom.networks.fft_conv3d import FFTConv3d
-from custom.networks.hcp_net import HCPNet
+from custom.networks.hcp_net import HCPNet, check_covariates, fit_covariates
 from custom.networks.high_res_net import HighResNet
 from custom.networks.hyper_dense_net import HyperDenseNet
 from custom.networks.improved_unet import ImprovedUNet
@@ -43,5 +43,7 @@ __all__ = [
     "VNetLight",
     "ViT",
     "ViTClassifier",
+    "check_covariates",
     "check_window",
+    "fit_covariates",
 ]

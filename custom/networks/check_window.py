@@ -34,9 +34,8 @@ def check_window(
     except (RuntimeError, ValueError, TypeError) as error:
         problem = f"it fails with {str(error).splitlines()[0]!r}"
     if problem:
-        kind = (
-            "multiples of 8, 16 or 32, as the network's file says" if out_channels is None else "that it was built for"
-        )
+        name = type(network).__name__
         raise ConfigError(
-            f"{type(network).__name__} can't take windows of roi_size {list(roi_size)} ({problem}): take sizes {kind}."
+            f"{name} can't take windows of roi_size {list(roi_size)} ({problem}): take sizes that its file in "
+            "configs/networks names, multiples of 8, 16 or 32 for most."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,8 +29,8 @@ class HCPNet(nn.Module):
         img_size: voxels of the image, which the dense layers fix; 48 or more along each axis.
         kernel_sizes: of the five stages.
         covariates: how many numbers about the person join before the last layer. They come as they are: the network
-            keeps the training persons' means and deviations (batch norm without scale), and without any it takes the
-            mean person's.
+            keeps the training persons' means and deviations (`fit_covariates`), and without any it takes the mean
+            person's.
         dropout: of single values before each dense layer but the first.
 
     Shapes: (B, in_channels, *img_size), and covariates (B, covariates) if there are any, to (B, out_channels).
@@ -38,6 +39,9 @@ class HCPNet(nn.Module):
         ConfigError: another number of kernel sizes than five; an image that the pools use up.
         ValueError: another number of covariates.
     """
+
+    covariate_mean: torch.Tensor
+    covariate_deviation: torch.Tensor
 
     def __init__(
         self,
@@ -72,7 +76,8 @@ class HCPNet(nn.Module):
             nn.Dropout(dropout),
         )
         self.covariates = covariates
-        self.standardize = nn.BatchNorm1d(covariates, affine=False, momentum=None) if covariates else nn.Identity()
+        self.register_buffer("covariate_mean", torch.zeros(covariates))
+        self.register_buffer("covariate_deviation", torch.ones(covariates))
         self.head = nn.Linear(512 + covariates, out_channels)
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
@@ -83,6 +88,24 @@ class HCPNet(nn.Module):
             elif covariates.shape[1] != self.covariates:
                 raise ValueError(f"HCPNet was built for {self.covariates} covariates: pass (B, {self.covariates}).")
             else:
-                person = self.standardize(covariates.float()).to(x.dtype)
+                person = ((covariates - self.covariate_mean) / self.covariate_deviation).to(x.dtype)
             x = torch.cat([x, person], dim=1)
         return self.head(x)
+
+
+def check_covariates(network: nn.Module, names: Sequence[str]) -> None:
+    """Raises ConfigError where persons have covariates that a network doesn't take."""
+    if names and getattr(network, "covariates", 0) != len(names):
+        raise ConfigError(f"{type(network).__name__} takes no covariates: leave {list(names)} out, or take HCPNet.")
+
+
+def fit_covariates(network: nn.Module, values: np.ndarray) -> None:
+    """Keeps the training persons' means and deviations in an HCPNet; a column that is alike for all becomes 0.
+
+    Args:
+        network: built for k covariates.
+        values: (n, k), of the training persons.
+    """
+    mean, deviation = (torch.as_tensor(one, dtype=torch.float32) for one in (values.mean(axis=0), values.std(axis=0)))
+    network.get_buffer("covariate_mean").copy_(mean)
+    network.get_buffer("covariate_deviation").copy_(torch.where(deviation > 0, deviation, torch.inf))

@@ -39,10 +39,11 @@ def classification_figures(workflow: ConfigWorkflow) -> dict[str, Figure]:
     parser = workflow.parser
     root, classes = Path(parser.get_parsed_content("output_dir")), parser.get_parsed_content("classes")
     network = parser.get_parsed_content("network")
-    table = pandas.read_csv(root / "evaluation/predictions.csv", dtype={"subject": str, "label": str})
+    names_as_text = {"subject": str, "label": str, "prediction": str}
+    table = pandas.read_csv(root / "evaluation/predictions.csv", dtype=names_as_text, keep_default_na=False)
     figures = {"curves": curves_figure(root / "tensorboard")}
     if len(classes) == 1:
-        values, said = table["label"].to_numpy(dtype=float), table["prediction"].to_numpy()
+        values, said = (table[name].to_numpy(dtype=float) for name in ("label", "prediction"))
         figures["predicted"] = predicted_figure(values, said, classes[0])
         outputs = said[:, None]
     else:

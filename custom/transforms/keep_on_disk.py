@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,19 @@ class KeepOnDiskd(Transform):
         status = path.stat() if path.is_file() else None
         key = (VERSION, self.steps, self.keys, str(path.absolute()), status and (status.st_size, status.st_mtime_ns))
         kept = self.cache_dir / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
-        if not kept.is_file():
-            found = self.transforms({self.source: str(path)})
-            arrays: dict[str, Any] = {name: np.asarray(found[name]) for name in self.keys}
-            affines = {f"{name} affine": found[name].affine for name in self.keys if hasattr(found[name], "affine")}
-            with written_whole(kept, own=True) as partial, partial.open("wb") as file:
-                np.savez(file, **arrays, **affines)
         result = dict(data)
+        try:
+            return result | self._read(kept, path)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or spoilt since
+            found = self.transforms({self.source: str(path)})
+        arrays: dict[str, Any] = {name: np.asarray(found[name]) for name in self.keys}
+        affines = {f"{name} affine": found[name].affine for name in self.keys if hasattr(found[name], "affine")}
+        with written_whole(kept, own=True) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays, **affines)
+        return result | self._read(kept, path)
+
+    def _read(self, kept: Path, path: Path) -> dict[str, Any]:
+        result = {}
         with np.load(kept) as file:
             for name in self.keys:
                 value = torch.as_tensor(file[name])

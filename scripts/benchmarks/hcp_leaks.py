@@ -49,7 +49,7 @@ def predictions(options: argparse.Namespace, target: str, seed: int) -> pandas.D
     run("training", files, **settings, max_epochs=options.max_epochs, resume=True)
     run("evaluating", [*files, *config_files("hcp", "evaluate.json")], **settings)
     positive = hcp.classes(folder, target)[1]
-    table = pandas.read_csv(out / "evaluation/predictions.csv")
+    table = pandas.read_csv(out / "evaluation/predictions.csv", dtype={"label": str})
     return table.assign(score=table[f"p_{positive}"], positive=positive)
 
 

@@ -54,11 +54,12 @@ def main() -> None:
             clock = out / "minutes.txt"
             if not clock.is_file():
                 start = time.perf_counter()
-                brainmri("train", network, own | {"max_epochs": options.max_epochs, "resume": True})
-                for name, temperature in (("plain", 1.0), ("calibrated", None)):
+                brainmri("train", network, own | {"max_epochs": options.max_epochs})
+                clock.write_text(f"{(time.perf_counter() - start) / 60:.2f}")
+            for name, temperature in (("plain", 1.0), ("calibrated", None)):
+                if not (out / name).is_dir():
                     brainmri("evaluate", network, own | {"temperature": temperature})
                     (out / "evaluation").rename(out / name)
-                clock.write_text(f"{(time.perf_counter() - start) / 60:.2f}")
             minutes += float(clock.read_text())
         for name in ("plain", "calibrated"):
             folders = [f"{network}-fold{fold}/{name}" for fold in options.folds]
@@ -70,7 +71,7 @@ def main() -> None:
 def brainmri(command: str, network: str, settings: dict) -> None:
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     call = [sys.executable, "-m", "custom.cli", command, "tumor_class", "--network", network, *words]
-    subprocess.run(call, check=True, capture_output=True)
+    subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
 
 
 def row(name: str, minutes: str, folders: list[str], options: argparse.Namespace) -> str:
