@@ -58,6 +58,7 @@ class Pacs(Store):
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Patient())
         self.client = DICOMwebClientX(url=url, session=session)
+        self.client.set_http_retry_params(retry=False)  # half a minute of trying again, before a person is told
         self.cache = cache
         self._lists: dict[str, tuple[float, list[dict[str, Any]]]] = {}
         super().__init__(str(cache))
@@ -116,12 +117,13 @@ class Pacs(Store):
         return self.order.index(one["contrast"]) if one["contrast"] in self.order else len(self.order)
 
     def _referenced(self, seg: dict[str, Any]) -> str:
-        """The series that a SEG series is of; "" where it doesn't say."""
+        """The series that a SEG series labels; "" where it doesn't say, or no person had a hand in it."""
         if "image" not in seg:
             metadata = self.client.retrieve_series_metadata(seg["study"], seg["uid"])
             dataset = pydicom.Dataset.from_json(metadata[0])
             references = dataset.get("ReferencedSeriesSequence") or [pydicom.Dataset()]
-            seg["image"] = str(references[0].get("SeriesInstanceUID", ""))
+            made_by = {one.get("SegmentAlgorithmType") for one in dataset.get("SegmentSequence") or []}
+            seg["image"] = "" if made_by == {"AUTOMATIC"} else str(references[0].get("SeriesInstanceUID", ""))
         return str(seg["image"])
 
     # scans

@@ -172,5 +172,5 @@ def check_one(found: Sequence[str], contrast: str | None, study: str, remedy: st
     if not found:
         raise MissingDataError(f"{study} has no {contrast}: this model needs it ({remedy} {example}_{contrast}).")
     if len(found) > 1:
-        names = ", ".join(Path(one).name for one in found)
+        names = ", ".join(sorted(Path(one).name for one in found))
         raise DataError(f"{study} has {len(found)} scans that could be its {contrast} ({names}): keep or rename one.")

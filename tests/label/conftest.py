@@ -24,6 +24,7 @@ from monai.bundle import ConfigParser
 import custom
 from custom.samples import brats as brats_sample
 from custom.samples import iseg as iseg_sample
+from custom.samples import mni152 as mni152_sample
 from custom.weights_record import write_record
 from tests.label.dicom_series import send
 
@@ -217,7 +218,17 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 
 
 @pytest.fixture(scope="session")
-def series(orthanc: Orthanc, pairs: dict[str, nibabel.Nifti1Image]) -> dict[str, str]:
+def mni152(tmp_path_factory: pytest.TempPathFactory) -> nibabel.Nifti1Image:
+    """The template's T1w at 2 mm, a brain that looks like one, in whole numbers up to 1000."""
+    image = nibabel.load(
+        mni152_sample.write(tmp_path_factory.mktemp("sample") / "mni152", spacing=2) / mni152_sample.T1
+    )
+    voxels = np.asarray(image.dataobj, dtype=np.float32)
+    return nibabel.Nifti1Image(np.round(voxels / voxels.max() * 1000), image.affine)
+
+
+@pytest.fixture(scope="session")
+def series(orthanc: Orthanc, pairs: dict[str, nibabel.Nifti1Image], mni152: nibabel.Nifti1Image) -> dict[str, str]:
     """{"sub-01_T1w": SeriesInstanceUID, ...} of some patients on the PACS."""
     found = {}
     for number in (1, 2, 3):
@@ -239,6 +250,7 @@ def series(orthanc: Orthanc, pairs: dict[str, nibabel.Nifti1Image]) -> dict[str,
         | send(orthanc.url, only_t1, "alone")
         | send(orthanc.url, twice, "twice")
         | send(orthanc.url, sagittal, "sagittal", sagittal=True)
+        | send(orthanc.url, {"MNI152": (mni152, "T1w MNI152")}, "MNI152")
     )
 
 

@@ -101,11 +101,11 @@ def test_the_panel_segments(
             button.click()
     browser.save_screenshot(pictures / "ohif-studies.png")
 
-    uid = series["sub-01_T1w"]
+    uid = series["MNI152"]
     models = run(browser, f"{pacs.url}/ohif/monai-label?StudyInstanceUIDs={study_of(orthanc, uid)}", TISSUE)
     assert models == [INFANT, TISSUE]
     assert browser.find_element(By.ID, "monailabelServerURL").get_attribute("value") == f"{pacs.url}/"
-    assert "T1 MPRAGE sag" in text_of(browser)
+    assert "T1w MNI152" in text_of(browser)
     assert "sub-02" not in text_of(browser)
     until(browser, lambda one: "Running Segmentation - Successful" not in text_of(one))
     browser.save_screenshot(pictures / "ohif-segmentation.png")

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ def test_a_study_that_does_not_fit(pacs: Server, series: dict[str, str], name: s
 def test_one_study_is_given_once(pacs: Server, series: dict[str, str]) -> None:
     """Of a pair the T1, which stands for the study, as on disk."""
     given = {pacs.ask("POST", "/activelearning/random", json={}).json()["id"] for _ in range(12)}
-    assert given <= {series[name] for name in ("sub-01_T1w", "sub-02_T1w", "sub-03_T1w", "alone", "one", "sagittal")}
+    assert given <= {
+        series[name] for name in ("sub-01_T1w", "sub-02_T1w", "sub-03_T1w", "alone", "one", "sagittal", "MNI152")
+    }
     assert len(given) > 1
 
 
@@ -220,6 +223,17 @@ def test_a_viewer_stores_by_the_server(pacs: Server, orthanc: Orthanc, series: d
     assert len(found) == 1  # the query reaches the PACS: it isn't all there is
     (stored,) = viewer.retrieve_series(study, found[0]["0020000E"]["Value"][0])
     assert stored.pixel_array.any()
+    time.sleep(11)  # the server's lists are kept for 10 s
+    query = {"Level": "Instance", "Query": {"Modality": "SEG"}}
+    ids = requests.post(f"{orthanc.url}/tools/find", json=query, timeout=30).json()
+    segs = [
+        pydicom.dcmread(io.BytesIO(requests.get(f"{orthanc.url}/instances/{one}/file", timeout=30).content))
+        for one in ids
+    ]
+    by_hand = [one for one in segs if one.SegmentSequence[0].SegmentAlgorithmType != "AUTOMATIC"]
+    labelled = {one.ReferencedSeriesSequence[0].SeriesInstanceUID for one in by_hand}
+    assert uid not in labelled  # what no person saw is no label
+    assert pacs.ask("GET", "/info/").json()["datastore"]["completed"] == len(labelled)
     for path in ("../instances", "system", "instances/..%2f..%2fsystem", "studies/1.2/../../../system", "tools/find"):
         for method in ("GET", "POST"):
             answer = pacs.ask(method, f"/proxy/dicom/{path.replace('../', '..%2f')}")
