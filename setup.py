@@ -19,7 +19,10 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["custom", "custom.*"]), "custom.bundles"],
     package_dir={"custom": "custom", "custom.bundles": "bundles"},
-    package_data={"custom.bundles": [f"*/{pattern}" for pattern in BUNDLE_FILES]},
+    package_data={
+        "custom.bundles": [f"*/{pattern}" for pattern in BUNDLE_FILES],
+        "custom.serving": ["constraints-label.txt", "shims/*", "shims/*/*"],
+    },
     install_requires=[
         "torch>=2.8",
         "monai[nibabel,ignite,itk,tensorboard,fire,tqdm,einops,skimage]>=1.6.1,<1.7",

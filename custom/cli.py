@@ -230,6 +230,13 @@ class Commands:
         if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
             raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
 
+    def label(self, studies: str, bundles: Any = "", environment: str = ".venv-label", **settings: Any) -> None:
+        """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR|URL --bundles iseg."""
+        from custom.serving.start import start
+
+        names = ",".join(map(str, bundles)) if isinstance(bundles, (list, tuple)) else str(bundles)
+        start({"studies": str(studies), "bundles": names, **settings}, Path(environment))
+
     def export(
         self,
         bundle: str,

@@ -149,7 +149,7 @@ CASES = {
     "evaluate without labels": (
         [*EVALUATE, "--section", "unlabelled"],
         nothing,
-        r"subject-11 has no label: it can't be used for this",
+        r"The section unlabelled has no truth to score against",
     ),
     "results of one name": (
         [*INFER, "--data", "[{'image': ['a/t1.nii', 'a/t2.nii']}, {'image': ['b/t1.nii', 'b/t2.nii']}]"],

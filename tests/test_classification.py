@@ -99,7 +99,7 @@ def test_a_calibration_error_of_0() -> None:
     assert calibration_error(np.array([0] * 10), probabilities) == pytest.approx(0.2)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=20)
 @given(st.floats(0.3, 5.0))
 def test_temperature_is_found(temperature: float) -> None:
     """Labels drawn by a network's own probabilities, whose logits are then stretched."""
@@ -188,7 +188,7 @@ def test_what_is_kept_beside_weights(tmp_path: Path) -> None:
     assert calibration.names(weights, 2) == {0: "class 0", 1: "class 1"}
     calibration.write(tmp_path, {"classes": ["F", "M"], "temperature": 2.0})
     assert calibration.names(weights, 2) == {0: "F", 1: "M"}
-    logits = torch.tensor([0.0, 2.0])
+    logits = torch.tensor([0.0, 2.0], dtype=torch.float64)
     torch.testing.assert_close(calibration.decoder(weights)(logits), torch.softmax(logits / 2, dim=0))
     torch.testing.assert_close(calibration.decoder(weights, 1.0)(logits), torch.softmax(logits, dim=0))
     calibration.check_outputs({0: "F", 1: "M"}, 2, weights)

@@ -39,7 +39,7 @@ def test_unknown_names() -> None:
 
 
 def test_training_leaves_what_it_says(trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} == {"model.pt", "last.pt", "tensorboard"}
+    assert {path.name for path in trained.iterdir()} == {"model.pt", "model.json", "last.pt", "tensorboard"}
     events = EventAccumulator(str(trained / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert set(events.Tags()["scalars"]) == {
         "training/loss",

@@ -88,3 +88,20 @@ def test_an_existing_result_is_kept(tmp_path: Path) -> None:
     assert np.asarray(nibabel.load(tmp_path / "scan_seg.nii.gz").dataobj).max() == 3
     earlier = sorted(tmp_path.glob("earlier/*/scan_seg.nii.gz"))
     assert sorted(np.asarray(nibabel.load(path).dataobj).max() for path in earlier) == [1, 2]
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PSR", "AIR", "RSP"])
+def test_labels_are_saved_on_scans_of_any_axis_order(axes: str, tmp_path: Path) -> None:
+    """MONAI 1.6.1's writer alone fails on sagittal scans (PSR, AIR), by a resampling in two dimensions."""
+    directions = nibabel.orientations.inv_ornt_aff(nibabel.orientations.axcodes2ornt(axes), (5, 6, 7))
+    affine = np.diag([2.0, 3.0, 4.0, 1.0]) @ directions
+    voxels = np.arange(5 * 6 * 7).reshape(1, 5, 6, 7) % 4
+    labels = MetaTensor(torch.as_tensor(voxels), affine=affine, meta={"filename_or_obj": "scan.nii.gz"})
+    save = SaveImage(
+        tmp_path, "", ".nii.gz", np.uint8, resample=False, separate_folder=False, writer=AtomicNibabelWriter
+    )
+    save(labels)
+    saved = nibabel.load(tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(np.asarray(saved.dataobj), voxels[0])
+    np.testing.assert_allclose(saved.affine, affine)
+    assert saved.get_data_dtype() == np.uint8

@@ -120,7 +120,7 @@ def test_some_classes_of_a_set(tumor_images_dir: Path) -> None:
 def test_a_set_without_a_class(copy: Path) -> None:
     for part in tumor_images.PARTS:
         shutil.rmtree(copy / part / "notumor")
-    with pytest.raises(DataError, match=r"Training has no class folder notumor: .* set classes to \['glioma', "):
+    with pytest.raises(DataError, match=r"Training has no class folder notumor: .* set class_names to \['glioma', "):
         items(copy, "training")
     assert {item["label"] for item in items(copy, "training", classes=THREE)} == {0, 1, 2}
     assert len(tumor_images.verify(copy)) == 1  # the near-duplicates
@@ -218,11 +218,11 @@ def empty_folder(folder: Path) -> None:
 BAD_SETS: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown class": (
         lambda folder: (folder / "Training" / "metastasis").mkdir(),
-        r"Training/metastasis is a class folder that isn't known: rename it, or name it in classes",
+        r"Training/metastasis is no class folder that is known: rename it, or name it in class_names",
     ),
     "renamed class": (
         move("Testing/notumor", "Testing/no_tumor"),
-        r"Testing/no_tumor is a class folder that isn't known",
+        r"Testing/no_tumor is no class folder that is known",
     ),
     "empty class": (empty_folder, r"Testing/notumor is an empty class folder: copy its images again"),
     "no class in one part": (

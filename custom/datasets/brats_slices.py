@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -132,6 +133,8 @@ def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
             target = folder / f"volume_{volume}_{dataset}.npy"
             if not target.is_file():
                 _convert([item[key][0] for item in slices], dataset, dtype, target)
+    if (sample := Path(dataset_dir).expanduser() / "sample.json").is_file():
+        shutil.copy(sample, folder / "sample.json")  # weights trained on it are marked (custom.weights_record)
     with written_whole(folder / "prepared.json") as partial:
         partial.write_text(json.dumps(listing))
     return folder

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from custom.errors import CheckpointError
 from custom.files import load_checkpoint, load_weights, set_aside, written_whole
+from custom.weights_record import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ class Checkpoint:
     `last.pt` holds everything that a resumed run needs; `model.pt` holds the weights of the best validation (the
     latest ones before the first validation), and is what evaluation, inference and export read. Both load with
     weights_only=True, are written to a temporary name, synced and renamed, so there is a whole one at every moment;
-    the first is written before the first epoch.
+    the first is written before the first epoch. With `dataset_dir`, `model.json` beside `model.pt` says when and on
+    what the weights were trained, and whether that is a sample of custom.samples (custom.weights_record).
 
     A new run in a folder that holds an earlier one moves that into earlier/<time of its last epoch>. Attach it
     after the handlers whose state it keeps, so that they have seen the epoch that it saves.
@@ -37,6 +39,7 @@ class Checkpoint:
         objects: whatever else has state_dict() and load_state_dict(): {"optimizer": ..., "lr_scheduler": ...}.
         resume: go on after the last finished epoch, where there is one. A learning rate given by a function of the
             step (LambdaLR) follows this run's schedule, so that a longer max_epochs stretches it.
+        dataset_dir: the data that the weights are trained on.
 
     Raises:
         CheckpointError: at the start, when `resume` meets a damaged file or another network's; after an epoch,
@@ -50,7 +53,9 @@ class Checkpoint:
         evaluator: Engine,
         objects: Mapping[str, Any],
         resume: bool = False,
+        dataset_dir: str | Path | None = None,
     ) -> None:
+        self.dataset_dir = dataset_dir
         self.folder = Path(output_dir)
         self.network = network
         self.evaluator = evaluator
@@ -77,6 +82,7 @@ class Checkpoint:
             "last.pt",
             "model.pt",
             "calibration.json",
+            "model.json",
             "model.ts",
             "model.onnx",
             "tensorboard",
@@ -126,6 +132,8 @@ class Checkpoint:
             if engine.state.epoch > 0 and (unvalidated or best != self.saved_best):
                 with written_whole(self.folder / "model.pt") as partial:
                     torch.save(state["network"], partial)
+                if self.dataset_dir is not None:
+                    write_record(self.folder / "model.pt", self.dataset_dir)
                 self.saved_best = None if unvalidated else best
             with written_whole(self.folder / "last.pt") as partial:
                 torch.save(state, partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,16 @@ from custom.files import set_aside, written_whole
 class AtomicNibabelWriter(NibabelWriter):
     """monai.data.NibabelWriter that writes to a temporary name in the same folder and renames.
 
-    A file that has the name already, which may have been corrected by hand, moves to earlier/<its time>.
+    A file that has the name already, which may have been corrected by hand, moves to earlier/<its time>. Without
+    `resample` the affine is taken as it is: MONAI 1.6.1's writer brings it through a resampling in two dimensions,
+    which fails where the first two axes aren't the patient's x and y in some order (sagittal and coronal scans).
     """
+
+    def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+        if resample:
+            super().set_metadata(meta_dict, resample, **options)
+            return
+        _, self.affine, _ = self.get_meta_info(meta_dict)
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
         with written_whole(filename) as partial:

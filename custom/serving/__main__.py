@@ -1,0 +1,97 @@
+"""python -m custom.serving: the MONAI Label server, in the environment that custom.serving.environment makes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import custom
+from custom.errors import ConfigError, find_cause
+from custom.serving.guard import is_loopback
+from custom.serving.label_settings import TOKEN, arguments
+
+
+def main() -> None:
+    """Checks the settings, then serves until it is stopped."""
+    options = arguments().parse_args()
+    try:
+        serve(options)
+    except Exception as error:
+        if cause := find_cause(error):
+            sys.exit(f"brainmri label: {cause}")
+        raise
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Raises ConfigError for settings that can't be."""
+    token = options.token or os.environ.get(TOKEN, "")
+    check_address(options.host, options.port, token)
+    origins = [one.strip().rstrip("/") for one in options.origins.split(",") if one.strip()]
+    if bad := [one for one in origins if urlsplit(one).scheme not in ("http", "https") or urlsplit(one).path]:
+        raise ConfigError(f"origins must be like http://viewer.example:3000, got {bad[0]!r}.")
+    studies = options.studies
+    if not studies.startswith(("http://", "https://")):
+        if not Path(studies).expanduser().is_dir():
+            raise ConfigError(f"There is no folder {studies}: name one with NIfTI files, or a DICOMweb URL.")
+        studies = str(Path(studies).expanduser().resolve())
+    app_dir = write_app(Path(options.runs).expanduser().absolute() / "label")
+    conf = {name: str(getattr(options, name)) for name in ("bundles", "weights", "allow_simulated")}
+    settings = {
+        "APP_DIR": str(app_dir),
+        "STUDIES": studies.rstrip("/"),
+        "APP_CONF": json.dumps(conf | {"runs": str(app_dir.parent)}),
+        "SERVER_PORT": str(options.port),
+        "SESSION_PATH": str(app_dir / "sessions"),
+        "DATASTORE_AUTO_RELOAD": "false",
+    }
+    os.environ.update({f"MONAI_LABEL_{name}": value for name, value in settings.items()})
+    shims = str(Path(__file__).parent / "shims")
+    os.environ["PYTHONPATH"] = os.pathsep.join([shims, *filter(None, [os.environ.get("PYTHONPATH")])])
+    sys.path.insert(0, shims)
+    os.environ.pop(TOKEN, None)  # trainings are processes of their own and need no token
+    start_log(app_dir / "logs" / "app.log")
+
+    import uvicorn
+    from monailabel.interfaces.utils.app import app_instance
+
+    from custom.serving.server import create_app
+
+    app_instance()  # what is wrong with bundles or studies is said before it listens
+    print(f"http://{options.host}:{options.port}/ serves {studies}. {custom.RESEARCH_USE_ONLY}", flush=True)
+    app = create_app(options.host, token, origins, options.largest_upload_mb * 2**20)
+    uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False, server_header=False)
+
+
+def check_address(host: str, port: int, token: str) -> None:
+    """Raises ConfigError where anyone could come in."""
+    if not is_loopback(host) and len(token) < 16:
+        raise ConfigError(
+            f"{host} can be reached by others, so a token of 16 letters or more is needed: --token, or the environment "
+            f"variable {TOKEN}."
+        )
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"port must be 1 to 65535, got {port!r}.")
+
+
+def write_app(folder: Path) -> Path:
+    """The folder that MONAI Label takes for an app: its main.py, and room for logs and sessions."""
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    (folder / "main.py").write_text("from custom.serving.label_app import BrainMRIApp  # noqa: F401\n")
+    return folder
+
+
+def start_log(file: Path) -> None:
+    form = logging.Formatter("[%(asctime)s] [%(levelname)s] %(name)s: %(message)s")
+    for handler in (logging.StreamHandler(), logging.FileHandler(file, encoding="utf-8")):
+        handler.setFormatter(form)
+        logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    main()

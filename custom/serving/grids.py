@@ -1,0 +1,142 @@
+"""Volumes of one study on one grid, and label maps as viewers send and want them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+import custom
+from custom.errors import DataError
+from custom.files import written_whole
+from custom.serving.contrasts import scan_name
+from custom.volumes import open_volume, read_problem
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")  # of results; .nrrd is what OHIF and 3D Slicer ask for
+
+
+def on_one_grid(files: Sequence[str | Path], reference: str | Path, folder: Path) -> tuple[list[str], list[str]]:
+    """The files, those that lie on another grid than the reference resampled to it (linear; outside is 0).
+
+    Args:
+        files: the study's volumes, a channel each.
+        reference: the one that the viewer shows, on whose grid the result belongs.
+        folder: where resampled ones are written.
+
+    Returns:
+        The paths, and a sentence for each that was resampled.
+
+    Raises:
+        DataError: a file that can't be read.
+    """
+    shown = open_volume(reference)
+    paths, said = [], []
+    for number, file in enumerate(files):
+        if same_grid(shown, open_volume(file)):
+            paths.append(str(file))
+            continue
+        target = folder / f"{number}-{scan_name(file)}.nii.gz"
+        _resample(Path(file), Path(reference), target)
+        paths.append(str(target))
+        said.append(f"{Path(file).name} lies on another grid and was resampled to that of {Path(reference).name}.")
+    return paths, said
+
+
+def same_grid(one: Any, other: Any) -> bool:
+    """Whether two nibabel images have one shape and affine (to 0.01 mm)."""
+    return one.shape[:3] == other.shape[:3] and np.allclose(one.affine, other.affine, atol=1e-2)
+
+
+def _resample(file: Path, reference: Path, target: Path) -> None:
+    from monai.transforms import LoadImage, ResampleToMatch
+
+    if problem := read_problem(file):
+        raise DataError(problem)
+    load = LoadImage(reader="NibabelReader", ensure_channel_first=True, dtype=np.float64)
+    scan, shown = load(file)[:1], load(reference)[:1]
+    moved = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=np.float64)(scan, shown)
+    # bundles take what is exactly 0 for background, and interpolation makes next to nothing of it at the edge
+    head = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=np.float64)((scan != 0).double(), shown)
+    voxels = np.asarray((moved * head)[0], dtype=np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, open_volume(reference).affine), target)
+
+
+def save_labels(voxels: np.ndarray, affine: np.ndarray, target: Path) -> Path:
+    """Writes a label map, uint8 NIfTI, whole or not at all."""
+    image = nibabel.Nifti1Image(voxels.astype(np.uint8), affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
+    with written_whole(target) as partial:
+        nibabel.save(image, partial)
+    return target
+
+
+def convert(labels: Path, extension: str, compress: bool = False) -> Path:
+    """The label map in the format that a viewer asks for, beside it."""
+    if labels.name.endswith(extension):
+        return labels
+    import SimpleITK
+
+    target = labels.with_name(labels.name.split(".")[0] + extension)
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(labels)), str(target), compress)
+    return target
+
+
+def read_labels(
+    file: Path, image: Path, label_info: Sequence[Mapping[str, Any]], labels: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A label map that a viewer sent, in a bundle's codes, on the image's grid.
+
+    Args:
+        file: NIfTI or NRRD on the image's grid, or OHIF's raw bytes (.bin).
+        image: the scan's NIfTI file.
+        label_info: [{"name": "CSF"}, ...] as 3D Slicer sends it: value 1 is the first name's, and so on. Empty where
+            the values are the bundle's own.
+        labels: the bundle's codes.
+
+    Returns:
+        Voxels (x, y, z), uint8, and the affine.
+
+    Raises:
+        DataError: another grid, values that stand for nothing, or no file of labels.
+    """
+    reference = open_volume(image)
+    voxels = _read(file, reference)
+    names = [str(one.get("name")) for one in label_info]
+    if unknown := [name for name in names if name not in labels]:
+        raise DataError(f"The label map has the segments {unknown}, of {list(labels)} that are known: rename them.")
+    codes = [0, *(labels[name] for name in names)] if names else list(range(max(labels.values()) + 1))
+    found = np.unique(voxels)
+    if not np.isin(found, np.arange(len(codes))).all():
+        bad = found[~np.isin(found, np.arange(len(codes)))].tolist()[:5]
+        raise DataError(f"The label map has the values {bad}, of 0 to {len(codes) - 1} that are known: correct it.")
+    return np.asarray(codes, dtype=np.uint8)[voxels.astype(np.int64)], reference.affine
+
+
+def _read(file: Path, reference: Any) -> np.ndarray:
+    shape = reference.shape[:3]
+    if file.suffix == ".bin":
+        raw = np.fromfile(file, dtype=np.uint8)
+        if raw.size != np.prod(shape):
+            raise DataError(f"The label map has {raw.size} voxels, the image {shape}: send it on the image's grid.")
+        return raw.reshape(shape, order="F")
+    import SimpleITK
+
+    try:
+        image = SimpleITK.ReadImage(str(file))
+    except RuntimeError as error:
+        raise DataError("The label map can't be read: send a NIfTI or NRRD file.") from error
+    affine = np.eye(4)
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(f"The label map is {image.GetDimension()}D, not one 3D map of labels: export it as such.")
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
+    if image.GetSize() != shape or not np.allclose(affine, reference.affine, atol=2e-2):
+        raise DataError(
+            f"The label map's grid ({image.GetSize()}) isn't the image's ({shape}): export it on the image's grid."
+        )
+    return SimpleITK.GetArrayFromImage(image).T

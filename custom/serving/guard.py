@@ -1,0 +1,123 @@
+"""What every request passes first: who asks, from where, and how much it sends."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Sequence
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "brainmri_label"
+_OPEN = ("/auth/", "/auth/token")  # where a viewer asks whether it must log in, and does
+
+
+class Guard:
+    """An ASGI app around another one.
+
+    - A Host header of another name than the server's is refused where it listens on loopback (DNS rebinding).
+    - A page of another origin than the server's own or a named one is refused, whatever it asks.
+    - With a token, every request carries it: `Authorization: Bearer TOKEN`, or a cookie that a browser gets by opening
+      any page with ?token=TOKEN once.
+    - A body of more than `largest` bytes, or a form without its end, is refused.
+
+    Args:
+        app: the app.
+        host: the address that the server listens on.
+        token: "" for none.
+        origins: further origins, as http://viewer.example:3000.
+        largest: bytes.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, token: str, origins: Sequence[str], largest: int) -> None:
+        self.app, self.token, self.origins, self.largest = app, token, tuple(origins), largest
+        self.hosts = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if answer := self._refusal(scope, headers):
+            await answer(scope, receive, send)
+            return
+        await self._limited(scope, headers, receive, send)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Any:
+        host = headers.get("host", "")
+        if self.hosts and _hostname(host) not in self.hosts:
+            return _answer(403, f"This server is not {host!r}: open it as 127.0.0.1 or localhost.")
+        origin = headers.get("origin")
+        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+            return _answer(403, f"Pages of {origin!r} may not use this server: start it with --origins {origin}")
+        named = origin in self.origins
+        if (scope["method"] == "OPTIONS" and named) or not self.token or scope["path"] in _OPEN:
+            return None
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if scope["method"] == "GET" and "token" in query and self._is_token(query.pop("token")[0]):
+            rest = urlencode(query, doseq=True)
+            # one slash: //name would lead a browser to another server
+            page = RedirectResponse("/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""), status_code=303)
+            page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            return page
+        given = headers.get("authorization", "")
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        if self._is_token(given.removeprefix("Bearer ")) or (cookie and self._is_token(cookie.value)):
+            return None
+        return _answer(
+            401, "This server asks for its token: send it as 'Authorization: Bearer TOKEN', or open ?token=."
+        )
+
+    def _is_token(self, given: str) -> bool:
+        return bool(self.token) and hmac.compare_digest(given.encode(), self.token.encode())
+
+    async def _limited(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self.largest:
+            await _answer(413, self._too_large())(scope, receive, send)
+            return
+        boundary = re.search(r'multipart/form-data;.*boundary="?([^";,]+)', headers.get("content-type", ""))
+        end = f"--{boundary[1]}--".encode() if boundary else b""
+        seen, tail = 0, b""
+
+        async def checked() -> Message:
+            nonlocal seen, tail
+            message = await receive()
+            seen += len(message.get("body", b""))
+            tail = (tail + message.get("body", b""))[-1024:]
+            if seen > self.largest:
+                raise HTTPException(413, self._too_large())
+            if message["type"] == "http.request" and not message.get("more_body") and end not in tail:
+                raise HTTPException(400, "The form has no end: send it again.")
+            return message
+
+        await self.app(scope, checked, send)
+
+    def _too_large(self) -> str:
+        return f"That is too large: this server takes {self.largest // 2**20} MB (--largest_upload_mb)."
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hostname(host: str) -> str:
+    return urlsplit(f"//{host}").hostname or ""
+
+
+def _answer(status: int, sentence: str) -> JSONResponse:
+    return JSONResponse({"detail": sentence}, status_code=status, headers={"connection": "close"})

@@ -1,0 +1,76 @@
+"""The web server: routes, errors as sentences, and the guard around them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from monailabel.interfaces.utils.app import app_instance
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+
+import custom
+from custom.errors import BrainMRIError, MissingDataError, find_cause
+from custom.serving import pages, routes
+from custom.serving.guard import Guard
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    instance = app_instance()
+    instance.server_mode(True)
+    instance.on_init_complete()
+    yield
+
+
+def create_app(host: str, token: str, origins: Sequence[str], largest: int) -> ASGIApp:
+    """The server's app; MONAI Label's settings must stand before it starts (custom.serving.__main__).
+
+    Args:
+        host: the address that it will listen on.
+        token: what every request must carry; "" for none.
+        origins: further origins that pages may come from.
+        largest: bytes that a request may have.
+    """
+    app = FastAPI(
+        title="Brain MRI Bundles", description=custom.RESEARCH_USE_ONLY, version=custom.__version__, lifespan=_lifespan
+    )
+    app.state.token = token
+    app.include_router(pages.router)
+    app.include_router(routes.router)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["*"],
+        allow_credentials=bool(origins),
+    )
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(BrainMRIError, _unforeseen)  # or else the web server would log a traceback of each
+    app.add_exception_handler(Exception, _unforeseen)
+    return Guard(app, host, token, origins, largest)
+
+
+async def _unreadable(request: Request, error: Exception) -> JSONResponse:
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
+    place = ".".join(str(part) for part in first.get("loc", ())[1:])
+    return JSONResponse({"detail": f"The request can't be read ({place}: {first.get('msg')})."}, status_code=400)
+
+
+async def _gone(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "The request ended before it was whole: send it again."}, status_code=400)
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    if cause := find_cause(error):
+        return JSONResponse({"detail": str(cause)}, 404 if isinstance(cause, MissingDataError) else 400)
+    logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"detail": "The server failed at this; its log says why (/logs/)."}, status_code=500)

@@ -1,0 +1,63 @@
+"""Labelled volumes as the slices that a 2D bundle trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+
+def as_slices(studies: Sequence[Mapping[str, Any]], masks: int, folder: Path) -> list[dict[str, Any]]:
+    """Writes volumes as custom.datasets.brats_slices' prepared form, and lists them for custom.transforms.LoadSliced.
+
+    Intensities become z-scores of each channel before they are rounded to float16.
+
+    Args:
+        studies: [{"subject": ..., "image": [a path for each channel], "label": path}, ...]
+        masks: how many labels there are; label 1 is the first mask.
+        folder: for volume_N_image.npy (S, C, H, W) float16 and volume_N_mask.npy (S, masks, H, W) uint8.
+
+    Returns:
+        One item for each study: {"subject": ..., "image": [(path, row), ...], "label": [(path, row), ...]}
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    items = []
+    for number, study in enumerate(studies, start=1):
+        channels = np.stack([_lps(path).astype(np.float32) for path in study["image"]])
+        mean, deviation = channels.mean(axis=(1, 2, 3), keepdims=True), channels.std(axis=(1, 2, 3), keepdims=True)
+        label = _lps(study["label"])
+        stacks = {
+            "image": ((channels - mean) / np.maximum(deviation, 1e-6)).astype(np.float16),
+            "mask": np.stack([label == code for code in range(1, masks + 1)]).astype(np.uint8),
+        }
+        paths = {name: folder / f"volume_{number}_{name}.npy" for name in stacks}
+        for name, stack in stacks.items():
+            np.save(paths[name], np.ascontiguousarray(np.moveaxis(stack, -1, 0)))
+        rows = range(label.shape[-1])
+        items.append(
+            {
+                "subject": study["subject"],
+                "image": [(str(paths["image"]), row) for row in rows],
+                "label": [(str(paths["mask"]), row) for row in rows],
+            }
+        )
+    return items
+
+
+def one_by_one(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each slice as an item of its own."""
+    return [
+        {"subject": item["subject"], "slice": row, "image": item["image"][row], "label": item["label"][row]}
+        for item in items
+        for row in range(len(item["image"]))
+    ]
+
+
+def _lps(path: str | Path) -> np.ndarray:
+    image = nibabel.load(path)
+    wanted = nibabel.orientations.axcodes2ornt("LPS")
+    moved = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), wanted))
+    return np.asarray(moved.dataobj)

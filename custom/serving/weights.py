@@ -1,0 +1,91 @@
+"""Which weights of a bundle there are, and which are served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from custom.errors import CheckpointError, ConfigError
+from custom.weights_record import read_record
+
+CORRECTED = "corrected"  # the folder, in a bundle's output_dir, of weights trained from corrected labels
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights.
+
+    Args:
+        name: "shipped", "trained" (the user's own training), or the time of a training from corrected labels.
+        path: the file.
+        date: when they were made.
+        record: what stands beside them (custom.weights_record); {} where nothing does.
+    """
+
+    name: str
+    path: Path
+    date: datetime
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def good(self) -> bool:
+        """False for corrected weights that scored lower than those that they started from."""
+        return bool(self.record.get("good", True))
+
+    @property
+    def simulated(self) -> bool | None:
+        """Whether a sample of custom.samples stands behind them; None where nobody wrote it down."""
+        return False if self.name == "shipped" else self.record.get("simulated")
+
+
+def find_weights(bundle_root: Path, output_dir: Path) -> list[Weights]:
+    """All weights of a bundle, the newest first, the shipped ones last.
+
+    Args:
+        bundle_root: the bundle's folder, with models/model.pt where weights are shipped.
+        output_dir: of its trainings: model.pt, and corrected/<time>/model.pt with a finished record.
+    """
+    own = [("trained", output_dir / "model.pt")] if (output_dir / "model.pt").is_file() else []
+    own += [(path.parent.name, path) for path in output_dir.glob(f"{CORRECTED}/[0-9]*/model.pt")]
+    found = [_weights(name, path) for name, path in own]
+    finished = [one for one in found if one.name == "trained" or "good" in one.record]
+    shipped = bundle_root / "models" / "model.pt"
+    newest_first = sorted(finished, key=lambda one: one.date, reverse=True)
+    return newest_first + ([_weights("shipped", shipped)] if shipped.is_file() else [])
+
+
+def _weights(name: str, path: Path) -> Weights:
+    record = read_record(path)
+    made = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+    return Weights(name, path, datetime.fromisoformat(record["date"]) if "date" in record else made, record)
+
+
+def choose(found: Sequence[Weights], wanted: str, bundle: str) -> Weights:
+    """The newest good weights for "newest", else those of that name.
+
+    Raises:
+        CheckpointError: the bundle has none.
+        ConfigError: it has none of that name.
+    """
+    if not found:
+        raise CheckpointError(f"{bundle} has no weights: train it first (brainmri train), or name its runs' folder.")
+    if wanted == "newest":
+        return next((one for one in found if one.good), found[-1])
+    for one in found:
+        if one.name == wanted:
+            return one
+    raise ConfigError(f"{bundle} has no weights {wanted!r}: name newest or one of {[one.name for one in found]}.")
+
+
+def check_for_patients(weights: Weights, bundle: str) -> None:
+    """Raises ConfigError where weights aren't known to come from real scans: a PACS holds patients."""
+    if weights.simulated is False:
+        return
+    why = "were trained on a simulated sample" if weights.simulated else "have no record of what they were trained on"
+    raise ConfigError(
+        f"{bundle}'s weights {weights.path} {why}, and the studies are a PACS: train on real scans, or add "
+        "--allow_simulated to try it out."
+    )

@@ -1,0 +1,243 @@
+"""What of the MONAI Label server runs without MONAI Label; the server itself is tested in tests/label."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import custom
+from custom.datasets import brats_slices
+from custom.errors import CheckpointError, ConfigError
+from custom.serving.bundles import Uncertainty, load_bundles
+from custom.serving.contrasts import contrast_of, study_and_contrast
+from custom.serving.environment import PINS, pip_calls
+from custom.serving.start import command_line
+from custom.serving.weights import check_for_patients, choose, find_weights
+from custom.weights_record import read_record, write_record
+from tests.conftest import Brainmri
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "contrast"),
+    [
+        ("T1w", "T1"),
+        ("Sag MPRAGE", "T1"),
+        ("t1_mprage_sag_p2_iso", "T1"),
+        ("AX T1 POST GAD", "T1ce"),
+        ("T1 MPRAGE +C", "T1ce"),
+        ("AX T1 C+", "T1ce"),
+        ("T1gd", "T1ce"),
+        ("t1c", "T1ce"),
+        ("post contrast T1", "T1ce"),
+        ("t2_tse_tra", "T2"),
+        ("AX T2 FLAIR", "FLAIR"),
+        ("t2_flair_dark-fluid", "FLAIR"),
+        ("T2* GRE", "T2*"),
+        ("Ax SWI", "T2*"),
+        ("ep2d_dwi", None),
+        ("3-plane localizer", None),
+        ("any MRI contrast", None),
+        ("", None),
+    ],
+)
+def test_contrasts(text: str, contrast: str | None) -> None:
+    assert contrast_of(text) == contrast
+
+
+@pytest.mark.parametrize(
+    ("file", "study", "contrast"),
+    [
+        ("sub-01_T1w.nii.gz", "sub-01", "T1"),
+        ("sub-01_ses-2_acq-mprage_T2w.nii.gz", "sub-01_ses-2_acq-mprage", "T2"),  # the suffix says it
+        ("sub-t1_T2w.nii", "sub-t1", "T2"),
+        ("BraTS20_Training_001_flair.nii.gz", "BraTS20_Training_001", "FLAIR"),
+        ("BraTS-GLI-00001-000-t1c.nii.gz", "BraTS-GLI-00001-000", "T1ce"),
+        ("BraTS-GLI-00001-000-t2f.nii.gz", "BraTS-GLI-00001-000", "FLAIR"),
+        ("subject-1-T1.nii.gz", "subject-1", "T1"),
+        ("brain.nii.gz", "brain", None),
+        ("T1.nii.gz", "T1", "T1"),
+    ],
+)
+def test_files_of_a_study(file: str, study: str, contrast: str | None) -> None:
+    assert study_and_contrast(file) == (study, contrast)
+
+
+@given(st.from_regex(r"[a-z]{1,5}-[0-9]{1,4}", fullmatch=True).filter(lambda name: contrast_of(name) is None))
+def test_four_files_of_one_patient_are_one_study(patient: str) -> None:
+    names = [study_and_contrast(f"{patient}_{one}.nii.gz") for one in ("flair", "t1", "t1ce", "t2")]
+    assert {study for study, _ in names} == {patient}
+    assert [contrast for _, contrast in names] == ["FLAIR", "T1", "T1ce", "T2"]
+
+
+def save(path: Path, value: float, date: str, **record: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"weight": torch.tensor([value])}, path)
+    if record or date:
+        write_record(path, path.parent, date=date, **record)
+
+
+@pytest.fixture
+def bundle_and_runs(tmp_path: Path) -> tuple[Path, Path]:
+    """A bundle with shipped weights; its user's, and three trainings from corrected labels of which one got worse."""
+    shipped = tmp_path / "bundle" / "models" / "model.pt"
+    save(shipped, 0, "")
+    runs = tmp_path / "runs"
+    save(runs / "model.pt", 1, "2026-01-01T10:00:00+00:00", simulated=True)
+    save(runs / "corrected/20260102-100000/model.pt", 2, "2026-01-02T10:00:00+00:00", good=True, simulated=False)
+    save(runs / "corrected/20260103-100000/model.pt", 3, "2026-01-03T10:00:00+00:00", good=False, simulated=False)
+    save(runs / "corrected/20260104-100000/model.pt", 4, "2026-01-04T10:00:00+00:00")  # stopped: no word on how good
+    return tmp_path / "bundle", runs
+
+
+def test_the_newest_good_weights_are_served(bundle_and_runs: tuple[Path, Path]) -> None:
+    bundle, runs = bundle_and_runs
+    found = find_weights(bundle, runs)
+    assert [one.name for one in found] == ["20260103-100000", "20260102-100000", "trained", "shipped"]
+    assert choose(found, "newest", "iseg").name == "20260102-100000"
+    for name in ("shipped", "trained", "20260103-100000"):
+        assert choose(found, name, "iseg").name == name
+    with pytest.raises(ConfigError, match=r"iseg has no weights '../x': name newest or one of \['20260103-100000', "):
+        choose(found, "../x", "iseg")
+    with pytest.raises(CheckpointError, match="iseg has no weights: train it first"):
+        choose([], "newest", "iseg")
+    save(runs / "model.pt", 5, "2026-02-01T10:00:00+00:00", simulated=True)  # the user trains anew
+    assert choose(find_weights(bundle, runs), "newest", "iseg").name == "trained"
+    shutil.rmtree(runs)
+    assert choose(find_weights(bundle, runs), "newest", "iseg").name == "shipped"
+
+
+def test_weights_for_patients(bundle_and_runs: tuple[Path, Path]) -> None:
+    named = {one.name: one for one in find_weights(*bundle_and_runs)}
+    for name in ("shipped", "20260102-100000"):
+        check_for_patients(named[name], "iseg")
+    with pytest.raises(
+        ConfigError, match="were trained on a simulated sample, and the studies are a PACS: train on real"
+    ):
+        check_for_patients(named["trained"], "iseg")
+    path = named["trained"].path
+    torch.save({"weight": torch.tensor([9.0])}, path)  # other weights under the same record
+    assert read_record(path) == {}
+    (unknown,) = (one for one in find_weights(*bundle_and_runs) if one.name == "trained")
+    with pytest.raises(ConfigError, match="have no record of what they were trained on"):
+        check_for_patients(unknown, "iseg")
+
+
+def test_a_training_says_what_it_saw(trained: Path, iseg_dir: Path) -> None:
+    record = json.loads((trained / "model.json").read_text())
+    assert (record["simulated"], record["dataset_dir"]) == (True, str(iseg_dir))
+    assert read_record(trained / "model.pt") == record
+
+
+def test_prepared_slices_of_a_sample_stay_a_sample(brats_slices_dir: Path, tmp_path: Path) -> None:
+    brats_slices.prepare(brats_slices_dir, tmp_path / "prepared")
+    torch.save({}, tmp_path / "model.pt")
+    assert write_record(tmp_path / "model.pt", tmp_path / "prepared")["simulated"] is True
+    assert write_record(tmp_path / "model.pt", tmp_path)["simulated"] is False
+
+
+def test_bundles_to_serve(tmp_path: Path) -> None:
+    served = load_bundles([], tmp_path)
+    assert list(served) == ["brain_mri_tissue_segmentation"]  # the only one with shipped weights
+    assert served["brain_mri_tissue_segmentation"].channels == (None,)
+    assert served["brain_mri_tissue_segmentation"].labels == {"CSF": 1, "GM": 2, "WM": 3}
+    others = load_bundles(["iseg:vnet", "brats_mri_slice"], tmp_path, need_weights=False)
+    assert others["iseg_mri_tissue_segmentation"].channels == ("T1", "T2")
+    assert others["iseg_mri_tissue_segmentation"].files("inference.json")[1].endswith("networks/vnet.json")
+    assert others["brats_mri_slice_segmentation"].channels == ("FLAIR", "T1", "T1ce", "T2")
+    assert others["brats_mri_slice_segmentation"].labels == {"NCR": 1, "ED": 2, "ET": 3}
+    with pytest.raises(ConfigError, match=r"'brats' names \[.*\]: write enough of one of"):
+        load_bundles(["brats"], tmp_path)
+
+
+def test_a_classifier_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = tmp_path / "brain_tumor_classification"
+    (classifier / "configs").mkdir(parents=True)
+    ports = {"outputs": {"pred": {"format": "classification", "channel_def": {"0": "glioma"}}}}
+    (classifier / "configs/metadata.json").write_text(json.dumps({"network_data_format": ports}))
+    monkeypatch.setattr(custom, "bundles", lambda: {classifier.name: classifier})
+    with pytest.raises(ConfigError, match="'tumor' names no segmentation bundle"):
+        load_bundles(["tumor"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("logits", "masks", "value"),
+    [
+        # two voxels: one certainly label 1, one between background and label 1: 1 bit for 1 labelled voxel
+        ([[-50.0, 0.0], [50.0, 0.0]], False, 1.0),
+        # nothing is labelled: 2 voxels of 1 bit, for the one voxel that counts at least
+        ([[0.0, 0.0], [0.0, 0.0]], False, 2.0),
+        # two masks and two voxels, each certain: no entropy
+        ([[50.0, -50.0], [-50.0, -50.0]], True, 0.0),
+        # one voxel is in mask 1 surely, and in mask 2 with even chances
+        ([[50.0, -50.0], [0.0, -50.0]], True, 1.0),
+    ],
+)
+def test_uncertainty(logits: list[list[float]], masks: bool, value: float) -> None:
+    measured = Uncertainty(lambda inputs, network: inputs, masks)
+    given_logits = torch.tensor(logits)[None, :, :, None, None]
+    assert measured(given_logits, None) is given_logits
+    assert measured.value == pytest.approx(value, abs=1e-5)
+
+
+def test_the_pins_agree() -> None:
+    """Both environments run the same code: what is in both has one version."""
+    pins, own = (
+        dict(line.lower().split("==") for line in path.read_text().splitlines() if re.match(r"[\w\-]+==", line))
+        for path in (PINS, ROOT / "constraints.txt")
+    )
+    assert {name: own[name] for name in pins.keys() & own.keys()} == {
+        name: pins[name] for name in pins.keys() & own.keys()
+    }
+    assert {"torch", "monai", "numpy", "nibabel", "itk", "monailabel", "highdicom", "pydicom"} <= pins.keys()
+    first, everything, alone = pip_calls(PINS.read_text())
+    assert (first, alone) == (["torch==2.13.0"], ["--no-deps", "monailabel==0.8.5"])
+    assert len(everything) == len(pins) - 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "token"),
+    [
+        (
+            {"studies": "s", "bundles": ("iseg", "brats_mri_tumor")},
+            ["--studies", "s", "--bundles", "iseg,brats_mri_tumor"],
+            "",
+        ),
+        ({"studies": "s", "bundles": "", "port": 8001}, ["--studies", "s", "--port", "8001"], ""),
+        (
+            {"studies": "s", "token": "secret", "allow_simulated": True},
+            ["--studies", "s", "--allow_simulated"],
+            "secret",
+        ),
+        ({"studies": "s", "allow_simulated": False}, ["--studies", "s"], ""),
+    ],
+)
+def test_the_servers_command(settings: dict[str, Any], words: list[str], token: str) -> None:
+    assert command_line(settings) == (words, token)
+
+
+def test_a_misspelt_setting(brainmri: Brainmri, tmp_path: Path) -> None:
+    result = brainmri("label", "--studies", tmp_path, "--prot", 8000, cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.search(r"There is no setting 'prot': brainmri label takes \[.*'port', .*'weights'\]", result.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_python_is_refused(tmp_path: Path) -> None:
+    """MONAI Label imports what Python 3.13 has no more."""
+    script = f"import sys; sys.version_info = (3, 13); sys.path.insert(0, {str(PINS.parent)!r})\n"
+    script += f"import environment; environment.make({str(tmp_path / 'venv')!r})"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
+    assert "MONAI Label 0.8.5 needs Python 3.11 or 3.12, this is 3.13: run it with one of these." in result.stderr
+    assert not (tmp_path / "venv").exists()
