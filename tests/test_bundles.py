@@ -115,11 +115,25 @@ NETWORKS = [
     for path in [Path("default"), *sorted(folder.glob("configs/networks/*.json"))]
 ]
 ONCE = list({network: (name, network) for name, network in reversed(NETWORKS) if name not in CLASSIFIERS}.values())
+
+
+def is_the_default(bundle: str, network: str) -> bool:
+    own = [
+        json.loads((BUNDLES[bundle] / "configs" / file).read_text())
+        for file in ("train.json", f"networks/{network}.json")
+    ]
+    return own[0]["network_def"] == own[1]["network_def"]
+
+
+def mixin(network: str) -> str | None:
+    return None if network == "default" else f"networks/{network}.json"
+
+
 # Each network once: in other bundles only its channels differ, but for classifiers, of 2D and 3D images.
 RUN = [
     (name, network)
     for name, network in NETWORKS
-    if network == "default" or name in CLASSIFIERS or (name, network) in ONCE
+    if network == "default" or ((name in CLASSIFIERS or (name, network) in ONCE) and not is_the_default(name, network))
 ]
 MIXINS = [
     (name, path)
@@ -151,10 +165,6 @@ def small(bundle: str, file: str = "train.json") -> dict[str, Any]:
 
 def config(bundle: str, *names: str) -> dict[str, Any]:
     return ConfigParser.load_config_files(config_files(bundle, *names))
-
-
-def mixin(network: str) -> str | None:
-    return None if network == "default" else f"networks/{network}.json"
 
 
 @bundle
