@@ -230,7 +230,7 @@ def test_rollout_finds_what_the_class_token_looks_at() -> None:
     ("network", "shape", "sentence"),
     [
         (nn.Conv2d(3, 4, 3), (1, 3, 32, 48), r"Conv2d has no attention layers: attention rollout is for a ViT"),
-        (nn.Identity(), (2, 3, 32, 48), r"one image \(1, C, H, W\), got the shape \(2, 3, 32, 48\)"),
+        (nn.Identity(), (2, 3, 32, 48), r"one image \(1, C, \*spatial\), got the shape \(2, 3, 32, 48\)"),
         ("no class token", (1, 3, 32, 48), r"ViT has 6 tokens, .* of 32x48 pixels: build it with classification=True"),
     ],
 )

@@ -1,7 +1,5 @@
 """The 3D CNN of a talk on HCP's T1w volumes, with its giant kernels or with small ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +38,7 @@ class HCPNet(nn.Module):
         ValueError: another number of covariates.
     """
 
-    covariate_mean: torch.Tensor
+    covariate_mean: torch.Tensor  # TorchScript reads these two: no postponed annotations in this file
     covariate_deviation: torch.Tensor
 
     def __init__(
