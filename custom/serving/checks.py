@@ -93,6 +93,10 @@ def parsed(text: str | bytes | None) -> dict[str, Any]:
         raise refuse(400, f"The parameters are no JSON that can be read ({str(error)[:100]}).") from error
     if content is None:
         return {}
+    try:
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise refuse(400, "The parameters have a number or a letter that JSON can't keep.") from error
     if not isinstance(content, dict):
         raise refuse(400, f"The parameters must be a JSON object, got a {type(content).__name__}.")
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,8 @@ def _read(file: Path, reference: Any) -> np.ndarray:
         if raw.size != np.prod(shape):
             raise DataError(f"The label map has {raw.size} voxels, the image {shape}: send it on the image's grid.")
         return raw.reshape(shape, order="F")
+    if file.suffix == ".nrrd" and re.search(rb"data ?file\s*:", file.read_bytes(), re.IGNORECASE):
+        raise DataError("The label map keeps its voxels in another file: send one NRRD file with all.")
     import SimpleITK
 
     try:

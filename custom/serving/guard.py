@@ -6,11 +6,11 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Sequence
-from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -56,7 +56,7 @@ class Guard:
         if self.hosts and _hostname(host) not in self.hosts:
             return _answer(403, f"This server is not {host!r}: open it as 127.0.0.1 or localhost.")
         origin = headers.get("origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self.origins and (not host or _netloc(origin) != host):
             return _answer(403, f"Pages of {origin!r} may not use this server: start it with --origins {origin}")
         named = origin in self.origins
         if (scope["method"] == "OPTIONS" and named) or not self.token or scope["path"] in _OPEN:
@@ -69,8 +69,8 @@ class Guard:
             page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
             return page
         given = headers.get("authorization", "")
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        if self._is_token(given.removeprefix("Bearer ")) or (cookie and self._is_token(cookie.value)):
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")  # other apps of this machine have theirs
+        if self._is_token(given.removeprefix("Bearer ")) or self._is_token(cookie):
             return None
         return _answer(
             401, "This server asks for its token: send it as 'Authorization: Bearer TOKEN', or open ?token=."
@@ -116,7 +116,17 @@ def is_loopback(host: str) -> bool:
 
 
 def _hostname(host: str) -> str:
-    return urlsplit(f"//{host}").hostname or ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _answer(status: int, sentence: str) -> JSONResponse:

@@ -147,10 +147,12 @@ class Pacs(Store):
 
     def dicom_folder(self, image_id: str) -> Path:
         """The series' files in the cache, fetched where they aren't there."""
+        if not UID.fullmatch(image_id):  # it becomes a path
+            raise MissingDataError(f"The PACS has no MR series {image_id[:100]!r}: open the study again.")
         folder = self.cache / "dicom" / image_id
         with self._changing:
             if not folder.is_dir():
-                if not (UID.fullmatch(image_id) and (about := self._find(image_id))):
+                if not (about := self._find(image_id)):
                     raise MissingDataError(f"The PACS has no MR series {image_id!r}: open the study again.")
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))

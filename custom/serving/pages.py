@@ -45,8 +45,12 @@ def first_page() -> HTMLResponse:
 @router.get("/ohif/{path:path}", include_in_schema=False)
 def ohif(path: str, request: Request) -> Response:
     """A file of OHIF's, or its page, which makes its own addresses."""
-    known = (OHIF / path).resolve()
-    if path and known.is_file() and known.is_relative_to(OHIF.resolve()):
+    try:
+        known = (OHIF / path).resolve()
+        found = bool(path) and known.is_relative_to(OHIF.resolve()) and known.is_file()
+    except (OSError, ValueError):  # no name of a file
+        found = False
+    if found:
         return FileResponse(known)
     page = FileResponse(OHIF / "index.html", headers={"cache-control": "no-store"})
     # OHIF's panel looks for the server on port 8000 where it finds no other address here

@@ -87,6 +87,8 @@ def infer(
     name, given = checks.model(app, model), checks.parsed(params)
     given.pop("label_info", None)  # a viewer's colours; the bundle's own labels are written
     request = checks.infer_params(app, name, given) | {"model": name}
+    if session_id and output == "dicom_seg":
+        raise checks.refuse(400, "DICOM SEG needs a series on the PACS: an uploaded scan has none.")
     if session_id:
         request["session_image"] = app.sessions().get_session(checks.session(app, session_id)).image
     else:

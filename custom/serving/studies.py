@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,9 @@ class Store(LocalDatastore):
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         with self._changing:
+            places = (Path(self._datastore_path) / f"{image_id}{ending}" for ending in (".nii.gz", ".nii"))
+            if any(os.path.lexists(place) for place in places):  # two uploads at once
+                raise DataError(f"There is an image {image_id!r} already: give another name, nothing is overwritten.")
             return super().add_image(image_id, image_filename, image_info)
 
     def refresh(self) -> None:

@@ -138,6 +138,15 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
         {"files": {"label": ("../../x.exe", b"x")}},
     ),
     "label: no label map": ("PUT", "/datastore/label?image=sub-01_T1w", {"files": {"label": ("label.nii.gz", b"x")}}),
+    "label: voxels in another file": (
+        "PUT",
+        "/datastore/label?image=sub-01_T1w",
+        {
+            "files": {
+                "label": ("label.nrrd", b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\ndata file: /etc/hosts\n\n")
+            }
+        },
+    ),
     "label: none sent": ("PUT", "/datastore/label?image=sub-01_T1w"),
     "label: a model that there isn't": (
         "PUT",
@@ -171,6 +180,12 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
         "/datastore/image/info?image=sub-01_T1w",
         {"data": {"info": '{"strategy": "x"}'}},
     ),
+    "info: half a letter": (
+        "PUT",
+        "/datastore/image/info?image=sub-01_T1w",
+        {"data": {"info": '{"a": "\\ud800"}'}},
+    ),
+    "info: endless": ("PUT", "/datastore/image/info?image=sub-01_T1w", {"data": {"info": '{"a": 1e999}'}}),
     "info: no object": ("PUT", "/datastore/image/info?image=sub-01_T1w", {"data": {"info": "3"}}),
     "session: a path": ("GET", "/session/..%2f..%2fx"),
     "session: unknown": ("POST", f"/infer/{TISSUE}?session_id=00000000-0000-0000-0000-000000000000"),
@@ -190,6 +205,8 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
     ),
     "origin: another page": ("GET", "/info/", {"headers": {"Origin": "http://evil.example"}}),
     "origin: none to be named": ("POST", "/scoring/dice", {"headers": {"Origin": "null"}}),
+    "host: half an address": ("GET", "/info/", {"headers": {"Host": "["}}),
+    "origin: half an address": ("GET", "/info/", {"headers": {"Origin": "http://["}}),
     "host: another name for this address": ("GET", "/info/", {"headers": {"Host": "evil.example"}}),
 }
 
