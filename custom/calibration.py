@@ -14,6 +14,7 @@ from custom.errors import CheckpointError, ConfigError
 from custom.files import written_whole
 
 FILE = "calibration.json"  # beside model.pt
+ENOUGH = 20  # persons or images
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -108,12 +109,16 @@ def write(folder: str | Path, content: dict) -> None:
 def fit_temperature(probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
     """The temperature under which the true classes of persons that weren't trained on are likeliest, 0.05 to 20.
 
+    Of fewer than 20 persons or images it is 1: they say little.
+
     Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML.
 
     Args:
         probabilities: (n, C) by softmax without a temperature.
         labels: (n,), 0 to C - 1.
     """
+    if len(labels) < ENOUGH:
+        return 1.0
     logits = torch.as_tensor(probabilities, dtype=torch.float64).clamp_min(1e-300).log()
     truth = torch.as_tensor(np.asarray(labels), dtype=torch.long)
 

@@ -219,6 +219,15 @@ def test_log_likelihood() -> None:
     metric.update(([torch.tensor([0.5, 0.5]), torch.tensor([0.2, 0.8])], [torch.tensor(0), torch.tensor(1)]))
     metric.update(([torch.tensor([0.1, 0.9])], [torch.tensor(0)]))
     assert metric.compute() == pytest.approx((np.log(0.5) + np.log(0.8) + np.log(0.1)) / 3)
+    # 30 persons, 20 of whom it is right about: at any temperature that says 2/3, however sure it was
+    for sure in (0.7, 0.9999):
+        metric.reset()
+        pred = [torch.tensor([sure, 1 - sure]).double()] * 30
+        metric.update((pred, [torch.tensor(int(n >= 20)) for n in range(30)]))
+        assert metric.compute() == pytest.approx((2 * np.log(2 / 3) + np.log(1 / 3)) / 3, abs=1e-6)
+
+
+def test_stacked() -> None:
     first, second = stacked(["pred", "label"])(
         [{"pred": torch.ones(2), "label": 1}, {"pred": torch.zeros(2), "label": 0}]
     )

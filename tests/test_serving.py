@@ -152,7 +152,7 @@ def test_bundles_to_serve(tmp_path: Path) -> None:
     assert list(served) == ["brain_mri_tissue_segmentation"]  # the only one with shipped weights
     assert served["brain_mri_tissue_segmentation"].channels == (None,)
     assert served["brain_mri_tissue_segmentation"].labels == {"CSF": 1, "GM": 2, "WM": 3}
-    others = load_bundles(["iseg:vnet", "brats_mri_slice"], tmp_path, need_weights=False)
+    others = load_bundles(["iseg:vnet", "brats_mri_slice"], tmp_path, check=lambda bundle: None)
     assert others["iseg_mri_tissue_segmentation"].channels == ("T1", "T2")
     assert others["iseg_mri_tissue_segmentation"].files("inference.json")[1].endswith("networks/vnet.json")
     assert others["brats_mri_slice_segmentation"].channels == ("FLAIR", "T1", "T1ce", "T2")

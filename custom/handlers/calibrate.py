@@ -11,15 +11,13 @@ from ignite.engine import Engine, Events
 
 from custom import calibration
 
-ENOUGH = 20  # persons or images; of fewer a temperature says little
-
 
 class Calibrate:
     """Writes calibration.json at the start, and after each validation that is the best so far: classes, a temperature.
 
-    The temperature is fitted to the validation's own probabilities, if they are of 20 persons or more, else it is 1;
-    nobody of the test section is looked at. Attach it to the trainer, after Checkpoint, which sets an earlier run's
-    file aside. Of several processes the first one writes.
+    The temperature is fitted to the validation's own probabilities (custom.calibration.fit_temperature); nobody of the
+    test section is looked at. Attach it to the trainer, after Checkpoint, which sets an earlier run's file aside. Of
+    several processes the first one writes.
 
     Args:
         output_dir: where model.pt goes too.
@@ -61,8 +59,7 @@ class Calibrate:
     def _fit(self, engine: Engine) -> None:
         if self.scale is None and engine.state.best_metric_epoch == engine.state.epoch:
             probabilities, labels = (np.array(values) for values in zip(*self.seen, strict=True))
-            enough = len(labels) >= ENOUGH
-            self._write(calibration.fit_temperature(probabilities, labels) if enough else 1.0, len(labels))
+            self._write(calibration.fit_temperature(probabilities, labels), len(labels))
 
     def _write(self, temperature: float, n: int = 0) -> None:
         content: dict = {"classes": self.classes}

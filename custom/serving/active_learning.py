@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +17,11 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from custom.errors import BrainMRIError, MissingDataError
 from custom.metrics import dice_by_name
 from custom.serving.bundles import ServedBundle
+from custom.serving.grids import same_grid
 from custom.serving.studies import Store
 from custom.weights_record import sha256_of
 
+logger = logging.getLogger(__name__)
 Infer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -100,11 +103,17 @@ class DiceOfPrediction(ScoringMethod):
         names = {code: name for name, code in self.bundle.labels.items()}
         for image_id, label in datastore.labelled(list(self.bundle.labels)):
             result = self.infer({"model": self.bundle.name, "image": image_id})
-            predicted, saved = (np.asarray(nibabel.load(path).dataobj) for path in (result["file"], label))
+            predicted, saved = (nibabel.load(path) for path in (result["file"], label))
+            voxels = np.asarray(predicted.dataobj)
             Path(result["file"]).unlink()
-            found = dice_by_name(predicted, saved, {0: "background"} | names)
+            if not same_grid(predicted, saved):
+                logger.warning("%s lies on another grid than %s and isn't scored.", label, image_id)
+                continue
+            found = dice_by_name(voxels, np.asarray(saved.dataobj), {0: "background"} | names)
             scores[image_id] = {name: value for name, value in found.items() if value == value}  # JSON has no NaN
             datastore.update_image_info(image_id, {f"dice {self.bundle.name}": scores[image_id]})
         if not scores:
-            raise MissingDataError(f"No study has a saved label map for {self.bundle.name}: save one first.")
+            raise MissingDataError(
+                f"No study has a saved label map on its grid for {self.bundle.name}: save one first."
+            )
         return scores

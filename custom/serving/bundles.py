@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import torch
 
 import custom
-from custom.errors import ConfigError
+from custom.errors import BrainMRIError, ConfigError
 from custom.serving.contrasts import contrast_of
 from custom.serving.weights import Weights, choose, find_weights
 from custom.workflow import StrictWorkflow
 
+logger = logging.getLogger(__name__)
 _ONE_AT_A_TIME = threading.Lock()  # one study fills the memory and all cores
 
 
@@ -124,31 +126,38 @@ class Uncertainty:
 
 
 def load_bundles(
-    names: Sequence[str], runs: Path, weights: str = "newest", need_weights: bool = True
+    names: Sequence[str],
+    runs: Path,
+    weights: str = "newest",
+    check: Callable[[ServedBundle], Any] = ServedBundle.choose_weights,
 ) -> dict[str, ServedBundle]:
     """The bundles to serve, by their names.
 
     Args:
         names: of segmentation bundles, any unique part of them, each with ":network" where it isn't the default; empty
-            for all that have weights.
+            for all that pass the check.
         runs: the folder whose <bundle>/model.pt a training wrote.
         weights: "newest", "shipped", "trained" or a time, for all of them; or "iseg=shipped,brats_mri_tumor=newest".
-        need_weights: whether a named bundle without weights is an error.
+        check: raises a BrainMRIError where a bundle can't be served: it has no weights.
 
     Raises:
         ConfigError: a name that no segmentation bundle has, a network that it hasn't.
-        CheckpointError: a named bundle without weights.
+        BrainMRIError: what `check` says of a named bundle.
     """
     known = {name: root for name, root in custom.bundles().items() if _output(root).get("format") == "segmentation"}
     asked = [_part(name, known) for name in names] or [(name, None) for name in known]
     wanted = _weights_of(weights, known)
     served = {name: _load(name, known[name], runs / name, wanted(name), network) for name, network in asked}
-    if not names:
-        served = {name: bundle for name, bundle in served.items() if bundle.find_weights()}
-    for bundle in served.values() if need_weights else ():
-        bundle.choose_weights()
+    for bundle in list(served.values()):
+        try:
+            check(bundle)
+        except BrainMRIError as error:
+            if names:
+                raise
+            logger.warning("%s is left out: %s", bundle.name, error)
+            del served[bundle.name]
     if not served:
-        raise ConfigError("No bundle has weights: train one first (brainmri train).")
+        raise ConfigError("No bundle has weights that can be served: train one first (brainmri train).")
     return served
 
 

@@ -20,6 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._\-]{0,126}[A-Za-z0-9])?")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RESERVED = re.compile(r"strategy|uncertainty|dice|name|ts|path|labels|model|params|odd|Study|Series")
 _UPLOADS = (".nii.gz", ".nii")
+_DEEPEST = 20
 
 
 def refuse(status: int, sentence: str) -> HTTPException:
@@ -99,7 +100,14 @@ def parsed(text: str | bytes | None) -> dict[str, Any]:
         raise refuse(400, "The parameters have a number or a letter that JSON can't keep.") from error
     if not isinstance(content, dict):
         raise refuse(400, f"The parameters must be a JSON object, got a {type(content).__name__}.")
+    if _depth(content) > _DEEPEST:  # it may be kept in the datastore's file, which must be read again
+        raise refuse(400, f"The parameters are nested more than {_DEEPEST} deep.")
     return content
+
+
+def _depth(content: Any) -> int:
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def parsed_part(params: Mapping[str, Any], name: str) -> dict[str, Any]:

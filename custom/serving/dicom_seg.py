@@ -98,6 +98,8 @@ def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int])
     """
     found = Segmentation.from_dataset(seg, copy=False)
     numbers = {found.get_segment_description(n).SegmentLabel: n for n in found.segment_numbers}
+    if len(numbers) < len(found.segment_numbers):
+        raise DataError(f"The segmentation has two segments of one name, of {sorted(numbers)}: join or rename them.")
     if unknown := sorted(set(numbers) - set(labels)):
         raise DataError(f"The segmentation has the segments {unknown}, of {list(labels)} that are known.")
     try:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "brainmri_label"
 _OPEN = ("/auth/", "/auth/token")  # where a viewer asks whether it must log in, and does
+_LOGIN = 2**16  # bytes, from whom nobody knows yet
 
 
 class Guard:
@@ -81,8 +82,10 @@ class Guard:
 
     async def _limited(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.largest:
-            await _answer(413, self._too_large())(scope, receive, send)
+        largest = _LOGIN if scope["path"] in _OPEN else self.largest
+        too_large = f"That is too large: this server takes {largest / 2**20:g} MB here (--largest_upload_mb)."
+        if not length.isdecimal() or int(length) > largest:
+            await _answer(413, too_large)(scope, receive, send)
             return
         boundary = re.search(r'multipart/form-data;.*boundary="?([^";,]+)', headers.get("content-type", ""))
         end = f"--{boundary[1]}--".encode() if boundary else b""
@@ -93,16 +96,13 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             tail = (tail + message.get("body", b""))[-1024:]
-            if seen > self.largest:
-                raise HTTPException(413, self._too_large())
+            if seen > largest:
+                raise HTTPException(413, too_large)
             if message["type"] == "http.request" and not message.get("more_body") and end not in tail:
                 raise HTTPException(400, "The form has no end: send it again.")
             return message
 
         await self.app(scope, checked, send)
-
-    def _too_large(self) -> str:
-        return f"That is too large: this server takes {self.largest // 2**20} MB (--largest_upload_mb)."
 
 
 def is_loopback(host: str) -> bool:

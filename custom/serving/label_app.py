@@ -23,7 +23,7 @@ from custom.serving.pacs import Pacs
 from custom.serving.segmentation import SegmentationTask, check_session, temporary_file
 from custom.serving.studies import Studies
 from custom.serving.training import TrainingTask
-from custom.serving.weights import check_for_patients
+from custom.serving.weights import Weights, check_for_patients
 from custom.weights_record import sha256_of
 
 USER, PASSWORD = "BRAINMRI_PACS_USER", "BRAINMRI_PACS_PASSWORD"  # environment variables
@@ -41,11 +41,8 @@ class BrainMRIApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         names = [name.strip() for name in conf.get("bundles", "").split(",") if name.strip()]
-        self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"))
-        self.allow_simulated = conf.get("allow_simulated") == "True"
-        if is_url(studies) and not self.allow_simulated:
-            for bundle in self.bundles.values():
-                check_for_patients(bundle.choose_weights(), bundle.name)
+        self.for_patients = is_url(studies) and conf.get("allow_simulated") != "True"
+        self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"), self.chosen)
         self._made_by: dict[str, tuple[str, str]] = {}  # image: (bundle, version) of its last result
         super().__init__(
             app_dir,
@@ -56,6 +53,13 @@ class BrainMRIApp(MONAILabelApp):
             version=custom.__version__,
         )
         self._auto_update_scoring = False  # measuring all studies whenever one is asked for would take the server down
+
+    def chosen(self, bundle: ServedBundle, wanted: str | None = None) -> Weights:
+        """The weights to serve. Raises CheckpointError or ConfigError where there are none, or none for patients."""
+        weights = bundle.choose_weights(wanted)
+        if self.for_patients:
+            check_for_patients(weights, bundle.name)
+        return weights
 
     # what MONAI Label asks for
 
@@ -103,8 +107,7 @@ class BrainMRIApp(MONAILabelApp):
         else:
             files = self._datastore.files_of(image_id, bundle.channels)
             reference = self._datastore.reference(image_id)
-        if is_url(self.studies) and not self.allow_simulated:
-            check_for_patients(bundle.choose_weights(_one(request.get("weights"))), bundle.name)
+        self.chosen(bundle, _one(request.get("weights")))
         file, params = self._infers[bundle.name](request | {"files": files, "reference": reference})
         self._made_by[image_id] = bundle.name, version_of(bundle, params["weights"], params["weights_sha256"])
         if request.get("save_label") and not uploaded:
@@ -151,6 +154,11 @@ class BrainMRIApp(MONAILabelApp):
     def _made_with(self, image_id: str, model: str | None, names: list[str]) -> tuple[ServedBundle, str]:
         """The bundle that a label map is of, and its version: the named one, that of the image's last result, or the
         first one that has these labels."""
+        if not model and not names and len({tuple(one.labels.items()) for one in self.bundles.values()}) > 1:
+            raise DataError(
+                f"Which of {list(self.bundles)} the label map is of isn't said, and their labels differ: send "
+                '"label_info" or "model" in params.'
+            )
         last, version = self._made_by.get(image_id, ("", ""))
         order = [model] if model else [last, *self.bundles]
         for bundle in (self.bundles[name] for name in order if name):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ _KEPT = 10  # seconds that a list of series is taken as it was
 _FIELDS = ("SeriesDescription", "ProtocolName", "Modality")
 
 
+class PacsError(DataError):
+    """The PACS doesn't do what DICOMweb asks of it."""
+
+
 class _Patient(HTTPAdapter):
     """Waits for a PACS this long and no longer: 10 s for a connection, 5 minutes for its next byte."""
 
@@ -57,6 +62,7 @@ class Pacs(Store):
         session = create_session_from_user_pass(user, password) if user else requests.Session()
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Patient())
+        session.max_redirects = 0  # studies go to nobody whom the user didn't name
         self.client = DICOMwebClientX(url=url, session=session)
         self.client.set_http_retry_params(retry=False)  # half a minute of trying again, before a person is told
         self.cache = cache
@@ -74,12 +80,23 @@ class Pacs(Store):
         return found
 
     def _search(self, **arguments: Any) -> list[dict[str, Any]]:
-        try:
+        with self.asked("list its series"):
             answer = self.client.search_for_series(fields=list(_FIELDS), **arguments)
-        except (requests.RequestException, OSError) as error:
+            return [_described(pydicom.Dataset.from_json(one)) for one in answer]
+
+    @contextlib.contextmanager
+    def asked(self, what: str) -> Iterator[None]:
+        """Raises PacsError where the PACS fails at it, or answers with what is no DICOM."""
+        try:
+            yield
+        except requests.ConnectionError as error:
             reason = type(error).__name__
-            raise DataError(f"The PACS {self.client.base_url} doesn't answer ({reason}): start it.") from error
-        return [_described(pydicom.Dataset.from_json(one)) for one in answer]
+            raise PacsError(f"The PACS {self.client.base_url} doesn't answer ({reason}): start it.") from error
+        except Exception as error:  # the client fails in many ways at what is no DICOM
+            raise PacsError(
+                f"The PACS {self.client.base_url} couldn't {what} ({type(error).__name__}: {str(error)[:200]}): look "
+                "at its log."
+            ) from error
 
     def knows(self, uid: str) -> bool:
         """Whether there is an MR series of this UID."""
@@ -119,8 +136,9 @@ class Pacs(Store):
     def _referenced(self, seg: dict[str, Any]) -> str:
         """The series that a SEG series labels; "" where it doesn't say, or no person had a hand in it."""
         if "image" not in seg:
-            metadata = self.client.retrieve_series_metadata(seg["study"], seg["uid"])
-            dataset = pydicom.Dataset.from_json(metadata[0])
+            with self.asked(f"describe the series {seg['uid']}"):
+                metadata = self.client.retrieve_series_metadata(seg["study"], seg["uid"])
+                dataset = pydicom.Dataset.from_json(metadata[0])
             references = dataset.get("ReferencedSeriesSequence") or [pydicom.Dataset()]
             made_by = {one.get("SegmentAlgorithmType") for one in dataset.get("SegmentSequence") or []}
             seg["image"] = "" if made_by == {"AUTOMATIC"} else str(references[0].get("SeriesInstanceUID", ""))
@@ -154,10 +172,14 @@ class Pacs(Store):
             if not folder.is_dir():
                 if not (about := self._find(image_id)):
                     raise MissingDataError(f"The PACS has no MR series {image_id!r}: open the study again.")
+                with self.asked(f"send the series {image_id}"):
+                    instances = self.client.retrieve_series(about["study"], image_id)
+                if not instances:
+                    raise PacsError(f"The PACS sent nothing of the series {image_id}: look at its log.")
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
                 try:
-                    for number, one in enumerate(self.client.retrieve_series(about["study"], image_id)):
+                    for number, one in enumerate(instances):
                         one.save_as(partial / f"{number:05d}.dcm", enforce_file_format=True)
                     partial.replace(folder)
                 finally:
@@ -214,14 +236,12 @@ class Pacs(Store):
         """Sends a SEG to the PACS by STOW-RS; returns its SeriesInstanceUID.
 
         Raises:
-            DataError: the PACS refused it.
+            PacsError: the PACS refused it.
         """
-        try:
+        with self.asked("take the segmentation"):
             answer = self.client.store_instances([seg])
-        except (requests.RequestException, OSError) as error:
-            raise DataError(f"The PACS {self.client.base_url} took no segmentation ({error}).") from error
         if answer.get("FailedSOPSequence"):
-            raise DataError(f"The PACS {self.client.base_url} refused the segmentation: look at its log.")
+            raise PacsError(f"The PACS {self.client.base_url} refused the segmentation: look at its log.")
         self._lists.pop("SEG", None)
         return str(seg.SeriesInstanceUID)
 
@@ -232,7 +252,9 @@ class Pacs(Store):
         for one in self._series("SEG"):
             image_id = self._referenced(one)
             if image_id in self.list_images():
-                for seg in self.client.retrieve_series(one["study"], one["uid"]):
+                with self.asked(f"send the segmentation {one['uid']}"):
+                    segs = self.client.retrieve_series(one["study"], one["uid"])
+                for seg in segs:
                     when = f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}"
                     if when >= newest.get(image_id, ("",))[0]:
                         newest[image_id] = when, seg

@@ -6,16 +6,15 @@ import html
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
-import requests
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 import custom
 from custom.serving import checks
-from custom.serving.pacs import Pacs
+from custom.serving.pacs import Pacs, PacsError
 from custom.serving.routes import the_app
 
 router = APIRouter()
@@ -74,14 +73,9 @@ def proxy(path: str, request: Request, content: Annotated[bytes, Depends(body)])
     if request.method == "POST" and not re.fullmatch(rf"studies(/{_UID})?", resource):
         raise checks.refuse(405, "Only studies take new objects.")
     headers = {name: request.headers[name] for name in _SENT if name in request.headers}
-    answer = _ask(store, request.method, resource, request.url.query, headers, content)
+    url = f"{store.client.base_url}/{resource}" + (f"?{request.url.query}" if request.url.query else "")
+    with store.asked(f"answer {request.method} {resource}"):
+        answer = store.client._session.request(request.method, url, headers=headers, data=content or None)
+    if answer.status_code >= 500:
+        raise PacsError(f"The PACS answers {answer.status_code}: look at its log.")
     return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
-
-
-def _ask(store: Pacs, method: str, resource: str, query: str, headers: dict[str, str], content: bytes) -> Any:
-    url = f"{store.client.base_url}/{resource}" + (f"?{query}" if query else "")
-    session = store.client._session
-    try:
-        return session.request(method, url, headers=headers, data=content or None, allow_redirects=False)
-    except requests.RequestException as error:
-        raise checks.refuse(502, f"The PACS doesn't answer ({type(error).__name__}): start it.") from error

@@ -224,7 +224,9 @@ def image_info(image: str) -> Any:
 @router.put("/datastore/image/info")
 def put_image_info(image: str, info: str = Form("{}")) -> Any:
     app = the_app()
-    app.datastore().update_image_info(checks.image(app, image), checks.info(checks.parsed(info)))
+    image_id, note = checks.image(app, image), checks.info(checks.parsed(info))
+    app.datastore().get_image_uri(image_id)  # a series that nobody opened yet has no entry to write to
+    app.datastore().update_image_info(image_id, note)
     return {}
 
 

@@ -18,6 +18,7 @@ import custom
 from custom.errors import BrainMRIError, MissingDataError, find_cause
 from custom.serving import pages, routes
 from custom.serving.guard import Guard
+from custom.serving.pacs import PacsError
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ async def _gone(request: Request, error: Exception) -> JSONResponse:
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     if cause := find_cause(error):
-        return JSONResponse({"detail": str(cause)}, 404 if isinstance(cause, MissingDataError) else 400)
+        status = 404 if isinstance(cause, MissingDataError) else 502 if isinstance(cause, PacsError) else 400
+        return JSONResponse({"detail": str(cause)}, status)
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
     return JSONResponse({"detail": "The server failed at this; its log says why (/logs/)."}, status_code=500)

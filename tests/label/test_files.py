@@ -338,3 +338,22 @@ def test_batch_inference_keeps_results_beside_the_final_labels(own: Any, tmp_pat
         "completed": 0,
         "label_tags": {"original": 2},
     }
+
+
+def test_a_label_map_of_one_of_two_models(server: Server, studies: Path, pairs: dict, tmp_path: Path) -> None:
+    """2 is GM for one and edema for another: nothing is guessed."""
+    image = pairs["sub-05_T1w"]
+    nibabel.save(nibabel.Nifti1Image(np.full(image.shape, 2, np.uint8), image.affine), tmp_path / "label.nii.gz")
+    for params, status in (({}, 400), ({"model": TISSUE}, 200), ({"label_info": [{"name": "GM"}]}, 400)):
+        with (tmp_path / "label.nii.gz").open("rb") as file:
+            answer = server.ask(
+                "PUT",
+                "/datastore/label?image=sub-05_T1w&tag=original",
+                data={"params": json.dumps(params)},
+                files={"label": file},
+            )
+        assert answer.status_code == status, answer.text
+    assert (
+        "isn't said, and their labels differ"
+        in server.ask("PUT", "/datastore/label?image=sub-05_T1w", files={"label": ("label.bin", b"x")}).json()["detail"]
+    )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from dicomweb_client import DICOMwebClient
 from monailabel.client import MONAILabelClient
 
 import custom
+from custom.errors import DataError
 from custom.serving.dicom_seg import read_seg
 from tests.label.conftest import INFANT, TISSUE, Orthanc, Server, free_port, wait_for
 
@@ -204,8 +209,100 @@ def test_a_pacs_that_stops(runs: Path, tmp_path: Path) -> None:
     try:
         for method, path in (("GET", "/info/"), ("POST", f"/infer/{INFANT}?image=1.2.3"), ("GET", "/datastore/")):
             answer = server.ask(method, path)
-            assert answer.status_code == 400
+            assert answer.status_code == 502
             assert "doesn't answer" in answer.json()["detail"]
+    finally:
+        server.stop()
+
+
+class Failing(BaseHTTPRequestHandler):
+    """A PACS that lists one MR and one SEG series, and fails at all else: status 500, a redirect, an empty answer or a
+    page, by `failure`."""
+
+    failure = "500"
+
+    def do_GET(self) -> None:
+        modality = "SEG" if "Modality=SEG" in self.path else "MR"
+        if "/series?" in self.path:
+            listed = {
+                "00080060": {"vr": "CS", "Value": [modality]},
+                "0020000D": {"vr": "UI", "Value": ["1.2.1"]},
+                "0020000E": {"vr": "UI", "Value": [f"1.2.1.{len(modality)}"]},
+            }
+            self.answer(200, json.dumps([listed]).encode())
+        elif self.failure == "redirect":
+            self.answer(302, b"", ("Location", "http://127.0.0.1:9/"))
+        else:
+            self.answer(*{"500": (500, b"x"), "empty": (200, b"[]"), "page": (200, b"<html>")}[self.failure])
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def answer(self, status: int, content: bytes, *more: tuple[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (("Content-Type", "application/dicom+json"), ("Content-Length", str(len(content))), *more):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def behind_failing(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("failing")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as failing:
+        threading.Thread(target=failing.serve_forever, daemon=True).start()
+        words = ("--studies", f"http://127.0.0.1:{failing.server_port}/dicom-web", "--runs", runs, "--bundles")
+        server = Server(folder, *words, "brain_mri_tissue", "--allow_simulated")
+        yield server
+        server.stop()
+        failing.shutdown()
+
+
+@pytest.mark.parametrize("failure", ["500", "redirect", "empty", "page"])
+def test_a_pacs_that_fails(behind_failing: Server, failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Failing, "failure", failure)
+    note = {"data": {"info": '{"seen": true}'}}
+    for method, path, more in (
+        ("POST", f"/infer/{TISSUE}?image=1.2.1.2", {}),
+        ("GET", "/datastore/", {}),
+        ("PUT", "/datastore/image/info?image=1.2.1.2", note),
+        ("GET", "/proxy/dicom/studies/1.2.1/series/1.2.1.2", {}),
+    ):
+        answer = behind_failing.ask(method, path, **more)
+        if path.startswith("/proxy") and failure in ("empty", "page"):  # the viewer's to read
+            assert answer.status_code == 200
+            continue
+        assert answer.status_code == 502, (path, answer.text)
+        assert re.search("The PACS .*: look at its log", answer.json()["detail"])
+    assert "Traceback" not in behind_failing.log.read_text()
+
+
+def test_a_note_on_a_series_that_nobody_opened(pacs: Server, series: dict[str, str]) -> None:
+    answer = pacs.ask("PUT", f"/datastore/image/info?image={series['other']}", data={"info": '{"seen": true}'})
+    assert answer.status_code == 200
+    assert pacs.ask("GET", f"/datastore/image/info?image={series['other']}").json()["seen"] is True
+
+
+def test_two_segments_of_one_name(pacs: Server, series: dict[str, str]) -> None:
+    """Which of the two a voxel is of would be lost."""
+    answer = pacs.ask("POST", f"/infer/{TISSUE}?image={series['sub-01_T1w']}&output=dicom_seg")
+    seg = pydicom.dcmread(io.BytesIO(answer.content))
+    seg.SegmentSequence[1].SegmentLabel = seg.SegmentSequence[0].SegmentLabel
+    with pytest.raises(DataError, match="two segments of one name"):
+        read_seg(seg, [], {"CSF": 1, "GM": 2, "WM": 3})
+
+
+def test_bundles_for_patients_are_served_without_the_others(
+    orthanc: Orthanc, series: dict[str, str], runs: Path, tmp_path: Path
+) -> None:
+    """Nobody named the ones of a sample: they don't keep the server from starting."""
+    server = Server(tmp_path, "--studies", orthanc.dicomweb, "--runs", runs)
+    try:
+        assert list(server.ask("GET", "/info/").json()["models"]) == [TISSUE]
+        assert f"{INFANT} is left out" in server.log.read_text()
     finally:
         server.stop()
 

@@ -172,6 +172,11 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
         "/datastore/image?image=..datastore_v2.json",
         {"files": {"file": ("x.nii.gz", b"x")}},
     ),
+    "upload: a name of 300 letters": (
+        "PUT",
+        "/datastore/image",
+        {"files": {"file": ("a" * 300 + ".nii.gz", b"x")}},
+    ),
     "upload: no volume": ("PUT", "/datastore/image?image=x", {"files": {"file": ("x.nii.gz", gzip.compress(b"x"))}}),
     "upload: too large": ("PUT", "/datastore/image?image=x", {"files": {"file": ("x.nii.gz", b"x" * 3 * 2**20)}}),
     "upload: delete an image": ("DELETE", "/datastore/image?id=sub-01_T1w"),
@@ -185,8 +190,18 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
         "/datastore/image/info?image=sub-01_T1w",
         {"data": {"info": '{"a": "\\ud800"}'}},
     ),
+    "info: nested deeply": (
+        "PUT",
+        "/datastore/image/info?image=sub-01_T1w",
+        {"data": {"info": '{"a": ' + "[" * 30 + "]" * 30 + "}"}},
+    ),
     "info: endless": ("PUT", "/datastore/image/info?image=sub-01_T1w", {"data": {"info": '{"a": 1e999}'}}),
     "info: no object": ("PUT", "/datastore/image/info?image=sub-01_T1w", {"data": {"info": "3"}}),
+    "session: a name of 300 letters": ("PUT", "/session/", {"files": {"files": ("a" * 300 + ".exe", b"x")}}),
+    "session: DICOM SEG": (
+        "POST",
+        f"/infer/{TISSUE}?session_id=00000000-0000-0000-0000-000000000000&output=dicom_seg&image=../x",
+    ),
     "session: a path": ("GET", "/session/..%2f..%2fx"),
     "session: unknown": ("POST", f"/infer/{TISSUE}?session_id=00000000-0000-0000-0000-000000000000"),
     "session: dots": ("DELETE", "/session/.."),
@@ -197,6 +212,7 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
     "pages: reload": ("POST", "/reload"),
     "pages: a PACS that there isn't": ("GET", "/proxy/dicom/studies"),
     "body: too large": ("POST", f"/train/{TISSUE}", {"data": b" " * 3 * 2**20}),
+    "body: a login of 100 kB": ("POST", "/auth/token", {"data": b"password=" + b"x" * 100_000}),
     "body: too large, length not said": ("POST", f"/train/{TISSUE}", {"data": (b" " * 2**20 for _ in range(4))}),
     "body: parts without end": (
         "POST",
