@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from custom import calibration
 from custom.errors import CheckpointError, ConfigError
 from custom.handlers import Calibrate, ClassificationScores, Predictions
-from custom.metrics import LogLikelihood, classification_scores, regression_scores, stacked
+from custom.metrics import LogLikelihood, classification_scores, gain, regression_scores, stacked
 from custom.metrics.classification import area, calibration_error
 from custom.networks import HCPNet
 from custom.reports.classification import confusion_figure, predicted_figure, reliability_figure, roc_figure
@@ -72,6 +72,15 @@ def test_intervals_draw_groups() -> None:
     )
     assert relatives["accuracy_low"] == relatives["accuracy_high"] == 0.75  # three of four are right in each family
     assert strangers["accuracy_low"] < 0.75 < strangers["accuracy_high"]
+
+
+def test_a_gain_is_paired() -> None:
+    """Two families alike: each classifier's draws are all alike too, and so is what lies between."""
+    truth, one, other = (list(2 * letters) for letters in ("ccdd", "ccdc", "cdcc"))
+    groups = [*4 * "a", *4 * "b"]
+    assert gain(truth, one, other, groups) == pytest.approx(((1 + 1 / 2) / 2 - (1 / 2 + 0) / 2,) * 3)
+    difference, low, high = gain(truth, one, other, [str(n) for n in range(8)])
+    assert low < difference == 0.5 < high
 
 
 def test_measures_of_numbers() -> None:

@@ -1,6 +1,6 @@
 """What is measured."""
 
-from custom.metrics.classification import classification_scores, regression_scores
+from custom.metrics.classification import classification_scores, gain, regression_scores
 from custom.metrics.confusion import MEASURES, confusion
 from custom.metrics.dice import dice_by_name
 from custom.metrics.label_dice import LabelDice
@@ -14,6 +14,7 @@ __all__ = [
     "classification_scores",
     "confusion",
     "dice_by_name",
+    "gain",
     "regression_scores",
     "stacked",
 ]

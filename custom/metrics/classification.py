@@ -50,7 +50,7 @@ def classification_scores(
     overall |= {name: table[name].mean() for name in ("recall", "precision", "f1", "auc")}
     measures: dict[str, Callable[[np.ndarray], float]] = {
         "accuracy": lambda rows: float((found[rows] == labels[rows]).mean()),
-        "balanced_accuracy": lambda rows: _mean([_recall(labels[rows] == code, found[rows] == code) for code in codes]),
+        "balanced_accuracy": lambda rows: _balanced_accuracy(labels[rows], found[rows]),
         "auc": lambda rows: _mean([area(labels[rows] == code, probabilities[rows, code]) for code in codes]),
     }
     overall |= _with_intervals(measures, groups, seed)
@@ -59,6 +59,28 @@ def classification_scores(
     overall["confidence"] = float(probabilities.max(axis=1).mean())
     overall["calibration_error"] = calibration_error(labels, probabilities)
     return pandas.concat([table, pandas.DataFrame([overall])], ignore_index=True)
+
+
+def gain(
+    labels: Sequence[str], predictions: Sequence[str], others: Sequence[str], groups: Sequence[str], seed: int = 0
+) -> tuple[float, float, float]:
+    """How far one classifier's balanced accuracy is above another's on the same persons or images.
+
+    Args:
+        labels: (n,), what is true.
+        predictions, others: (n,), what the one and the other say.
+        groups, seed: as classification_scores takes them; both classifiers are scored on the same draws.
+
+    Returns:
+        The difference and its 95% interval.
+    """
+    truth, one, other = (np.asarray(values) for values in (labels, predictions, others))
+
+    def difference(rows: np.ndarray) -> float:
+        return _balanced_accuracy(truth[rows], one[rows]) - _balanced_accuracy(truth[rows], other[rows])
+
+    found = _with_intervals({"gain": difference}, groups, seed)
+    return found["gain"], found["gain_low"], found["gain_high"]
 
 
 def regression_scores(
@@ -128,8 +150,9 @@ def _with_intervals(
     return scores
 
 
-def _recall(truth: np.ndarray, found: np.ndarray) -> float:
-    return float(found[truth].mean()) if truth.any() else float("nan")
+def _balanced_accuracy(truth: np.ndarray, found: np.ndarray) -> float:
+    """The mean recall over the classes that there are."""
+    return _mean([float((found[truth == one] == one).mean()) for one in np.unique(truth)])
 
 
 def _mean(values: list[float]) -> float:
