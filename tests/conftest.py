@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from PIL import Image
 if not torch.cuda.is_available():  # before triton is imported, by custom.losses
     os.environ["TRITON_INTERPRET"] = "1"
 
+import custom.cli
 from custom.samples import brats as brats_sample
 from custom.samples import brats_slices as slices_sample
 from custom.samples import hcp as hcp_sample
@@ -140,14 +143,35 @@ def iseg_copy(iseg_dir: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def brainmri() -> Brainmri:
-    """Runs `brainmri ...` in another process and folder, and returns what it printed."""
+    """Runs `brainmri ...` in another process and folder, and returns what it printed.
+
+    The processes are forks of one that has imported what takes seconds, and has run nothing.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["custom.cli", "custom.workflow", "custom.networks", "monai.handlers"])
 
     def call(*words: object, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "custom.cli", *map(str, words)]
-        # not the locale's encoding: reading DICOM in this process sets the locale to C
-        return subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=timeout, check=False)
+        with tempfile.TemporaryDirectory() as folder:
+            said = [Path(folder) / name for name in ("stdout", "stderr")]
+            process = server.Process(target=run_command, args=([*map(str, words)], cwd, *said))
+            process.start()
+            process.join(timeout)
+            if process.exitcode is None:
+                process.kill()
+                raise subprocess.TimeoutExpired(["brainmri", *map(str, words)], timeout)
+            return subprocess.CompletedProcess(words, process.exitcode, *(path.read_text("utf-8") for path in said))
 
     return call
+
+
+def run_command(words: list[str], cwd: Path, *outputs: Path) -> None:
+    """What `brainmri` does, in this process."""
+    for number, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)  # what children and C libraries print comes too
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))
+    os.chdir(cwd)
+    sys.argv = ["brainmri", *words]
+    custom.cli.main()
 
 
 SMALL_RUN = ("--roi_size", "[32,32,32]", "--samples_per_volume", "1")
