@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from datetime import datetime
@@ -41,5 +42,11 @@ def read_record(weights: str | Path) -> dict[str, Any]:
 
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
+    found = Path(path).stat()
+    return _sha256(str(path), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)  # a server asks again and again
+def _sha256(path: str, size: int, time_ns: int) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 # Where that environment can't be had they are skipped, and it is said; those of Orthanc and OHIF skip without these.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! (. scripts/label_venv.sh && python -m pip install --quiet --requirement tests/label/requirements.txt); then
+if ! (. scripts/label_venv.sh && .venv-label/bin/python -m pip install --quiet -r tests/label/requirements.txt); then
     echo "SKIPPED tests/label: MONAI Label's environment can't be made here, for the reason above"
     exit 0
 fi

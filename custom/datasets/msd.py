@@ -66,8 +66,8 @@ def channels(dataset_dir: str | Path) -> tuple[str, ...]:
 
 
 def person(case: str) -> str:
-    """Who a case is of: sub-01 for sub-01_ses-2_T1w, else the case itself."""
-    match = re.match(r"sub-[a-zA-Z0-9]+", case)
+    """Who a case is of: sub-01 for sub-01_ses-2_T1w, BraTS-GLI-00001 for BraTS-GLI-00001-000, else the case itself."""
+    match = re.match(r"sub-[a-zA-Z0-9]+|BraTS-[A-Z]+-\d+(?=-\d+)", case)
     return match[0] if match else case
 
 

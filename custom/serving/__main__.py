@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import sys
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import custom
 from custom.errors import ConfigError, find_cause
+from custom.files import written_whole
 from custom.serving.guard import is_loopback
 from custom.serving.label_settings import TOKEN, arguments
 
@@ -30,10 +32,10 @@ def main() -> None:
 def serve(options: argparse.Namespace) -> None:
     """Raises ConfigError for settings that can't be."""
     token = options.token or os.environ.get(TOKEN, "")
-    check_address(options.host, options.port, token)
-    origins = [one.strip().rstrip("/") for one in options.origins.split(",") if one.strip()]
+    check_address(options.host, options.port, token, options.public_url)
+    origins = [one.strip().rstrip("/") for one in f"{options.origins},{options.public_url}".split(",") if one.strip()]
     if bad := [one for one in origins if urlsplit(one).scheme not in ("http", "https") or urlsplit(one).path]:
-        raise ConfigError(f"origins must be like http://viewer.example:3000, got {bad[0]!r}.")
+        raise ConfigError(f"origins and public_url must be like http://viewer.example:3000, got {bad[0]!r}.")
     studies = options.studies
     if not studies.startswith(("http://", "https://")):
         if not Path(studies).expanduser().is_dir():
@@ -63,16 +65,16 @@ def serve(options: argparse.Namespace) -> None:
 
     app_instance()  # what is wrong with bundles or studies is said before it listens
     print(f"http://{options.host}:{options.port}/ serves {studies}. {custom.RESEARCH_USE_ONLY}", flush=True)
-    app = create_app(options.host, token, origins, options.largest_upload_mb * 2**20)
+    app = create_app(options.host, token, origins, options.largest_upload_mb * 2**20, options.public_url.rstrip("/"))
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False, server_header=False)
 
 
-def check_address(host: str, port: int, token: str) -> None:
+def check_address(host: str, port: int, token: str, public_url: str = "") -> None:
     """Raises ConfigError where anyone could come in."""
-    if not is_loopback(host) and len(token) < 16:
+    if (public_url or not is_loopback(host)) and len(token) < 16:
         raise ConfigError(
-            f"{host} can be reached by others, so a token of 16 letters or more is needed: --token, or the environment "
-            f"variable {TOKEN}."
+            f"{public_url or host} can be reached by others, so a token of 16 letters or more is needed: --token, or "
+            f"the environment variable {TOKEN}."
         )
     if not 1 <= port <= 65535:
         raise ConfigError(f"port must be 1 to 65535, got {port!r}.")
@@ -80,14 +82,19 @@ def check_address(host: str, port: int, token: str) -> None:
 
 def write_app(folder: Path) -> Path:
     """The folder that MONAI Label takes for an app: its main.py, and room for logs and sessions."""
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    (folder / "main.py").write_text("from custom.serving.label_app import BrainMRIApp  # noqa: F401\n")
+    try:
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        with written_whole(folder / "main.py") as partial:
+            partial.write_text("from custom.serving.label_app import BrainMRIApp  # noqa: F401\n")
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be written to ({error}): name another folder with --runs.") from error
     return folder
 
 
 def start_log(file: Path) -> None:
     form = logging.Formatter("[%(asctime)s] [%(levelname)s] %(name)s: %(message)s")
-    for handler in (logging.StreamHandler(), logging.FileHandler(file, encoding="utf-8")):
+    kept = RotatingFileHandler(file, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8")
+    for handler in (logging.StreamHandler(), kept):
         handler.setFormatter(form)
         logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)

@@ -14,7 +14,7 @@ import numpy as np
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from custom.errors import BrainMRIError, MissingDataError
+from custom.errors import MissingDataError, find_cause
 from custom.metrics import dice_by_name
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import same_grid
@@ -60,6 +60,17 @@ class MostUncertain(Strategy):
         return {"id": image_id, "uncertainty": known[image_id], "measured": len(known), "unlabelled": len(waiting)}
 
 
+def unseen(bundle: ServedBundle, infer: Infer, image_id: str) -> dict[str, Any] | None:
+    """A result that nobody gets to see; None, with a warning, where the study can't be segmented by this bundle."""
+    try:
+        return infer({"model": bundle.name, "image": image_id, "unseen": True})
+    except Exception as error:  # MONAI wraps what transforms raise
+        if not (cause := find_cause(error)):
+            raise
+        logger.warning("%s can't be segmented by %s: %s", image_id, bundle.name, cause)
+        return None
+
+
 def measure(bundle: ServedBundle, infer: Infer, datastore: Store, images: list[str], until: float) -> dict[str, float]:
     """The network's uncertainty of images, measured where it isn't known, until a time.monotonic()."""
     weights = sha256_of(bundle.choose_weights().path)
@@ -68,9 +79,7 @@ def measure(bundle: ServedBundle, infer: Infer, datastore: Store, images: list[s
     for image_id in images:
         info = datastore.get_image_info(image_id).get(key, {})
         if info.get("weights_sha256") != weights and (time.monotonic() < until or not known):
-            try:
-                result = infer({"model": bundle.name, "image": image_id})
-            except BrainMRIError:  # a study that lacks a contrast can't be labelled by this bundle
+            if (result := unseen(bundle, infer, image_id)) is None:
                 continue
             Path(result["file"]).unlink()
             info = {"value": result["params"]["uncertainty"], "weights_sha256": weights}
@@ -102,7 +111,8 @@ class DiceOfPrediction(ScoringMethod):
         scores = {}
         names = {code: name for name, code in self.bundle.labels.items()}
         for image_id, label in datastore.labelled(list(self.bundle.labels)):
-            result = self.infer({"model": self.bundle.name, "image": image_id})
+            if (result := unseen(self.bundle, self.infer, image_id)) is None:
+                continue
             predicted, saved = (nibabel.load(path) for path in (result["file"], label))
             voxels = np.asarray(predicted.dataobj)
             Path(result["file"]).unlink()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
 import custom
 from custom.errors import BrainMRIError, ConfigError
+from custom.files import load_checkpoint, load_weights
 from custom.serving.contrasts import contrast_of
 from custom.serving.weights import Weights, choose, find_weights
 from custom.workflow import StrictWorkflow
@@ -57,10 +59,16 @@ class ServedBundle:
         return [self.network] if self.network else []
 
     def find_weights(self) -> list[Weights]:
-        return find_weights(self.root, self.output_dir)
+        return find_weights(self.root, self.output_dir, self.network)
 
     def choose_weights(self, wanted: str | None = None) -> Weights:
         return choose(self.find_weights(), wanted or self.weights, self.name)
+
+    def check(self, weights: Weights) -> None:
+        """Raises CheckpointError where weights are damaged, or another network's."""
+        parser = ConfigParser()
+        parser.read_config(self.files("inference.json"))
+        load_weights(parser.get_parsed_content("network_def"), load_checkpoint(weights.path), weights.path)
 
     def segment(self, images: Sequence[str], output_dir: Path, weights: Weights, device: str) -> tuple[Path, float]:
         """Runs inference.json on one study, one at a time in this process.

@@ -18,7 +18,7 @@ from custom.serving.pacs import Pacs
 TAGS = ("final", "original")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._\-]{0,126}[A-Za-z0-9])?")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_RESERVED = re.compile(r"strategy|uncertainty|dice|name|ts|path|labels|model|params|odd|Study|Series")
+_RESERVED = re.compile(r"strategy|made|instances|uncertainty|dice|name|ts|path|labels|model|params|odd|Study|Series")
 _UPLOADS = (".nii.gz", ".nii")
 _DEEPEST = 20
 
@@ -136,7 +136,7 @@ def infer_params(app: BrainMRIApp, name: str, params: Mapping[str, Any]) -> dict
 
 def train_params(app: BrainMRIApp, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """A training's parameters."""
-    dims = len(app._trainers[name].config()["roi_size"])
+    dims = len(app._trainers[name].config()["roi_size"].split())
     return _checked(
         params,
         {
@@ -196,19 +196,24 @@ def _is(kind: type, says: str) -> Callable[[str, Any], Any]:
 
 def _number(kind: type, low: float, high: float) -> Callable[[str, Any], Any]:
     def check(key: str, value: Any) -> Any:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-        if not fits or kind(value) != value:
+        try:
+            number = float(value)  # some viewers send texts
+            fits = not isinstance(value, bool) and low <= number <= high and kind(number) == number
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
             raise refuse(400, f"{key} must be {low} to {high}, got {str(value)[:50]!r}.")
-        return kind(value)
+        return kind(number)
 
     return check
 
 
 def _sizes(dims: int) -> Callable[[str, Any], Any]:
     def check(key: str, value: Any) -> Any:
-        if not isinstance(value, list) or len(value) != dims:
+        parts = value.split() if isinstance(value, str) else value
+        if not isinstance(parts, list) or len(parts) != dims:
             raise refuse(400, f"{key} must be {dims} numbers, got {str(value)[:50]!r}.")
-        return [_number(int, 8, 1024)(key, one) for one in value]
+        return [_number(int, 8, 1024)(key, one) for one in parts]
 
     return check
 

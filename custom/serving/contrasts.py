@@ -5,17 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# The first rule that fits says it.
-_RULES = (
-    ("FLAIR", r"flair|(dark|black).?fluid|t2f(?![a-z])"),
-    ("T2*", r"t2.?(star|\*)|swi(?![a-z])"),
-    (
-        "T1ce",
-        r"t1.?(w.?)?(ce|gd|c|km)(?![a-z])|(post|gad|gd).*t1|t1.*(post|gad|contrast|c\+|\+.?c)",
-    ),
-    ("T1", r"t1|mp.?rage|bravo|spgr|tfl3d"),
-    ("T2", r"t2"),
-)
+ORDER = ("T1", "T1ce", "T2", "FLAIR")  # the first that a study has stands for it, whatever bundles are served
+_T1 = r"t1|mp.?rage|bravo|spgr|tfl3d|vibe"
+_AGENT = r"(?<![a-z])(ce|gad|gado|gd|km|post|contrast)(?![a-z])|(?<![a-z])c ?\+|\+ ?(c|gad|gd)(?![a-z])"
+_WITHOUT = r"(?<![a-z])(pre|non?|nativ\w*|without|w/?o|post ?-?op\w*|surgery)(?![a-z])"
 _NO_SCAN = re.compile(r"localizer|scout|survey|dwi|\badc\b|bold|perfusion|fieldmap|angio|\btof\b")
 _ENDINGS = (".nii.gz", ".nii")
 
@@ -27,9 +20,20 @@ def contrast_of(text: str) -> str | None:
         text: "T1w", "AX T1 POST GAD", "t2_tse_tra", "Sag MPRAGE", ...
     """
     low = re.sub(r"[_\-]", " ", text.lower())
+
+    def says(rule: str) -> bool:
+        return re.search(rf"(?<![a-z0-9])s?({rule})", low) is not None  # Philips writes sT1W
+
     if _NO_SCAN.search(low):
         return None
-    return next((name for name, rule in _RULES if re.search(rf"(?<![a-z0-9])({rule})", low)), None)
+    if says("flair|(dark|black).?fluid|t2f(?![a-z])"):
+        return None if says("t1") else "FLAIR"  # a T1 FLAIR shows fluid dark and is neither
+    if says(r"t2.?(star|\*)|swi(?![a-z])"):
+        return "T2*"
+    if says(_T1):
+        with_agent = re.search(_AGENT, low) and not re.search(_WITHOUT, low)
+        return "T1ce" if says(r"t1.?(w.?)?(ce|gd|gad|c|km)(?![a-z])") or with_agent else "T1"
+    return "T2" if says("t2") else None
 
 
 def scan_name(file: str | Path) -> str:

@@ -26,7 +26,7 @@ def write_seg(
     labels: Mapping[str, int],
     algorithm: str,
     version: str,
-    automatic: bool,
+    algorithm_type: str,
 ) -> Segmentation:
     """A segmentation of one series: every label of the bundle is a segment, whether it is present or not.
 
@@ -37,7 +37,7 @@ def write_seg(
         labels: {"CSF": 1, ...}; the codes are the segments' numbers.
         algorithm: what segmented: the bundle's name.
         version: the bundle's version and its weights.
-        automatic: False where a person saved it, corrected or not.
+        algorithm_type: AUTOMATIC, SEMIAUTOMATIC where a person saved a result, corrected or not, or MANUAL.
 
     Raises:
         DataError: the label map doesn't lie on the series' grid.
@@ -50,7 +50,7 @@ def write_seg(
         ).match_geometry(geometry, tol=_TOLERANCE)
     except RuntimeError as error:
         raise DataError(f"The label map doesn't lie on the grid of its series ({error}): export it again.") from error
-    made_by = highdicom.AlgorithmIdentificationSequence(
+    made_by = algorithm_type != "MANUAL" and highdicom.AlgorithmIdentificationSequence(
         name=algorithm, family=codes.DCM.ArtificialIntelligence, version=version[:LENGTH]
     )
     segments = [
@@ -59,8 +59,8 @@ def write_seg(
             segment_label=name,
             segmented_property_category=(TERMS.get(name) or OTHER)[0],
             segmented_property_type=(TERMS.get(name) or OTHER)[1],
-            algorithm_type="AUTOMATIC" if automatic else "SEMIAUTOMATIC",
-            algorithm_identification=made_by,
+            algorithm_type=algorithm_type,
+            algorithm_identification=made_by or None,
         )
         for name, code in sorted(labels.items(), key=lambda pair: pair[1])
     ]
@@ -83,7 +83,7 @@ def write_seg(
         content_label="BRAIN_SEG",
         content_description=custom.RESEARCH_USE_ONLY,
     )
-    seg.SeriesDescription = f"{algorithm}: {', '.join(labels)} (research use only)"[:LENGTH]
+    seg.SeriesDescription = f"Research use only: {', '.join(labels)} by {algorithm}"[:LENGTH]
     return seg
 
 
@@ -96,7 +96,10 @@ def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int])
     Raises:
         DataError: it has none of the labels, other segments, overlaps, or another grid.
     """
-    found = Segmentation.from_dataset(seg, copy=False)
+    try:
+        found = Segmentation.from_dataset(seg, copy=False)
+    except Exception as error:  # highdicom says in many ways what is missing
+        raise DataError(f"The segmentation can't be read ({error}): write it anew.") from error
     numbers = {found.get_segment_description(n).SegmentLabel: n for n in found.segment_numbers}
     if len(numbers) < len(found.segment_numbers):
         raise DataError(f"The segmentation has two segments of one name, of {sorted(numbers)}: join or rename them.")

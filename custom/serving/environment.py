@@ -46,8 +46,7 @@ def pip_calls(pins: str) -> list[list[str]]:
 
 def link_package(folder: Path) -> None:
     """Lets the environment import this very `custom`, with its bundles, and nothing else that lies beside it."""
-    (site,) = folder.glob("lib/python3*/site-packages")
-    link = site / "custom"
+    link = folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages" / "custom"
     if link.is_symlink() and link.resolve() == PACKAGE:
         return
     link.unlink(missing_ok=True)

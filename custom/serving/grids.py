@@ -14,7 +14,7 @@ import custom
 from custom.errors import DataError
 from custom.files import written_whole
 from custom.serving.contrasts import scan_name
-from custom.volumes import open_volume, read_problem
+from custom.volumes import in_one_place, open_volume, read_problem
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")  # of results; .nrrd is what OHIF and 3D Slicer ask for
 
@@ -47,8 +47,8 @@ def on_one_grid(files: Sequence[str | Path], reference: str | Path, folder: Path
 
 
 def same_grid(one: Any, other: Any) -> bool:
-    """Whether two nibabel images have one shape and affine (to 0.01 mm)."""
-    return one.shape[:3] == other.shape[:3] and np.allclose(one.affine, other.affine, atol=1e-2)
+    """Whether two nibabel images have one shape and place."""
+    return one.shape[:3] == other.shape[:3] and in_one_place(one.shape, one.affine, other.affine)
 
 
 def _resample(file: Path, reference: Path, target: Path) -> None:
@@ -86,35 +86,41 @@ def convert(labels: Path, extension: str, compress: bool = False) -> Path:
     return target
 
 
-def read_labels(
-    file: Path, image: Path, label_info: Sequence[Mapping[str, Any]], labels: Mapping[str, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """A label map that a viewer sent, in a bundle's codes, on the image's grid.
+def read_values(file: Path, image: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A label map that a viewer sent, on the image's grid.
 
     Args:
         file: NIfTI or NRRD on the image's grid, or OHIF's raw bytes (.bin).
         image: the scan's NIfTI file.
-        label_info: [{"name": "CSF"}, ...] as 3D Slicer sends it: value 1 is the first name's, and so on. Empty where
-            the values are the bundle's own.
-        labels: the bundle's codes.
 
     Returns:
-        Voxels (x, y, z), uint8, and the affine.
+        Voxels (x, y, z) as the viewer counted them, and the affine.
 
     Raises:
-        DataError: another grid, values that stand for nothing, or no file of labels.
+        DataError: another grid, or no file of labels.
     """
     reference = open_volume(image)
-    voxels = _read(file, reference)
-    names = [str(one.get("name")) for one in label_info]
-    if unknown := [name for name in names if name not in labels]:
-        raise DataError(f"The label map has the segments {unknown}, of {list(labels)} that are known: rename them.")
-    codes = [0, *(labels[name] for name in names)] if names else list(range(max(labels.values()) + 1))
-    found = np.unique(voxels)
+    return _read(file, reference), reference.affine
+
+
+def as_codes(values: np.ndarray, names: Sequence[str], labels: Mapping[str, int]) -> np.ndarray:
+    """A viewer's values in a bundle's codes, uint8.
+
+    Args:
+        values: (x, y, z).
+        names: 3D Slicer's segments: value 1 is the first one's, and so on; those that no voxel has may be any. Empty
+            where the values are the bundle's own.
+        labels: the bundle's codes.
+
+    Raises:
+        DataError: values that stand for nothing.
+    """
+    codes = [0, *(labels.get(name, 0) for name in names)] if names else list(range(max(labels.values()) + 1))
+    found = np.unique(values)
     if not np.isin(found, np.arange(len(codes))).all():
         bad = found[~np.isin(found, np.arange(len(codes)))].tolist()[:5]
         raise DataError(f"The label map has the values {bad}, of 0 to {len(codes) - 1} that are known: correct it.")
-    return np.asarray(codes, dtype=np.uint8)[voxels.astype(np.int64)], reference.affine
+    return np.asarray(codes, dtype=np.uint8)[values.astype(np.int64)]
 
 
 def _read(file: Path, reference: Any) -> np.ndarray:
@@ -138,7 +144,7 @@ def _read(file: Path, reference: Any) -> np.ndarray:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
-    if image.GetSize() != shape or not np.allclose(affine, reference.affine, atol=2e-2):
+    if image.GetSize() != shape or not in_one_place(shape, affine, reference.affine):
         raise DataError(
             f"The label map's grid ({image.GetSize()}) isn't the image's ({shape}): export it on the image's grid."
         )

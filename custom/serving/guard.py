@@ -34,11 +34,15 @@ class Guard:
         token: "" for none.
         origins: further origins, as http://viewer.example:3000.
         largest: bytes.
+        public_url: the address of a proxy in front; "" for none.
     """
 
-    def __init__(self, app: ASGIApp, host: str, token: str, origins: Sequence[str], largest: int) -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, token: str, origins: Sequence[str], largest: int, public_url: str = ""
+    ) -> None:
         self.app, self.token, self.origins, self.largest = app, token, tuple(origins), largest
-        self.hosts = {"127.0.0.1", "localhost", "::1", host} if is_loopback(host) else set()
+        names = {"127.0.0.1", "localhost", "::1", host, _hostname(_netloc(public_url))} - {""}
+        self.hosts = names if is_loopback(host) else set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -18,14 +20,15 @@ import custom
 from custom.errors import ConfigError, DataError
 from custom.serving.active_learning import AtRandom, DiceOfPrediction, MeasureAll, MostUncertain
 from custom.serving.bundles import ServedBundle, load_bundles
-from custom.serving.grids import read_labels, save_labels
+from custom.serving.grids import as_codes, read_values, save_labels
 from custom.serving.pacs import Pacs
-from custom.serving.segmentation import SegmentationTask, check_session, temporary_file
+from custom.serving.segmentation import SegmentationTask, check_session, first_of, temporary_file
 from custom.serving.studies import Studies
 from custom.serving.training import TrainingTask
 from custom.serving.weights import Weights, check_for_patients
-from custom.weights_record import sha256_of
 
+logger = logging.getLogger(__name__)
+MADE_BY = "made by"  # in an image's info: the bundle and version of its last result
 USER, PASSWORD = "BRAINMRI_PACS_USER", "BRAINMRI_PACS_PASSWORD"  # environment variables
 
 
@@ -42,8 +45,8 @@ class BrainMRIApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         names = [name.strip() for name in conf.get("bundles", "").split(",") if name.strip()]
         self.for_patients = is_url(studies) and conf.get("allow_simulated") != "True"
-        self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"), self.chosen)
-        self._made_by: dict[str, tuple[str, str]] = {}  # image: (bundle, version) of its last result
+        self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"), self.usable)
+        self.one_meaning = len({tuple(bundle.labels.items()) for bundle in self.bundles.values()}) == 1
         super().__init__(
             app_dir,
             studies,
@@ -61,15 +64,21 @@ class BrainMRIApp(MONAILabelApp):
             check_for_patients(weights, bundle.name)
         return weights
 
+    def usable(self, bundle: ServedBundle) -> None:
+        """Raises CheckpointError or ConfigError where a bundle can't be served."""
+        bundle.check(self.chosen(bundle))
+
     # what MONAI Label asks for
 
     def init_datastore(self) -> Studies | Pacs:
-        several = next((one for one in self.bundles.values() if len(one.channels) > 1), None)
-        order = [str(one) for one in several.channels] if several else []
+        together = any(len(bundle.channels) > 1 for bundle in self.bundles.values())
         if is_url(self.studies):
-            cache = Path(self.app_dir) / "dicomweb"
-            return Pacs(self.studies, cache, order, os.environ.get(USER, ""), os.environ.get(PASSWORD, ""))
-        return Studies(self.studies, order)
+            who = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
+            return Pacs(self.studies, Path(self.app_dir) / "dicomweb", together, self.one_meaning, *who)
+        found = Studies(self.studies, together, self.one_meaning)
+        if found.nested():
+            logger.warning("%s has volumes in folders below only, which aren't read: put them into it.", self.studies)
+        return found
 
     def init_infers(self) -> dict[str, InferTask]:
         return {name: SegmentationTask(bundle) for name, bundle in self.bundles.items()}
@@ -95,7 +104,7 @@ class BrainMRIApp(MONAILabelApp):
         """Segments an image of the studies, or one file of a session ("session_image").
 
         Request: "model", "image", and custom.serving.segmentation.SegmentationTask's options; "save_label" keeps the
-        result with the image under "label_tag".
+        result with the image under "label_tag"; of one that is "unseen" no label map can be made.
 
         Raises:
             BrainMRIError: the study can't be segmented by this bundle.
@@ -107,9 +116,12 @@ class BrainMRIApp(MONAILabelApp):
         else:
             files = self._datastore.files_of(image_id, bundle.channels)
             reference = self._datastore.reference(image_id)
-        self.chosen(bundle, _one(request.get("weights")))
+        self.chosen(bundle, first_of(request.get("weights")))
         file, params = self._infers[bundle.name](request | {"files": files, "reference": reference})
-        self._made_by[image_id] = bundle.name, version_of(bundle, params["weights"], params["weights_sha256"])
+        if not uploaded and not request.get("unseen"):
+            version = version_of(bundle, params["weights"], params["weights_sha256"])
+            self._datastore.update_image_info(image_id, {MADE_BY: {"model": bundle.name, "version": version}})
+            params["odd"] = self._datastore.get_image_info(image_id).get("odd")
         if request.get("save_label") and not uploaded:
             info = {"model": bundle.name, "params": params, "labels": dict(bundle.labels)}
             self._datastore.save_label(image_id, file, request.get("label_tag", "original"), info)
@@ -126,7 +138,7 @@ class BrainMRIApp(MONAILabelApp):
             raise ConfigError("DICOM SEG needs series on a PACS: these studies are files, ask for output=image.")
         bundle = self.bundles[model]
         version = version_of(bundle, params["weights"], params["weights_sha256"])
-        seg = self._datastore.seg_of(image_id, Path(labels), bundle.labels, bundle.name, version, automatic=True)
+        seg = self._datastore.seg_of(image_id, Path(labels), bundle.labels, bundle.name, version, "AUTOMATIC")
         target = temporary_file(".dcm")
         seg.save_as(target)
         return target
@@ -137,38 +149,45 @@ class BrainMRIApp(MONAILabelApp):
         Raises:
             DataError: labels that no served bundle has, or another grid than the image's.
         """
-        label_info = params.get("label_info") or []
-        names = [str(one.get("name")) for one in label_info]
-        bundle, version = self._made_with(image_id, params.get("model"), names)
-        reference = Path(self._datastore.reference(image_id))
-        voxels, affine = read_labels(upload, reference, label_info, bundle.labels)
+        values, affine = read_values(upload, Path(self._datastore.reference(image_id)))
+        names = [str(one.get("name")) for one in params.get("label_info") or []]
+        # 3D Slicer sends a name for each label of all models, most of them of no voxel
+        present = [names[int(value) - 1] for value in np.unique(values) if 0 < value <= len(names)]
+        bundle, version = self._made_with(image_id, params.get("model"), names, present)
+        voxels = as_codes(values, names, bundle.labels)
         info: dict[str, Any] = {"labels": dict(bundle.labels), "model": bundle.name}
         with tempfile.TemporaryDirectory(prefix="brainmri-label-") as folder:
             target = save_labels(voxels, affine, Path(folder) / "label.nii.gz")
             if isinstance(self._datastore, Pacs) and tag == "final":
-                seg = self._datastore.seg_of(image_id, target, bundle.labels, bundle.name, version, automatic=False)
+                by = "SEMIAUTOMATIC" if version else "MANUAL"
+                seg = self._datastore.seg_of(image_id, target, bundle.labels, bundle.name, version, by)
                 info["SeriesInstanceUID"] = self._datastore.store_seg(seg)
             label_id = self._datastore.save_label(image_id, str(target), tag, info)
         return {"image": image_id, "label": label_id, "params": info}
 
-    def _made_with(self, image_id: str, model: str | None, names: list[str]) -> tuple[ServedBundle, str]:
-        """The bundle that a label map is of, and its version: the named one, that of the image's last result, or the
-        first one that has these labels."""
-        if not model and not names and len({tuple(one.labels.items()) for one in self.bundles.values()}) > 1:
+    def can_train(self, name: str) -> bool:
+        """Whether two persons have saved labels of a bundle."""
+        labelled = self._datastore.labelled(list(self.bundles[name].labels))
+        return len({self._datastore.person(image_id) for image_id, _ in labelled}) > 1
+
+    def _made_with(
+        self, image_id: str, model: str | None, names: list[str], present: list[str]
+    ) -> tuple[ServedBundle, str]:
+        """The bundle that a label map is of, and its version ("" where it had no part in it).
+
+        It is the named one, that of the image's last result, or the first that has the labels that are present.
+        """
+        if not (model or names or self.one_meaning):
             raise DataError(
                 f"Which of {list(self.bundles)} the label map is of isn't said, and their labels differ: send "
                 '"label_info" or "model" in params.'
             )
-        last, version = self._made_by.get(image_id, ("", ""))
-        order = [model] if model else [last, *self.bundles]
-        for bundle in (self.bundles[name] for name in order if name):
-            if set(names) <= set(bundle.labels):
-                if bundle.name == last:
-                    return bundle, version
-                weights = bundle.choose_weights()
-                return bundle, version_of(bundle, weights.name, sha256_of(weights.path))
+        last = self._datastore.get_image_info(image_id).get(MADE_BY, {})
+        for name in [model] if model else [last.get("model"), *self.bundles]:
+            if name in self.bundles and set(present) <= set(self.bundles[name].labels):
+                return self.bundles[name], last["version"] if name == last.get("model") else ""
         known = {bundle.name: list(bundle.labels) for bundle in self.bundles.values()}
-        raise DataError(f"No served bundle has the labels {names}, only {known}: rename the segments.")
+        raise DataError(f"No served bundle has the labels {present}, only {known}: rename the segments.")
 
 
 def is_url(studies: str) -> bool:
@@ -178,7 +197,3 @@ def is_url(studies: str) -> bool:
 def version_of(bundle: ServedBundle, weights: str, sha256: str) -> str:
     """What a DICOM object says of the algorithm's version."""
     return f"{bundle.version}, weights {weights} {sha256[:12]}"
-
-
-def _one(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value else value

@@ -16,6 +16,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--port", default=8000, type=int)
     parser.add_argument("--token", default="", help=f"what every request must carry (or {TOKEN})")
     parser.add_argument("--origins", default="", help="further origins that pages may come from, with commas")
+    parser.add_argument("--public_url", default="", help="the https address of a proxy in front, which needs a token")
     parser.add_argument("--weights", default="newest", help="newest, shipped, trained, a time, or iseg=shipped,...")
     parser.add_argument("--runs", default="runs", help="where trainings wrote, and new weights go")
     parser.add_argument("--allow_simulated", action="store_true", help="serve weights of a sample to a PACS")

@@ -17,13 +17,14 @@ import numpy as np
 import pydicom
 import requests
 from dicomweb_client.session_utils import create_session_from_user_pass
+from filelock import FileLock
 from monailabel.datastore.dicom import DICOMwebClientX
 from requests.adapters import HTTPAdapter
 
 from custom.errors import DataError, MissingDataError
 from custom.files import written_whole
 from custom.scans import read_scan
-from custom.serving.contrasts import contrast_of
+from custom.serving.contrasts import ORDER, contrast_of
 from custom.serving.dicom_seg import read_seg, write_seg
 from custom.serving.grids import save_labels
 from custom.serving.studies import Store, check_one
@@ -32,7 +33,7 @@ from custom.volumes import natural_order, open_volume
 logger = logging.getLogger(__name__)
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _KEPT = 10  # seconds that a list of series is taken as it was
-_FIELDS = ("SeriesDescription", "ProtocolName", "Modality")
+_FIELDS = ("SeriesDescription", "ProtocolName", "Modality", "NumberOfSeriesRelatedInstances")
 
 
 class PacsError(DataError):
@@ -53,12 +54,15 @@ class Pacs(Store):
     Args:
         url: of the server, as http://127.0.0.1:8042/dicom-web.
         cache: a folder for series as NIfTI.
-        order: contrasts, as the served bundles take them; empty where each series is to be labelled.
+        together: whether the series of a study are labelled as one; else each series is.
+        one_meaning: as custom.serving.studies.Store takes it.
         user, password: for HTTP's basic authentication, where the server asks for it.
     """
 
-    def __init__(self, url: str, cache: Path, order: Sequence[str], user: str = "", password: str = "") -> None:
-        self.order = tuple(order)
+    def __init__(
+        self, url: str, cache: Path, together: bool, one_meaning: bool, user: str = "", password: str = ""
+    ) -> None:
+        self.together = together
         session = create_session_from_user_pass(user, password) if user else requests.Session()
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Patient())
@@ -67,7 +71,9 @@ class Pacs(Store):
         self.client.set_http_retry_params(retry=False)  # half a minute of trying again, before a person is told
         self.cache = cache
         self._lists: dict[str, tuple[float, list[dict[str, Any]]]] = {}
-        super().__init__(str(cache))
+        self._labels_of: dict[str, str] = {}  # a SEG series: the series that it labels
+        self._fetching = FileLock(cache / ".fetching")  # scoring is another process
+        super().__init__(str(cache), one_meaning)
 
     # what there is
 
@@ -82,7 +88,8 @@ class Pacs(Store):
     def _search(self, **arguments: Any) -> list[dict[str, Any]]:
         with self.asked("list its series"):
             answer = self.client.search_for_series(fields=list(_FIELDS), **arguments)
-            return [_described(pydicom.Dataset.from_json(one)) for one in answer]
+            given = arguments.get("study_instance_uid", "")  # a PACS needn't repeat what it was asked for
+            return [_described(pydicom.Dataset.from_json(one), given) for one in answer]
 
     @contextlib.contextmanager
     def asked(self, what: str) -> Iterator[None]:
@@ -119,7 +126,7 @@ class Pacs(Store):
     def get_unlabeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
         """Series without a SEG; where bundles take several contrasts, one for each study, as custom.serving.studies."""
         labelled = set(self.get_labeled_images())
-        if not self.order:
+        if not self.together:
             return [uid for uid in self.list_images() if uid not in labelled]
         studies: dict[str, list[dict[str, Any]]] = {}
         for one in self._series("MR"):
@@ -131,18 +138,30 @@ class Pacs(Store):
         ]
 
     def _rank(self, one: Mapping[str, Any]) -> int:
-        return self.order.index(one["contrast"]) if one["contrast"] in self.order else len(self.order)
+        return ORDER.index(one["contrast"]) if one["contrast"] in ORDER else len(ORDER)
 
-    def _referenced(self, seg: dict[str, Any]) -> str:
+    def _referenced(self, seg: Mapping[str, Any]) -> str:
         """The series that a SEG series labels; "" where it doesn't say, or no person had a hand in it."""
-        if "image" not in seg:
-            with self.asked(f"describe the series {seg['uid']}"):
-                metadata = self.client.retrieve_series_metadata(seg["study"], seg["uid"])
-                dataset = pydicom.Dataset.from_json(metadata[0])
+        uid = seg["uid"]
+        if uid not in self._labels_of:
+            try:
+                with self.asked(f"describe the series {uid}"):
+                    metadata = self.client.retrieve_series_metadata(seg["study"], uid)
+                    dataset = pydicom.Dataset.from_json(metadata[0])
+            except PacsError as error:  # one that is broken doesn't hide the others
+                logger.warning("The segmentation %s is left out: %s", uid, error)
+                return ""
             references = dataset.get("ReferencedSeriesSequence") or [pydicom.Dataset()]
             made_by = {one.get("SegmentAlgorithmType") for one in dataset.get("SegmentSequence") or []}
-            seg["image"] = "" if made_by == {"AUTOMATIC"} else str(references[0].get("SeriesInstanceUID", ""))
-        return str(seg["image"])
+            labels = "" if made_by == {"AUTOMATIC"} else str(references[0].get("SeriesInstanceUID", ""))
+            self._labels_of[uid] = labels
+        return self._labels_of[uid]
+
+    def json(self) -> dict[str, Any]:
+        """All MR series, and what is kept of those that were opened."""
+        content = super().json()
+        found = {one["uid"]: {"image": {"info": {"SeriesDescription": one["text"]}}} for one in self._series("MR")}
+        return content | {"objects": found | content["objects"]}
 
     # scans
 
@@ -154,36 +173,41 @@ class Pacs(Store):
             DataError: it can't be a brain's MR volume.
         """
         target = self.cache / f"{image_id}.nii.gz"
-        with self._changing:
-            if not target.is_file():
-                voxels, affine, odd = read_scan(self.dicom_folder(image_id))
+        with self._fetching:
+            folder = self.dicom_folder(image_id)
+            slices = len(list(folder.iterdir()))
+            if not target.is_file() or self.get_image_info(image_id).get("instances") != slices:
+                voxels, affine, odd = read_scan(folder)
                 save_scan(voxels, affine, target)
                 self.refresh()
-                about = self._find(image_id) or {}
-                self.update_image_info(image_id, {"odd": odd, "StudyInstanceUID": about.get("study")})
+                study = (self._find(image_id) or {}).get("study")
+                self.update_image_info(image_id, {"odd": odd, "StudyInstanceUID": study, "instances": slices})
         return str(target)
 
     def dicom_folder(self, image_id: str) -> Path:
-        """The series' files in the cache, fetched where they aren't there."""
+        """The series' files in the cache, fetched where they aren't there, or the PACS got more since."""
         if not UID.fullmatch(image_id):  # it becomes a path
             raise MissingDataError(f"The PACS has no MR series {image_id[:100]!r}: open the study again.")
         folder = self.cache / "dicom" / image_id
-        with self._changing:
-            if not folder.is_dir():
-                if not (about := self._find(image_id)):
-                    raise MissingDataError(f"The PACS has no MR series {image_id!r}: open the study again.")
-                with self.asked(f"send the series {image_id}"):
-                    instances = self.client.retrieve_series(about["study"], image_id)
-                if not instances:
-                    raise PacsError(f"The PACS sent nothing of the series {image_id}: look at its log.")
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-                try:
-                    for number, one in enumerate(instances):
-                        one.save_as(partial / f"{number:05d}.dcm", enforce_file_format=True)
-                    partial.replace(folder)
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
+        with self._fetching:
+            about = self._find(image_id)
+            if about is None:
+                raise MissingDataError(f"The PACS has no MR series {image_id!r}: open the study again.")
+            if folder.is_dir() and len(list(folder.iterdir())) == (about["instances"] or len(list(folder.iterdir()))):
+                return folder
+            with self.asked(f"send the series {image_id}"):
+                instances = self.client.retrieve_series(about["study"], image_id)
+            if not instances:
+                raise PacsError(f"The PACS sent nothing of the series {image_id}: look at its log.")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+            try:
+                for number, one in enumerate(instances):
+                    one.save_as(partial / f"{number:05d}.dcm", enforce_file_format=True)
+                shutil.rmtree(folder, ignore_errors=True)  # the server's own copy, of fewer slices
+                partial.replace(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
         return folder
 
     def _datasets(self, image_id: str) -> list[pydicom.Dataset]:
@@ -219,18 +243,19 @@ class Pacs(Store):
         return self.get_image_uri(image_id)
 
     def person(self, image_id: str) -> str:
-        """The PatientID."""
-        return str(self._datasets(image_id)[0].get("PatientID", "") or image_id)
+        """The PatientID, or the study where there is none."""
+        first = self._datasets(image_id)[0]
+        return str(first.get("PatientID", "") or first.StudyInstanceUID)
 
     # labels
 
     def seg_of(
-        self, image_id: str, labels: Path, names: Mapping[str, int], algorithm: str, version: str, automatic: bool
+        self, image_id: str, labels: Path, names: Mapping[str, int], algorithm: str, version: str, algorithm_type: str
     ) -> pydicom.Dataset:
         """A label map on the series' grid as DICOM SEG."""
         image = open_volume(labels)
         voxels = np.asarray(image.dataobj)
-        return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm, version, automatic)
+        return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm, version, algorithm_type)
 
     def store_seg(self, seg: pydicom.Dataset) -> str:
         """Sends a SEG to the PACS by STOW-RS; returns its SeriesInstanceUID.
@@ -248,23 +273,24 @@ class Pacs(Store):
     def labelled(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """(image id, label map) for the newest SEG of each series that has these labels' names only."""
         codes = {name: code for code, name in enumerate(names, start=1)}
-        newest: dict[str, tuple[str, pydicom.Dataset]] = {}
+        segs: list[tuple[str, str, pydicom.Dataset]] = []
         for one in self._series("SEG"):
             image_id = self._referenced(one)
             if image_id in self.list_images():
-                with self.asked(f"send the segmentation {one['uid']}"):
-                    segs = self.client.retrieve_series(one["study"], one["uid"])
-                for seg in segs:
-                    when = f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}"
-                    if when >= newest.get(image_id, ("",))[0]:
-                        newest[image_id] = when, seg
-        found = []
-        for image_id, (_, seg) in sorted(newest.items(), key=lambda pair: natural_order(pair[0])):
+                try:
+                    with self.asked(f"send the segmentation {one['uid']}"):
+                        found = self.client.retrieve_series(one["study"], one["uid"])
+                except PacsError as error:
+                    logger.warning("The segmentation %s is left out: %s", one["uid"], error)
+                    continue
+                segs += [(image_id, f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}", seg) for seg in found]
+        newest: dict[str, str] = {}
+        for image_id, _, seg in sorted(segs, key=lambda one: one[1]):  # the newest of these labels is the last
             try:
-                found.append((image_id, str(self._as_nifti(image_id, seg, codes))))
+                newest[image_id] = str(self._as_nifti(image_id, seg, codes))
             except DataError as error:
                 logger.warning("The segmentation %s is left out: %s", seg.SeriesInstanceUID, error)
-        return found
+        return sorted(newest.items(), key=lambda pair: natural_order(pair[0]))
 
     def _as_nifti(self, image_id: str, seg: pydicom.Dataset, codes: Mapping[str, int]) -> Path:
         image = open_volume(self.get_image_uri(image_id))
@@ -278,11 +304,12 @@ class Pacs(Store):
         return save_labels(np.asarray(moved.dataobj), image.affine, self.cache / "segs" / f"{image_id}.nii.gz")
 
 
-def _described(one: pydicom.Dataset) -> dict[str, Any]:
+def _described(one: pydicom.Dataset, study: str = "") -> dict[str, Any]:
     texts = [str(one.get(name, "") or "") for name in _FIELDS[:2]]
     return {
         "uid": str(one.SeriesInstanceUID),
-        "study": str(one.StudyInstanceUID),
+        "study": str(one.get("StudyInstanceUID", study)),
+        "instances": int(one.get("NumberOfSeriesRelatedInstances", 0) or 0),
         "modality": str(one.get("Modality", "")),
         "text": next((text for text in texts if text), "no description"),
         "contrast": next((found for text in texts if (found := contrast_of(text))), None),
@@ -293,5 +320,5 @@ def save_scan(voxels: np.ndarray, affine: np.ndarray, target: Path) -> None:
     """Writes a scan as NIfTI, whole or not at all."""
     image = nibabel.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
-    with written_whole(target) as partial:
+    with written_whole(target, own=True) as partial:
         nibabel.save(image, partial)

@@ -52,8 +52,9 @@ def ohif(path: str, request: Request) -> Response:
     if found:
         return FileResponse(known)
     page = FileResponse(OHIF / "index.html", headers={"cache-control": "no-store"})
+    address = f"{request.app.state.public_url}/" if request.app.state.public_url else str(request.base_url)
     # OHIF's panel looks for the server on port 8000 where it finds no other address here
-    page.set_cookie("MONAILABEL_SERVER_URL", quote(str(request.base_url), safe=""), path="/")
+    page.set_cookie("MONAILABEL_SERVER_URL", quote(address, safe=""), path="/")
     return page
 
 

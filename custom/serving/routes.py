@@ -145,7 +145,10 @@ for path, task in {"/train/": "train", "/scoring/": "scoring", "/batch/infer": "
 @router.post("/train/")
 def train_all(params: Content) -> Any:
     app = the_app()
-    models = [checks.model(app, name) for name in params if name != "client_id"] or list(app.bundles)
+    named = [checks.model(app, name) for name in params if name != "client_id"]
+    models = named or [name for name in app.bundles if app.can_train(name)]  # OHIF's button names none
+    if not models:
+        raise MissingDataError("No model can be trained yet: save the labels of two persons.")
     asked = {name: checks.train_params(app, name, checks.parsed_part(params, name)) for name in models}
     return {name: _start("train", {"model": name}, chosen, enqueue=True) for name, chosen in asked.items()}
 

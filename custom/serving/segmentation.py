@@ -51,12 +51,12 @@ class SegmentationTask(InferTask):
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         start = time.monotonic()
-        weights = self.bundle.choose_weights(_first(request.get("weights")))
+        weights = self.bundle.choose_weights(first_of(request.get("weights")))
         folder = Path(tempfile.mkdtemp(prefix="brainmri-label-"))
         try:
             files, resampled = on_one_grid(request["files"], request["reference"], folder)
             ready = time.monotonic()
-            device = name_to_device(_first(request.get("device")))
+            device = name_to_device(first_of(request.get("device")))
             labels, uncertainty = self.bundle.segment(files, folder, weights, device)
             present = np.unique(np.asarray(nibabel.load(labels).dataobj))
             # viewers name segments by their position among the labels that are there
@@ -87,7 +87,8 @@ def temporary_file(ending: str) -> Path:
     return Path(path)
 
 
-def _first(value: Any) -> Any:
+def first_of(value: Any) -> Any:
+    """Viewers send a list's choices back whole, the chosen one first."""
     return value[0] if isinstance(value, Sequence) and not isinstance(value, str) and value else value
 
 

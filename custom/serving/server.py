@@ -31,7 +31,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-def create_app(host: str, token: str, origins: Sequence[str], largest: int) -> ASGIApp:
+def create_app(host: str, token: str, origins: Sequence[str], largest: int, public_url: str = "") -> ASGIApp:
     """The server's app; MONAI Label's settings must stand before it starts (custom.serving.__main__).
 
     Args:
@@ -39,11 +39,12 @@ def create_app(host: str, token: str, origins: Sequence[str], largest: int) -> A
         token: what every request must carry; "" for none.
         origins: further origins that pages may come from.
         largest: bytes that a request may have.
+        public_url: the address of a proxy in front, one of the origins; "" for none.
     """
     app = FastAPI(
         title="Brain MRI Bundles", description=custom.RESEARCH_USE_ONLY, version=custom.__version__, lifespan=_lifespan
     )
-    app.state.token = token
+    app.state.token, app.state.public_url = token, public_url
     app.include_router(pages.router)
     app.include_router(routes.router)
     app.add_middleware(
@@ -57,7 +58,7 @@ def create_app(host: str, token: str, origins: Sequence[str], largest: int) -> A
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(BrainMRIError, _unforeseen)  # or else the web server would log a traceback of each
     app.add_exception_handler(Exception, _unforeseen)
-    return Guard(app, host, token, origins, largest)
+    return Guard(app, host, token, origins, largest, public_url)
 
 
 async def _unreadable(request: Request, error: Exception) -> JSONResponse:

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import shutil
 import threading
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import LocalDatastore
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, LocalDatastore
 
 from custom.datasets.msd import person
-from custom.errors import DataError, MissingDataError
+from custom.errors import ConfigError, DataError, MissingDataError
 from custom.files import set_aside, written_whole
 from custom.scans import RESULTS
-from custom.serving.contrasts import scan_name, study_and_contrast
+from custom.serving.contrasts import ORDER, scan_name, study_and_contrast
 from custom.volumes import natural_order
 
+logger = logging.getLogger(__name__)
 PATTERNS = ("*.nii.gz", "*.nii")
 
 
 class Store(LocalDatastore):
-    """MONAI Label's datastore for several threads; its own file is written whole, and earlier labels are kept."""
+    """MONAI Label's datastore for several threads and processes (scoring and batch inference are others).
 
-    def __init__(self, folder: str) -> None:
-        self._changing = threading.RLock()  # requests run in threads
-        super().__init__(folder, extensions=PATTERNS, auto_reload=False)
+    A change starts from what the file says by then; files are written whole, and earlier labels are kept.
+
+    Args:
+        folder: of images, labels/<tag> and the datastore's own file.
+        one_meaning: whether all served bundles have the same labels, so that a label map that a user put there, of
+            which nobody said what its values are, can be used.
+
+    Raises:
+        ConfigError: the folder can't be written to, or its datastore's file can't be read.
+    """
+
+    def __init__(self, folder: str, one_meaning: bool) -> None:
+        self.one_meaning = one_meaning
+        self._threads = threading.RLock()  # requests run in threads
+        self._processes = FileLock(Path(folder) / ".changing")  # another one than MONAI Label's, which isn't reentrant
+        try:
+            super().__init__(folder, extensions=PATTERNS, auto_reload=False)
+        except ValueError as error:
+            broken = Path(folder) / "datastore_v2.json"
+            raise ConfigError(f"{broken} can't be read ({error}): mend it or move it away; labels stay.") from error
+        except OSError as error:
+            raise ConfigError(f"{folder} can't be written to ({error}): labels are kept there.") from error
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._threads, self._processes:
+            self._init_from_datastore_file()
+            yield
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
@@ -36,37 +68,64 @@ class Store(LocalDatastore):
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """As MONAI Label's; the label map that was there moves to earlier/ beside it."""
-        with self._changing:
-            folder = Path(self._datastore.label_path(label_tag))
-            set_aside(folder, [image_id + ending for ending in (".nii.gz", ".nii", ".nrrd")])
-            return super().save_label(image_id, label_filename, label_tag, label_info)
+        folder, ending = Path(self._datastore.label_path(label_tag)), self._to_id(Path(label_filename).name)[1]
+        with self._change():
+            if image_id not in self._datastore.objects:
+                raise MissingDataError(f"There is no image {image_id!r}: /datastore/?output=all lists them.")
+            with written_whole(folder / f"{image_id}{ending}", own=True) as partial:
+                shutil.copy(label_filename, partial)
+                set_aside(folder, [image_id + one for one in (".nii.gz", ".nii", ".nrrd")])
+            info = label_info | {"ts": int(time.time()), "name": f"{image_id}{ending}"}
+            self._datastore.objects[image_id].labels[label_tag] = DataModel(info=info, ext=ending)
+            self._update_datastore_file()
+        return image_id
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        folder, ending = Path(self._datastore_path), self._to_id(Path(image_filename).name)[1]
+        with self._change():
+            if any(os.path.lexists(folder / f"{image_id}{one}") for one in (".nii.gz", ".nii")):  # two uploads at once
+                raise DataError(f"There is an image {image_id!r} already: give another name, nothing is overwritten.")
+            with written_whole(folder / f"{image_id}{ending}", own=True) as partial:
+                shutil.copy(image_filename, partial)
+            self.refresh()
+        return image_id
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        with self._changing:
+        with self._change():
             super().update_image_info(image_id, info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        with self._changing:
+        with self._change():
             super().update_label_info(label_id, label_tag, info)
 
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        with self._changing:
-            places = (Path(self._datastore_path) / f"{image_id}{ending}" for ending in (".nii.gz", ".nii"))
-            if any(os.path.lexists(place) for place in places):  # two uploads at once
-                raise DataError(f"There is an image {image_id!r} already: give another name, nothing is overwritten.")
-            return super().add_image(image_id, image_filename, image_info)
-
     def refresh(self) -> None:
-        with self._changing:
+        with self._change():
             super().refresh()
 
-    def status(self) -> dict[str, Any]:
-        with self._changing:
-            return super().status()
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        with self._change():
+            return super().get_image_info(image_id)
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        with self._change():
+            return super().get_label_info(label_id, label_tag)
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        with self._change():
+            return super().get_label_uri(label_id, label_tag)
 
     def json(self) -> dict[str, Any]:
-        with self._changing:
+        with self._change():
             return super().json()
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        with self._change():
+            return super().datalist(full_path)
+
+    def status(self) -> dict[str, Any]:
+        with self._threads:
+            tags = Counter(tag for one in self._datastore.objects.values() for tag in one.labels)
+        return {"total": len(self.list_images()), "completed": len(self.get_labeled_images()), "label_tags": tags}
 
     def person(self, image_id: str) -> str:
         """Who an image is of: a training must not validate on whom it learned from."""
@@ -75,39 +134,40 @@ class Store(LocalDatastore):
     def labelled(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """(image id, its final label map's path) of the images that have one with these labels' names."""
         found = []
-        for image_id, label in self._final_labels():
-            info = self.get_label_info(image_id, "final").get("labels")  # None for a file that a user put there
-            if info is None or list(info) == list(names):
+        for image_id in sorted(self.get_labeled_images(), key=natural_order):
+            label, info = self.get_label_uri(image_id, "final"), self.get_label_info(image_id, "final").get("labels")
+            if info is None and not self.one_meaning:  # a file that a user put there
+                logger.warning("%s is left out: what its values mean isn't said, and models differ in it.", label)
+            elif info is None or list(info) == list(names):
                 found.append((image_id, label))
         return found
-
-    def _final_labels(self) -> list[tuple[str, str]]:
-        return [(one, self.get_label_uri(one, "final")) for one in sorted(self.get_labeled_images(), key=natural_order)]
 
 
 class Studies(Store):
     """A folder of NIfTI files.
 
-    One image stands for a study: the file of the first contrast in `order` that it has. Its other files are found when
-    a bundle asks for them. Labels lie in labels/<tag>/<image id>.nii.gz.
+    One image stands for a study: the file of the first contrast that it has (custom.serving.contrasts.ORDER). Its other
+    files are found when a bundle asks for them. Labels lie in labels/<tag>/<image id>.nii.gz.
 
     Args:
         folder: the studies.
-        order: contrasts, as the served bundles take them; empty where each file is a study.
+        together: whether files that share a name are one study; else each file is one.
+        one_meaning: as Store takes it.
     """
 
-    def __init__(self, folder: str, order: Sequence[str]) -> None:
+    def __init__(self, folder: str, together: bool, one_meaning: bool) -> None:
         self.folder = Path(folder)
-        self.order = tuple(order)
-        super().__init__(folder)
+        self.together = together
+        super().__init__(folder, one_meaning)
         self._seen: tuple[int, ...] = ()
+        self._listed: set[str] = set()
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
         files = super()._list_files(path, patterns)
         if Path(path).resolve() != self.folder.resolve():
             return files
         kept = {name for name in files if not name.startswith(".") and not RESULTS.search(scan_name(name))}
-        if self.order:
+        if self.together:
             kept = {self._reference(group) for group in self._grouped(kept).values()}
         return {name: name for name in sorted(kept, key=natural_order)}
 
@@ -119,26 +179,39 @@ class Studies(Store):
             studies.setdefault(study, {}).setdefault(contrast, name)
         return studies
 
-    def _reference(self, group: dict[str | None, str]) -> str:
-        return next((group[one] for one in self.order if one in group), next(iter(group.values())))
+    @staticmethod
+    def _reference(group: dict[str | None, str]) -> str:
+        return next((group[one] for one in ORDER if one in group), next(iter(group.values())))
 
     def list_images(self) -> list[str]:
         """The images' ids; the folder is read again where something changed in it."""
-        with self._changing:
+        with self._threads:
             places = (self.folder, *(self.folder / "labels" / tag for tag in ("final", "original")))
             now = tuple(place.stat().st_mtime_ns for place in places if place.is_dir())
             if now != self._seen:
                 self.refresh()
+                self._listed = {self._to_id(name)[0] for name in self._list_files(str(self.folder), PATTERNS)}
                 self._seen = now
-            return super().list_images()
+            # the file also has those that other bundles listed
+            return [one for one in super().list_images() if one in self._listed]
 
     def get_labeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
-        self.list_images()
-        return super().get_labeled_images(label_tag, labels)
+        listed = self.list_images()
+        with self._threads:
+            return [one for one in super().get_labeled_images(label_tag, labels) if one in listed]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
-        self.list_images()
-        return super().get_unlabeled_images(label_tag, labels)
+        listed = self.list_images()
+        with self._threads:
+            return [one for one in super().get_unlabeled_images(label_tag, labels) if one in listed]
+
+    def json(self) -> dict[str, Any]:
+        listed, content = self.list_images(), super().json()
+        return content | {"objects": {one: about for one, about in content["objects"].items() if one in listed}}
+
+    def nested(self) -> bool:
+        """Whether there are volumes in folders below, which aren't read, and none here."""
+        return not self.list_images() and any(next(self.folder.glob(f"*/**/{one}"), None) for one in PATTERNS)
 
     def files_of(self, image_id: str, channels: Sequence[str | None]) -> list[str]:
         """The image's file for a bundle that takes any one scan, else the study's file of each contrast.

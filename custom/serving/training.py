@@ -7,6 +7,7 @@ import logging
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from custom.errors import DataError
 from custom.files import load_checkpoint, load_weights
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import on_one_grid
+from custom.serving.segmentation import first_of
 from custom.serving.slices import as_slices, one_by_one
 from custom.serving.studies import Store
 from custom.serving.weights import CORRECTED, Weights
@@ -42,10 +44,11 @@ class TrainingTask(TrainTask):
     def __init__(self, bundle: ServedBundle) -> None:
         super().__init__(f"Trains {bundle.name} on saved labels")
         self.bundle = bundle
-        self._roi_size = json.loads(Path(bundle.files("train.json")[0]).read_text(encoding="utf-8"))["roi_size"]
+        sizes = json.loads(Path(bundle.files("train.json")[0]).read_text(encoding="utf-8"))["roi_size"]
+        self._roi_size = " ".join(map(str, sizes))  # 3D Slicer takes a list for choices
 
     def config(self) -> dict[str, Any]:
-        """What a viewer may set, with the defaults; of a list of texts, one."""
+        """What a viewer may set, with the defaults; of a list, one."""
         return {"max_epochs": 20, "learning_rate": 0.0003, "roi_size": self._roi_size, "device": device_list()}
 
     def stats(self) -> dict[str, Any]:
@@ -64,9 +67,11 @@ class TrainingTask(TrainTask):
         work = Path(tempfile.mkdtemp(prefix="brainmri-label-"))
         try:
             studies = self._studies(datastore, work)
-            training, validation = split(studies, self.bundle.name)
+            learned = start.record.get("persons", [])
+            training, validation = split(studies, learned, self.bundle.name)
+            persons = sorted({*learned, *(str(one["person"]) for one in training)}, key=natural_order)
             workflow = self._workflow(request, training, validation, folder, str(datastore._datastore_path), work)
-            record = self._train(workflow, start, folder, training, validation, str(datastore._datastore_path))
+            record = self._train(workflow, start, folder, training, validation, str(datastore._datastore_path), persons)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         logger.info("%s: %s", folder, "served from now on" if record["good"] else "kept, not served")
@@ -80,13 +85,17 @@ class TrainingTask(TrainTask):
                 continue
             place = work / str(number)
             place.mkdir()
-            files = datastore.files_of(image_id, self.bundle.channels)
-            paths, said = on_one_grid([*files, label], datastore.reference(image_id), place)
-            if paths[-1] != label:
-                raise DataError(f"The saved labels {label} don't lie on the grid of {image_id}: save them again.")
+            try:
+                files = datastore.files_of(image_id, self.bundle.channels)
+                paths, said = on_one_grid([*files, label], datastore.reference(image_id), place)
+                if paths[-1] != label:
+                    raise DataError(f"The saved labels {label} don't lie on its grid: save them again.")
+                item = {"subject": image_id, "person": datastore.person(image_id)}
+            except DataError as error:
+                logger.warning("%s is left out of the training: %s", image_id, error)
+                continue
             for sentence in said:
                 logger.info(sentence)
-            item = {"subject": image_id, "person": datastore.person(image_id)}
             found.append(item | {"image": paths[:-1], "label": label})
         return found
 
@@ -121,8 +130,9 @@ class TrainingTask(TrainTask):
 
     def _chosen(self, request: Mapping[str, Any]) -> dict[str, Any]:
         chosen = {name: request.get(name) or default for name, default in self.config().items()}
-        device = chosen["device"]
-        return chosen | {"device": name_to_device(device if isinstance(device, str) else device[0])}
+        if isinstance(chosen["roi_size"], str):
+            chosen["roi_size"] = [int(size) for size in chosen["roi_size"].split()]
+        return chosen | {"device": name_to_device(first_of(chosen["device"]))}
 
     def _train(
         self,
@@ -132,6 +142,7 @@ class TrainingTask(TrainTask):
         training: Sequence[Mapping[str, Any]],
         validation: Sequence[Mapping[str, Any]],
         dataset_dir: str,
+        persons: list[str],
     ) -> dict[str, Any]:
         began = time.monotonic()
         workflow.initialize()
@@ -143,6 +154,7 @@ class TrainingTask(TrainTask):
         workflow.run()
         workflow.finalize()
         after = float(evaluator.state.best_metric)
+        (folder / "last.pt").unlink(missing_ok=True)  # nobody resumes it
         is_sample = (Path(dataset_dir) / "sample.json").is_file()
         return write_record(
             folder / "model.pt",
@@ -150,6 +162,8 @@ class TrainingTask(TrainTask):
             simulated=True if is_sample else start.simulated,
             bundle=self.bundle.name,
             version=self.bundle.version,
+            network=self.bundle.network,
+            persons=persons,
             started_from={"name": start.name, "sha256": sha256_of(start.path)},
             trained_on=list(dict.fromkeys(one["subject"] for one in training)),
             validated_on=list(dict.fromkeys(one["subject"] for one in validation)),
@@ -161,19 +175,32 @@ class TrainingTask(TrainTask):
         )
 
 
-def split(studies: Sequence[Mapping[str, Any]], bundle: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Every fifth person in natural order validates, the last one where there are fewer; the others train.
+def split(
+    studies: Sequence[Mapping[str, Any]], learned: Sequence[str], bundle: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A fifth of the persons, one at least, validates: those whose names' checksums are the lowest. The others train.
+
+    Who trained the weights that are started from never validates.
+
+    Args:
+        studies: [{"person": ..., ...}, ...]
+        learned: the persons that the start weights learned from.
+        bundle: its name.
 
     Raises:
-        DataError: fewer than two persons.
+        DataError: fewer than two persons, or all of them trained the start weights.
     """
     everyone = sorted({str(one["person"]) for one in studies}, key=natural_order)
+    new = [one for one in everyone if one not in learned]
     if len(everyone) < 2:
         raise DataError(
             f"{bundle} can't train on the saved labels of {len(everyone)} persons: save those of two at least, one "
             "trains and one validates."
         )
-    validating = set(everyone[4::5] or everyone[-1:])
+    if not new:
+        raise DataError(f"{bundle}'s weights learned from all {len(everyone)} persons: save a new person's labels.")
+    by_chance = sorted(new, key=lambda one: zlib.crc32(one.encode()))
+    validating = set(by_chance[: max(1, len(everyone) // 5)])
     parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for study in studies:
         parts[str(study["person"]) in validating].append(dict(study))

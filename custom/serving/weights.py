@@ -41,17 +41,19 @@ class Weights:
         return False if self.name == "shipped" else self.record.get("simulated")
 
 
-def find_weights(bundle_root: Path, output_dir: Path) -> list[Weights]:
+def find_weights(bundle_root: Path, output_dir: Path, network: str | None = None) -> list[Weights]:
     """All weights of a bundle, the newest first, the shipped ones last.
 
     Args:
         bundle_root: the bundle's folder, with models/model.pt where weights are shipped.
         output_dir: of its trainings: model.pt, and corrected/<time>/model.pt with a finished record.
+        network: a mixin of configs/networks; corrected weights of other networks are left out.
     """
     own = [("trained", output_dir / "model.pt")] if (output_dir / "model.pt").is_file() else []
     own += [(path.parent.name, path) for path in output_dir.glob(f"{CORRECTED}/[0-9]*/model.pt")]
     found = [_weights(name, path) for name, path in own]
     finished = [one for one in found if one.name == "trained" or "good" in one.record]
+    finished = [one for one in finished if one.record.get("network", network) == network]
     shipped = bundle_root / "models" / "model.pt"
     newest_first = sorted(finished, key=lambda one: one.date, reverse=True)
     return newest_first + ([_weights("shipped", shipped)] if shipped.is_file() else [])

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ import torch
 from monailabel.client import MONAILabelClient
 
 import custom
+from custom.errors import ConfigError, DataError
 from custom.metrics import dice_by_name
+from custom.serving.studies import Studies
+from custom.serving.training import split
 from tests.label.conftest import INFANT, SLICES, TISSUE, TUMOR, Server, wait_for
 
 PATIENT = "BraTS20_Training_001"
@@ -142,8 +146,9 @@ def test_a_whole_round(own: Any, truths: dict[str, np.ndarray], tmp_path: Path) 
     (folder,) = (tmp_path / "runs" / INFANT / "corrected").iterdir()
     record = json.loads((folder / "model.json").read_text())
     assert trained.read_bytes() == untouched
-    assert record["trained_on"] == ["sub-01_T1w", "sub-02_T1w"]
-    assert record["validated_on"] == ["sub-03_T1w"]
+    assert record["trained_on"] == ["sub-02_T1w", "sub-03_T1w"]
+    assert record["validated_on"] == ["sub-01_T1w"]
+    assert record["persons"] == ["sub-02", "sub-03"]
     assert record["dataset_dir"] == str(studies)
     assert record["simulated"] is True  # as the weights that it started from
     assert record["good"] is (record["dice"] >= record["dice_before"]) is True
@@ -190,7 +195,7 @@ def test_every_bundle_trains_on_saved_labels(
             shown = nibabel.load(studies / f"{image_id}.nii.gz")
             labels = truths.get(image_id, truths["sub-01_T1w"])
         else:
-            shown = nibabel.load(next(studies.glob(f"{image_id.rpartition('_')[0]}_seg.nii.gz"), None) or studies)
+            shown = nibabel.load(studies / f"{image_id.rpartition('_')[0]}_seg.nii.gz")
             labels = np.where(voxels(shown) == 4, 3, voxels(shown)).astype(np.uint8)
         nibabel.save(nibabel.Nifti1Image(labels, shown.affine), tmp_path / "label.nii.gz")
         MONAILabelClient(server.url, tmpdir=str(tmp_path)).save_label(image_id, str(tmp_path / "label.nii.gz"))
@@ -265,8 +270,9 @@ def test_a_label_map_is_taken_as_viewers_send_it(own: Any, pairs: dict, tmp_path
 
     bad = {"another grid": (nibabel.Nifti1Image(raw[1:], affine), {}, "isn't the image's")}
     bad["a shifted grid"] = (nibabel.Nifti1Image(raw, affine + _shift(5)), {}, "isn't the image's")
+    bad["slightly larger voxels"] = (nibabel.Nifti1Image(raw, affine @ np.diag([1.003] * 3 + [1])), {}, "isn't the im")
     bad["an unknown value"] = (nibabel.Nifti1Image(raw + 3, affine), {}, r"has the values \[4, 5, 6\]")
-    unknown = {"params": json.dumps({"label_info": [{"name": "Liver"}]})}
+    unknown = {"params": json.dumps({"label_info": [{"name": name} for name in ("Liver", "GM", "WM")]})}
     bad["an unknown name"] = (nibabel.Nifti1Image(raw, affine), unknown, "No served bundle has the labels")
     for what, (image, words, sentence) in bad.items():
         nibabel.save(image, tmp_path / "bad.nii.gz")
@@ -275,6 +281,131 @@ def test_a_label_map_is_taken_as_viewers_send_it(own: Any, pairs: dict, tmp_path
         assert answer.status_code == 400, what
         assert re.search(sentence, answer.json()["detail"]), (what, answer.text)
     np.testing.assert_array_equal(voxels(nibabel.load(saved)), raw)
+
+
+def test_3d_slicers_submit_label(server: Server, studies: Path, pairs: dict, tmp_path: Path) -> None:
+    """It makes an empty segment for each label of all models, and sends the names of all of them."""
+    image = pairs["sub-03_T1w"]
+    for wanted, codes in ((("GM", "CSF"), {"CSF": 1, "GM": 2}), (("ET", "NCR"), {"NCR": 1, "ET": 3})):
+        names = list(server.ask("GET", "/info/").json()["labels"])
+        assert set(names) == {"CSF", "GM", "WM", "NCR", "ED", "ET"}
+        counted = np.zeros(image.shape, np.uint8)
+        for number, name in enumerate(wanted):
+            counted[10 + 10 * number : 20 + 10 * number, 10:20, 10:20] = names.index(name) + 1
+        nibabel.save(nibabel.Nifti1Image(counted, image.affine), tmp_path / "label.nii.gz")
+        label_info = [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]
+        MONAILabelClient(server.url, tmpdir=str(tmp_path)).save_label(
+            "sub-03_T1w", str(tmp_path / "label.nii.gz"), params={"label_info": label_info}
+        )
+        saved = voxels(nibabel.load(studies / "labels" / "final" / "sub-03_T1w.nii.gz"))
+        for name in wanted:
+            np.testing.assert_array_equal(saved == codes[name], counted == names.index(name) + 1)
+    for path in (studies / "labels" / "final").glob("sub-03*"):
+        path.unlink()
+
+
+def test_a_training_that_3d_slicer_asks_for(server: Server) -> None:
+    """Of a list it sends the first, of all else what /info/ says or the user typed over it."""
+    for name, trainer in server.ask("GET", "/info/").json()["trainers"].items():
+        params = {key: value[0] if isinstance(value, list) else value for key, value in trainer["config"].items()}
+        answer = server.ask("POST", f"/train/{name}", json=params)
+        # past the checks: nobody saved labels yet
+        status = wait_for(lambda: (one := server.ask("GET", "/train/").json())["status"] != "RUNNING" and one, 60, name)
+        assert answer.status_code == 200, answer.text
+        assert status["status"] == "ERROR"
+        assert "can't train on the saved labels of 0 persons" in "".join(status["details"])
+    assert server.ask("POST", "/train/", json={}).status_code == 404  # OHIF's button, which names no model
+
+
+def test_processes_keep_each_others_changes(pairs: dict, tmp_path: Path) -> None:
+    """Scoring and batch inference run in processes of their own, which read the file at their start."""
+    nibabel.save(pairs["sub-01_T1w"], tmp_path / "sub-01_T1w.nii.gz")
+    nibabel.save(pairs["sub-01_T1w"], tmp_path / "label.nii.gz")
+    server, scoring = (Studies(str(tmp_path), False, False) for _ in range(2))
+    server.save_label("sub-01_T1w", str(tmp_path / "label.nii.gz"), "final", {"labels": {"NCR": 1, "ED": 2, "ET": 3}})
+    scoring.update_image_info("sub-01_T1w", {"uncertainty": 0.5})
+    assert server.get_image_info("sub-01_T1w")["uncertainty"] == 0.5
+    assert [image for image, _ in server.labelled(["NCR", "ED", "ET"])] == ["sub-01_T1w"]
+    assert server.labelled(["CSF", "GM", "WM"]) == []
+
+
+def test_labels_that_a_user_put_there(pairs: dict, tmp_path: Path) -> None:
+    """They are used where all models mean the same by their values."""
+    nibabel.save(pairs["sub-01_T1w"], tmp_path / "sub-01_T1w.nii.gz")
+    (tmp_path / "labels" / "final").mkdir(parents=True)
+    nibabel.save(pairs["sub-01_T1w"], tmp_path / "labels" / "final" / "sub-01_T1w.nii.gz")
+    for one_meaning, found in ((True, ["sub-01_T1w"]), (False, [])):
+        store = Studies(str(tmp_path), False, one_meaning)
+        assert [image for image, _ in store.labelled(["CSF", "GM", "WM"])] == found
+
+
+def test_other_bundles_list_their_own_images(pairs: dict, tmp_path: Path) -> None:
+    for name in ("sub-01_T1w", "sub-01_T2w", "sub-02_T2w"):
+        nibabel.save(pairs[name], tmp_path / f"{name}.nii.gz")
+    assert Studies(str(tmp_path), False, True).list_images() == ["sub-01_T1w", "sub-01_T2w", "sub-02_T2w"]
+    pairwise = Studies(str(tmp_path), True, True)
+    assert pairwise.list_images() == list(pairwise.json()["objects"]) == ["sub-01_T1w", "sub-02_T2w"]
+    assert pairwise.status()["total"] == 2
+    nibabel.save(pairs["sub-02_T1w"], tmp_path / "sub-02_T1w.nii.gz")
+    assert pairwise.list_images() == ["sub-01_T1w", "sub-02_T1w"]
+    pairwise.update_image_info("sub-02_T1w", {"seen": True})
+    again = Studies(str(tmp_path), False, True)
+    assert len(again.list_images()) == 4
+    assert again.get_image_info("sub-02_T1w")["seen"] is True
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda folder: (folder / "datastore_v2.json").write_text("{"), "datastore_v2.json can't be read"),
+        (lambda folder: (folder / "labels").write_text(""), "can't be written to"),
+    ],
+)
+def test_a_folder_that_can_not_work(spoil: Any, sentence: str, tmp_path: Path) -> None:
+    spoil(tmp_path)
+    with pytest.raises(ConfigError, match=sentence):
+        Studies(str(tmp_path), False, True)
+
+
+def test_volumes_in_folders_below(pairs: dict, tmp_path: Path) -> None:
+    (tmp_path / "sub-01" / "anat").mkdir(parents=True)
+    nibabel.save(pairs["sub-01_T1w"], tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    assert Studies(str(tmp_path), False, True).nested()
+    nibabel.save(pairs["sub-01_T1w"], tmp_path / "sub-01_T1w.nii.gz")
+    assert not Studies(str(tmp_path), False, True).nested()
+
+
+FIRST = sorted(map(str, range(20)), key=lambda one: zlib.crc32(one.encode()))  # persons by the checksum of their names
+
+
+@pytest.mark.parametrize(
+    ("persons", "learned", "validating"),
+    [
+        (FIRST[2:4], [], FIRST[2:3]),
+        (FIRST[2:11], [], FIRST[2:3]),
+        (FIRST[2:12], [], FIRST[2:4]),  # two of ten
+        (FIRST[1:12], FIRST[3:12], FIRST[1:3]),  # a new one in front, after a training
+        (FIRST[:3], FIRST[:1], FIRST[1:2]),  # who trained never validates
+        (FIRST[:2], FIRST[:1], FIRST[1:2]),
+    ],
+)
+def test_who_validates(persons: list[str], learned: list[str], validating: list[str]) -> None:
+    training, validation = split([{"person": one} for one in reversed(persons)], learned, "iseg")
+    assert sorted(one["person"] for one in validation) == sorted(validating)
+    assert sorted(one["person"] for one in training) == sorted(set(persons) - set(validating))
+
+
+@pytest.mark.parametrize(
+    ("persons", "learned", "sentence"),
+    [
+        ([], [], "iseg can't train on the saved labels of 0 persons: save those of two at least"),
+        (["a", "a"], ["b"], "iseg can't train on the saved labels of 1 persons: save those of two at least"),
+        (["a", "b"], ["a", "b", "c"], "iseg's weights learned from all 2 persons: save a new person's labels"),
+    ],
+)
+def test_nobody_who_can_validate(persons: list[str], learned: list[str], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        split([{"person": one} for one in persons], learned, "iseg")
 
 
 def _shift(mm: float) -> np.ndarray:

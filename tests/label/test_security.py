@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file outside the studies' own labels, with size and time."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in ("server.log", "datastore_v2.json", ".lock"):
+        if path.is_file() and path.name not in ("server.log", "datastore_v2.json", ".lock", ".changing"):
             stat = path.stat()
             found[str(path.relative_to(folder))] = (stat.st_size, stat.st_mtime_ns)
     return found
@@ -348,14 +348,36 @@ def test_a_token_is_asked_for(pairs: dict[str, nibabel.Nifti1Image], runs: Path,
         server.stop()
 
 
+def test_behind_a_proxy(pairs: dict[str, nibabel.Nifti1Image], runs: Path, tmp_path: Path) -> None:
+    """As a proxy with TLS sends it on: its own Host, and pages of its own origin."""
+    (tmp_path / "studies").mkdir()
+    nibabel.save(pairs["sub-01_T1w"], tmp_path / "studies" / "sub-01_T1w.nii.gz")
+    words = ("--studies", tmp_path / "studies", "--runs", runs, "--bundles", "brain_mri_tissue")
+    server = Server(tmp_path, *words, "--public_url", "https://label.example", BRAINMRI_LABEL_TOKEN=TOKEN)
+    try:
+        headers = {"Host": "label.example", "Origin": "https://label.example"}
+        assert server.ask("GET", "/info/", headers=headers).status_code == 401
+        headers |= {"Authorization": f"Bearer {TOKEN}"}
+        assert server.ask("GET", "/info/", headers=headers).status_code == 200
+        page = server.ask("GET", "/ohif/", headers=headers)
+        assert page.cookies["MONAILABEL_SERVER_URL"] == "https%3A%2F%2Flabel.example%2F"
+        assert server.ask("GET", "/info/", headers=headers | {"Host": "evil.example"}).status_code == 403
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (("--host", "0.0.0.0"), "0.0.0.0 can be reached by others, so a token of 16 letters or more is needed"),
         (("--host", "192.168.1.5", "--token", "short"), "192.168.1.5 can be reached by others"),
         (("--host", "::"), "can be reached by others"),
+        (("--public_url", "https://label.example"), "https://label.example can be reached by others"),
         (("--port", "99999"), "port must be 1 to 65535, got 99999."),
-        (("--origins", "viewer.example"), "origins must be like http://viewer.example:3000, got 'viewer.example'."),
+        (
+            ("--origins", "viewer.example"),
+            "must be like http://viewer.example:3000, got 'viewer.example'.",
+        ),
         (("--studies", "nowhere"), "There is no folder nowhere"),
         (("--bundles", "spleen"), "'spleen' names no segmentation bundle: write enough of one of"),
         (("--bundles", "brain_mri_tissue:vnet"), "has no network 'vnet': name one of"),
