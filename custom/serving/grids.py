@@ -70,7 +70,7 @@ def save_labels(voxels: np.ndarray, affine: np.ndarray, target: Path) -> Path:
     image = nibabel.Nifti1Image(voxels.astype(np.uint8), affine)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
-    with written_whole(target) as partial:
+    with written_whole(target, own=True) as partial:
         nibabel.save(image, partial)
     return target
 

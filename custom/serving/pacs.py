@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pydicom
-import requests
-from dicomweb_client.session_utils import create_session_from_user_pass
 from filelock import FileLock
-from monailabel.datastore.dicom import DICOMwebClientX
-from requests.adapters import HTTPAdapter
 
 from custom.errors import DataError, MissingDataError
 from custom.files import written_whole
 from custom.scans import read_scan
-from custom.serving.contrasts import ORDER, contrast_of
+from custom.serving.contrasts import ORDER
 from custom.serving.dicom_seg import read_seg, write_seg
+from custom.serving.dicomweb import DicomWeb, PacsError
 from custom.serving.grids import save_labels
 from custom.serving.studies import Store, check_one
 from custom.volumes import natural_order, open_volume
 
 logger = logging.getLogger(__name__)
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_KEPT = 10  # seconds that a list of series is taken as it was
-_FIELDS = ("SeriesDescription", "ProtocolName", "Modality", "NumberOfSeriesRelatedInstances")
-
-
-class PacsError(DataError):
-    """The PACS doesn't do what DICOMweb asks of it."""
-
-
-class _Patient(HTTPAdapter):
-    """Waits for a PACS this long and no longer: 10 s for a connection, 5 minutes for its next byte."""
-
-    def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        kwargs["timeout"] = kwargs.get("timeout") or (10, 300)
-        return super().send(request, *args, **kwargs)
 
 
 class Pacs(Store):
@@ -63,65 +44,26 @@ class Pacs(Store):
         self, url: str, cache: Path, together: bool, one_meaning: bool, user: str = "", password: str = ""
     ) -> None:
         self.together = together
-        session = create_session_from_user_pass(user, password) if user else requests.Session()
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, _Patient())
-        session.max_redirects = 0  # studies go to nobody whom the user didn't name
-        self.client = DICOMwebClientX(url=url, session=session)
-        self.client.set_http_retry_params(retry=False)  # half a minute of trying again, before a person is told
+        self.web = DicomWeb(url, user, password)
         self.cache = cache
-        self._lists: dict[str, tuple[float, list[dict[str, Any]]]] = {}
         self._labels_of: dict[str, str] = {}  # a SEG series: the series that it labels
         self._fetching = FileLock(cache / ".fetching")  # scoring is another process
         super().__init__(str(cache), one_meaning)
 
     # what there is
 
-    def _series(self, modality: str) -> list[dict[str, Any]]:
-        """{"uid", "study", "text"} of all series of a modality."""
-        when, found = self._lists.get(modality, (0.0, []))
-        if time.monotonic() - when > _KEPT or not when:
-            found = self._search(search_filters={"Modality": modality})
-            self._lists[modality] = time.monotonic(), found
-        return found
-
-    def _search(self, **arguments: Any) -> list[dict[str, Any]]:
-        with self.asked("list its series"):
-            answer = self.client.search_for_series(fields=list(_FIELDS), **arguments)
-            given = arguments.get("study_instance_uid", "")  # a PACS needn't repeat what it was asked for
-            return [_described(pydicom.Dataset.from_json(one), given) for one in answer]
-
-    @contextlib.contextmanager
-    def asked(self, what: str) -> Iterator[None]:
-        """Raises PacsError where the PACS fails at it, or answers with what is no DICOM."""
-        try:
-            yield
-        except requests.ConnectionError as error:
-            reason = type(error).__name__
-            raise PacsError(f"The PACS {self.client.base_url} doesn't answer ({reason}): start it.") from error
-        except Exception as error:  # the client fails in many ways at what is no DICOM
-            raise PacsError(
-                f"The PACS {self.client.base_url} couldn't {what} ({type(error).__name__}: {str(error)[:200]}): look "
-                "at its log."
-            ) from error
-
     def knows(self, uid: str) -> bool:
         """Whether there is an MR series of this UID."""
-        return bool(UID.fullmatch(uid)) and len(uid) <= 64 and self._find(uid) is not None
-
-    def _find(self, uid: str) -> dict[str, Any] | None:
-        for one in self._series("MR"):
-            if one["uid"] == uid:
-                return one
-        found = [one for one in self._search(search_filters={"SeriesInstanceUID": uid}) if one["uid"] == uid]
-        return found[0] if found and found[0]["modality"] == "MR" else None
+        return bool(UID.fullmatch(uid)) and len(uid) <= 64 and self.web.find(uid) is not None
 
     def list_images(self) -> list[str]:
-        return [one["uid"] for one in self._series("MR")]
+        return [one["uid"] for one in self.web.all_series("MR")]
 
     def get_labeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
         known = set(self.list_images())
-        return [uid for uid in dict.fromkeys(self._referenced(one) for one in self._series("SEG")) if uid in known]
+        return [
+            uid for uid in dict.fromkeys(self._referenced(one) for one in self.web.all_series("SEG")) if uid in known
+        ]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
         """Series without a SEG; where bundles take several contrasts, one for each study, as custom.serving.studies."""
@@ -129,7 +71,7 @@ class Pacs(Store):
         if not self.together:
             return [uid for uid in self.list_images() if uid not in labelled]
         studies: dict[str, list[dict[str, Any]]] = {}
-        for one in self._series("MR"):
+        for one in self.web.all_series("MR"):
             studies.setdefault(one["study"], []).append(one)
         return [
             min(study, key=self._rank)["uid"]
@@ -145,9 +87,7 @@ class Pacs(Store):
         uid = seg["uid"]
         if uid not in self._labels_of:
             try:
-                with self.asked(f"describe the series {uid}"):
-                    metadata = self.client.retrieve_series_metadata(seg["study"], uid)
-                    dataset = pydicom.Dataset.from_json(metadata[0])
+                dataset = self.web.metadata(seg)
             except PacsError as error:  # one that is broken doesn't hide the others
                 logger.warning("The segmentation %s is left out: %s", uid, error)
                 return ""
@@ -160,7 +100,9 @@ class Pacs(Store):
     def json(self) -> dict[str, Any]:
         """All MR series, and what is kept of those that were opened."""
         content = super().json()
-        found = {one["uid"]: {"image": {"info": {"SeriesDescription": one["text"]}}} for one in self._series("MR")}
+        found = {
+            one["uid"]: {"image": {"info": {"SeriesDescription": one["text"]}}} for one in self.web.all_series("MR")
+        }
         return content | {"objects": found | content["objects"]}
 
     # scans
@@ -180,7 +122,7 @@ class Pacs(Store):
                 voxels, affine, odd = read_scan(folder)
                 save_scan(voxels, affine, target)
                 self.refresh()
-                study = (self._find(image_id) or {}).get("study")
+                study = (self.web.find(image_id) or {}).get("study")
                 self.update_image_info(image_id, {"odd": odd, "StudyInstanceUID": study, "instances": slices})
         return str(target)
 
@@ -190,15 +132,12 @@ class Pacs(Store):
             raise MissingDataError(f"The PACS has no MR series {image_id[:100]!r}: open the study again.")
         folder = self.cache / "dicom" / image_id
         with self._fetching:
-            about = self._find(image_id)
+            about = self.web.find(image_id)
             if about is None:
                 raise MissingDataError(f"The PACS has no MR series {image_id!r}: open the study again.")
-            if folder.is_dir() and len(list(folder.iterdir())) == (about["instances"] or len(list(folder.iterdir()))):
+            if folder.is_dir() and about["instances"] in (0, len(list(folder.iterdir()))):  # 0: it doesn't say
                 return folder
-            with self.asked(f"send the series {image_id}"):
-                instances = self.client.retrieve_series(about["study"], image_id)
-            if not instances:
-                raise PacsError(f"The PACS sent nothing of the series {image_id}: look at its log.")
+            instances = self.web.instances(about)
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
             try:
@@ -225,10 +164,10 @@ class Pacs(Store):
         """
         if channels == (None,):
             return [self.get_image_uri(image_id)]
-        shown = self._find(image_id)
+        shown = self.web.find(image_id)
         if shown is None:
             raise MissingDataError(f"The PACS has no MR series {image_id!r}: open the study again.")
-        everyone = [one for one in self._search(study_instance_uid=shown["study"]) if one["modality"] == "MR"]
+        everyone = [one for one in self.web.search(study_instance_uid=shown["study"]) if one["modality"] == "MR"]
         uids = []
         for contrast in channels:
             found = [one for one in everyone if one["contrast"] == contrast]
@@ -258,39 +197,26 @@ class Pacs(Store):
         return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm, version, algorithm_type)
 
     def store_seg(self, seg: pydicom.Dataset) -> str:
-        """Sends a SEG to the PACS by STOW-RS; returns its SeriesInstanceUID.
-
-        Raises:
-            PacsError: the PACS refused it.
-        """
-        with self.asked("take the segmentation"):
-            answer = self.client.store_instances([seg])
-        if answer.get("FailedSOPSequence"):
-            raise PacsError(f"The PACS {self.client.base_url} refused the segmentation: look at its log.")
-        self._lists.pop("SEG", None)
+        """Sends a SEG to the PACS; returns its SeriesInstanceUID."""
+        self.web.store(seg)
         return str(seg.SeriesInstanceUID)
 
     def labelled(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """(image id, label map) for the newest SEG of each series that has these labels' names only."""
         codes = {name: code for code, name in enumerate(names, start=1)}
-        segs: list[tuple[str, str, pydicom.Dataset]] = []
-        for one in self._series("SEG"):
+        newest: dict[str, tuple[str, str]] = {}
+        for one in self.web.all_series("SEG"):
             image_id = self._referenced(one)
-            if image_id in self.list_images():
-                try:
-                    with self.asked(f"send the segmentation {one['uid']}"):
-                        found = self.client.retrieve_series(one["study"], one["uid"])
-                except PacsError as error:
-                    logger.warning("The segmentation %s is left out: %s", one["uid"], error)
-                    continue
-                segs += [(image_id, f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}", seg) for seg in found]
-        newest: dict[str, str] = {}
-        for image_id, _, seg in sorted(segs, key=lambda one: one[1]):  # the newest of these labels is the last
+            if image_id not in self.list_images():
+                continue
             try:
-                newest[image_id] = str(self._as_nifti(image_id, seg, codes))
-            except DataError as error:
-                logger.warning("The segmentation %s is left out: %s", seg.SeriesInstanceUID, error)
-        return sorted(newest.items(), key=lambda pair: natural_order(pair[0]))
+                for seg in self.web.instances(one):
+                    when = f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}"
+                    if when >= newest.get(image_id, ("",))[0]:
+                        newest[image_id] = when, str(self._as_nifti(image_id, seg, codes))
+            except DataError as error:  # others' labels, or one that is broken
+                logger.warning("The segmentation %s is left out: %s", one["uid"], error)
+        return [(one, newest[one][1]) for one in sorted(newest, key=natural_order)]
 
     def _as_nifti(self, image_id: str, seg: pydicom.Dataset, codes: Mapping[str, int]) -> Path:
         image = open_volume(self.get_image_uri(image_id))
@@ -302,18 +228,6 @@ class Pacs(Store):
             )
         )
         return save_labels(np.asarray(moved.dataobj), image.affine, self.cache / "segs" / f"{image_id}.nii.gz")
-
-
-def _described(one: pydicom.Dataset, study: str = "") -> dict[str, Any]:
-    texts = [str(one.get(name, "") or "") for name in _FIELDS[:2]]
-    return {
-        "uid": str(one.SeriesInstanceUID),
-        "study": str(one.get("StudyInstanceUID", study)),
-        "instances": int(one.get("NumberOfSeriesRelatedInstances", 0) or 0),
-        "modality": str(one.get("Modality", "")),
-        "text": next((text for text in texts if text), "no description"),
-        "contrast": next((found for text in texts if (found := contrast_of(text))), None),
-    }
 
 
 def save_scan(voxels: np.ndarray, affine: np.ndarray, target: Path) -> None:

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 import custom
 from custom.serving import checks
-from custom.serving.pacs import Pacs, PacsError
+from custom.serving.pacs import Pacs
 from custom.serving.routes import the_app
 
 router = APIRouter()
@@ -74,9 +74,5 @@ def proxy(path: str, request: Request, content: Annotated[bytes, Depends(body)])
     if request.method == "POST" and not re.fullmatch(rf"studies(/{_UID})?", resource):
         raise checks.refuse(405, "Only studies take new objects.")
     headers = {name: request.headers[name] for name in _SENT if name in request.headers}
-    url = f"{store.client.base_url}/{resource}" + (f"?{request.url.query}" if request.url.query else "")
-    with store.asked(f"answer {request.method} {resource}"):
-        answer = store.client._session.request(request.method, url, headers=headers, data=content or None)
-    if answer.status_code >= 500:
-        raise PacsError(f"The PACS answers {answer.status_code}: look at its log.")
+    answer = store.web.pass_on(request.method, resource, request.url.query, headers, content)
     return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))

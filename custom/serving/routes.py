@@ -180,7 +180,8 @@ def batch_infer(
     name = checks.model(app, model)
     usual = ("save_label", "label_tag", "multi_gpu", "gpus", "max_workers", "max_batch_size")  # MONAI Label's own
     chosen = checks.infer_params(app, name, {key: value for key, value in params.items() if key not in usual})
-    fixed = {"multi_gpu": False, "max_workers": 1, "label_tag": "original"}
+    # of two workers one waits for the other's segmentation; with one, MONAI Label would stop at the first that fails
+    fixed = {"multi_gpu": False, "max_workers": 2, "label_tag": "original"}
     return _start("batch_infer", {"model": name, "images": images.value}, chosen | fixed, enqueue=False)
 
 

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 import custom
 from custom.errors import BrainMRIError, MissingDataError, find_cause
 from custom.serving import pages, routes
+from custom.serving.dicomweb import PacsError
 from custom.serving.guard import Guard
-from custom.serving.pacs import PacsError
 
 logger = logging.getLogger(__name__)
 
