@@ -28,6 +28,7 @@ from custom.samples import mni152 as mni152_sample
 from custom.weights_record import write_record
 from tests.label.dicom_series import send
 
+sys.path.insert(0, str(Path(custom.__file__).parent / "serving" / "shims"))  # as the server does
 TISSUE, INFANT, TUMOR, SLICES = (
     f"{name}_segmentation" for name in ("brain_mri_tissue", "iseg_mri_tissue", "brats_mri_tumor", "brats_mri_slice")
 )

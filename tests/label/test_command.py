@@ -60,4 +60,4 @@ def test_from_the_command_to_an_answer(way: str, pairs: dict[str, Any], tmp_path
         )
         assert command in said
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"brain.nii.gz", "log", "labels", "runs", "datastore_v2.json", ".lock"}
+    assert left == {"brain.nii.gz", "log", "labels", "runs", "datastore_v2.json", ".lock", ".changing"}

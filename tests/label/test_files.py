@@ -310,7 +310,9 @@ def test_a_training_that_3d_slicer_asks_for(server: Server) -> None:
         params = {key: value[0] if isinstance(value, list) else value for key, value in trainer["config"].items()}
         answer = server.ask("POST", f"/train/{name}", json=params)
         # past the checks: nobody saved labels yet
-        status = wait_for(lambda: (one := server.ask("GET", "/train/").json())["status"] != "RUNNING" and one, 60, name)
+        status = wait_for(
+            lambda: (one := server.ask("GET", "/train/").json())["status"] in ("DONE", "ERROR") and one, 120, name
+        )
         assert answer.status_code == 200, answer.text
         assert status["status"] == "ERROR"
         assert "can't train on the saved labels of 0 persons" in "".join(status["details"])
@@ -484,7 +486,4 @@ def test_a_label_map_of_one_of_two_models(server: Server, studies: Path, pairs: 
                 files={"label": file},
             )
         assert answer.status_code == status, answer.text
-    assert (
-        "isn't said, and their labels differ"
-        in server.ask("PUT", "/datastore/label?image=sub-05_T1w", files={"label": ("label.bin", b"x")}).json()["detail"]
-    )
+        assert ("isn't said, and their labels differ" in answer.text) is (params == {})

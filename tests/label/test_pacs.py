@@ -53,7 +53,7 @@ def check_seg(seg: pydicom.Dataset, of: list[pydicom.Dataset], expected: np.ndar
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == of[0].SeriesInstanceUID
     assert seg.StudyInstanceUID == of[0].StudyInstanceUID
     assert seg.PatientID == of[0].PatientID
-    assert seg.SeriesDescription == f"{INFANT}: CSF, GM, WM (research use only)"
+    assert seg.SeriesDescription == f"Research use only: CSF, GM, WM by {INFANT}"
     assert seg.ContentDescription == custom.RESEARCH_USE_ONLY
     assert [(one.SegmentNumber, one.SegmentLabel) for one in seg.SegmentSequence] == [(1, "CSF"), (2, "GM"), (3, "WM")]
     for one in seg.SegmentSequence:
