@@ -104,7 +104,8 @@ class BrainMRIApp(MONAILabelApp):
         """Segments an image of the studies, or one file of a session ("session_image").
 
         Request: "model", "image", and custom.serving.segmentation.SegmentationTask's options; "save_label" keeps the
-        result with the image under "label_tag"; of one that is "unseen" no label map can be made.
+        result with the image under "label_tag"; of one that is "unseen" no label map can be made. Its parameters also
+        have "inputs", the scan that each channel was taken from, and "odd", what is strange about the scan.
 
         Raises:
             BrainMRIError: the study can't be segmented by this bundle.
@@ -122,6 +123,7 @@ class BrainMRIApp(MONAILabelApp):
             version = version_of(bundle, params["weights"], params["weights_sha256"])
             self._datastore.update_image_info(image_id, {MADE_BY: {"model": bundle.name, "version": version}})
             params["odd"] = self._datastore.get_image_info(image_id).get("odd")
+            params["inputs"] = [self._datastore.name_of(file) for file in files]
         if request.get("save_label") and not uploaded:
             info = {"model": bundle.name, "params": params, "labels": dict(bundle.labels)}
             self._datastore.save_label(image_id, file, request.get("label_tag", "original"), info)

@@ -18,7 +18,7 @@ from filelock import FileLock
 from custom.errors import DataError, MissingDataError
 from custom.files import written_whole
 from custom.scans import read_scan
-from custom.serving.contrasts import ORDER
+from custom.serving.contrasts import ORDER, scan_name
 from custom.serving.dicom_seg import read_seg, write_seg
 from custom.serving.dicomweb import DicomWeb, PacsError
 from custom.serving.grids import save_labels
@@ -176,6 +176,11 @@ class Pacs(Store):
             check_one(texts, contrast, f"The study of series {image_id}", "describe its series like", "AX")
             uids.append((own or found)[0]["uid"])
         return [self.get_image_uri(uid) for uid in uids]
+
+    def name_of(self, file: str) -> str:
+        """The series' description and UID."""
+        uid = scan_name(file)
+        return f"{(self.web.find(uid) or {}).get('text')} ({uid})"
 
     def reference(self, image_id: str) -> str:
         """The file on whose grid an image's labels lie."""

@@ -127,6 +127,10 @@ class Store(LocalDatastore):
             tags = Counter(tag for one in self._datastore.objects.values() for tag in one.labels)
         return {"total": len(self.list_images()), "completed": len(self.get_labeled_images()), "label_tags": tags}
 
+    def name_of(self, file: str) -> str:
+        """What a person knows a scan of `files_of` by."""
+        return Path(file).name
+
     def person(self, image_id: str) -> str:
         """Who an image is of: a training must not validate on whom it learned from."""
         return image_id

@@ -158,6 +158,7 @@ def test_a_whole_round(own: Any, truths: dict[str, np.ndarray], tmp_path: Path) 
     assert (voxels(after) != voxels(before)).any()
     answer = server.ask("POST", f"/infer/{INFANT}?image=sub-01_T1w&output=json").json()
     assert (answer["weights"], answer["weights_sha256"]) == (folder.name, record["sha256"])
+    assert answer["inputs"] == ["sub-01_T1w.nii.gz", "sub-01_T2w.nii.gz"]
     back = server.infer(INFANT, "sub-01_T1w", tmp_path / "back.nii.gz", weights="trained")
     np.testing.assert_array_equal(voxels(back), voxels(before))
     server.stop()

@@ -91,6 +91,10 @@ def test_a_result_equals_the_one_on_files(
     for shown in ("T1w", "T2w"):
         served = pacs.infer(INFANT, series[f"sub-01_{shown}"], tmp_path / "served.nii.gz")
         np.testing.assert_array_equal(canonical(served), canonical(own))
+        answer = pacs.ask("POST", f"/infer/{INFANT}?image={series[f'sub-01_{shown}']}&output=json").json()
+        described = {"T1w": "T1 MPRAGE sag", "T2w": "t2_tse_tra"}
+        assert answer["inputs"] == [f"{text} ({series[f'sub-01_{name}']})" for name, text in described.items()]
+        assert answer["odd"] == ["its voxels are up to 4 mm long: boundaries between them are guessed"]
     np.testing.assert_allclose(nibabel.as_closest_canonical(served).affine, nibabel.as_closest_canonical(own).affine)
 
 
