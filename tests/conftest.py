@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import multiprocessing.process
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -142,19 +142,30 @@ def iseg_copy(iseg_dir: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def brainmri() -> Brainmri:
-    """Runs `brainmri ...` in another process and folder, and returns what it printed.
+def start_brainmri() -> Callable[..., multiprocessing.process.BaseProcess]:
+    """Starts `brainmri ...` in another process and folder; what it prints goes to two files.
 
     The processes are forks of one that has imported what takes seconds, and has run nothing.
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["custom.cli", "custom.workflow", "custom.networks", "monai.handlers"])
 
+    def start(words: Iterable[object], cwd: Path, *outputs: Path) -> multiprocessing.process.BaseProcess:
+        process = server.Process(target=run_command, args=([*map(str, words)], cwd, *outputs))
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def brainmri(start_brainmri: Callable[..., multiprocessing.process.BaseProcess]) -> Brainmri:
+    """Runs `brainmri ...` in another process and folder, and returns what it printed."""
+
     def call(*words: object, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess:
         with tempfile.TemporaryDirectory() as folder:
             said = [Path(folder) / name for name in ("stdout", "stderr")]
-            process = server.Process(target=run_command, args=([*map(str, words)], cwd, *said))
-            process.start()
+            process = start_brainmri(words, cwd, *said)
             process.join(timeout)
             if process.exitcode is None:
                 process.kill()

@@ -92,7 +92,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
     "unetr": {"network_def#hidden_size": 96, "network_def#mlp_dim": 192},
     **{name: {"network_def#n_filters": 8} for name in ("classic", "improved", "attention")},
-    "swinunetr": {"network_def#feature_size": 12, "roi_size": [64, 64, 64]},
+    "swinunetr": {"network_def#feature_size": 12, "network_def#depths": [1, 1, 1, 1], "roi_size": [64, 32, 32]},
     **{f"{name}_densenet": {"network_def#features": [4, 4]} for name in ("single_path", "dual_path", "hyper")},
     "dual_single_densenet": {"network_def#features": [4, 4]},
     "segresnet_vae": {"network_def#init_filters": 8},

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ from tests.conftest import SMALL_RUN, Brainmri
 EPOCHS = 12
 
 
-def command(iseg_dir: Path, output: Path, epochs: int = EPOCHS) -> list[str]:
-    words = ["--dataset_dir", iseg_dir, "--output_dir", output, "--max_epochs", epochs, "--val_interval", 2]
-    return [sys.executable, "-m", "custom.cli", "train", "iseg", *map(str, words), *SMALL_RUN]
+def train_words(iseg_dir: Path, output: Path, epochs: int = EPOCHS) -> list[str]:
+    settings = ["--dataset_dir", iseg_dir, "--output_dir", output, "--max_epochs", epochs, "--val_interval", 2]
+    return ["train", "iseg", *map(str, settings), *SMALL_RUN]
 
 
 def wait_for(process: subprocess.Popen, words: str) -> None:
@@ -43,23 +44,22 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_ten_times(iseg_dir: Path, tmp_path: Path) -> None:
+def test_killed_ten_times(iseg_dir: Path, brainmri: Brainmri, start_brainmri: Callable, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(iseg_dir, whole), check=True, capture_output=True, cwd=tmp_path)
-    kills, draw = 0, random.Random(0)
-    while kills < 10:
-        call = [*command(iseg_dir, killed), "--resume", "True"]
-        process = subprocess.Popen(
-            call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", cwd=tmp_path
-        )
-        wait_for(process, "Engine run resuming")
+    assert brainmri(*train_words(iseg_dir, whole), cwd=tmp_path).returncode == 0
+    draw, resumed = random.Random(0), [*train_words(iseg_dir, killed), "--resume", "True"]
+    for number in range(10):
+        said = [tmp_path / f"stdout{number}", tmp_path / f"stderr{number}"]
+        process = start_brainmri(resumed, tmp_path, *said)
+        while not any(path.is_file() and "Engine run resuming" in path.read_text("utf-8") for path in said):
+            assert process.is_alive(), said[1].read_text("utf-8")
+            time.sleep(0.01)
         time.sleep(draw.uniform(0, 1.0))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += 1
+        process.kill()
+        process.join()
         for path in killed.glob("*.pt"):
             load_checkpoint(path)
-    subprocess.run([*command(iseg_dir, killed), "--resume", "True"], check=True, capture_output=True, cwd=tmp_path)
+    assert brainmri(*resumed, cwd=tmp_path).returncode == 0
     assert load_checkpoint(killed / "last.pt")["trainer"] == {"epoch": EPOCHS, "iteration": EPOCHS * 7}
     assert_same_weights(whole / "last.pt", killed / "last.pt")
     best, other = (torch.load(path / "model.pt", weights_only=True) for path in (whole, killed))
@@ -67,7 +67,7 @@ def test_killed_ten_times(iseg_dir: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted(iseg_dir: Path, tmp_path: Path) -> None:
-    call = command(iseg_dir, tmp_path / "run", 500)
+    call = [sys.executable, "-m", "custom.cli", *train_words(iseg_dir, tmp_path / "run", 500)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # What a shell starts in the background ignores the interrupt, and so would its children.
     heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
