@@ -290,7 +290,7 @@ def test_the_simulated_tumor_is_found(brainmri: Brainmri, tmp_path: Path) -> Non
     """Whole-tumor Dice on held-out samples, after a training of about a minute."""
     assert brainmri("sample", "brats", "data", "--spacing", 4, "--labelled", 10, cwd=tmp_path).returncode == 0
     where = ("--dataset_dir", "data", "--output_dir", "run", "--roi_size", "[48,48,48]")
-    result = brainmri("train", "brats_mri_tumor", *where, "--max_epochs", 40, "--val_interval", 20, cwd=tmp_path)
+    result = brainmri("train", "brats_mri_tumor", *where, "--max_epochs", 24, "--val_interval", 12, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert brainmri("evaluate", "brats_mri_tumor", *where, cwd=tmp_path).returncode == 0
     scores = pandas.read_csv(tmp_path / "run/evaluation/scores.csv")
