@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import socket
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -41,6 +42,7 @@ def serve(options: argparse.Namespace) -> None:
         if not Path(studies).expanduser().is_dir():
             raise ConfigError(f"There is no folder {studies}: name one with NIfTI files, or a DICOMweb URL.")
         studies = str(Path(studies).expanduser().resolve())
+    listening = bound(options.host, options.port)
     app_dir = write_app(Path(options.runs).expanduser().absolute() / "label")
     conf = {name: str(getattr(options, name)) for name in ("bundles", "weights", "allow_simulated")}
     settings = {
@@ -66,7 +68,8 @@ def serve(options: argparse.Namespace) -> None:
     app_instance()  # what is wrong with bundles or studies is said before it listens
     print(f"http://{options.host}:{options.port}/ serves {studies}. {custom.RESEARCH_USE_ONLY}", flush=True)
     app = create_app(options.host, token, origins, options.largest_upload_mb * 2**20, options.public_url.rstrip("/"))
-    uvicorn.run(app, host=options.host, port=options.port, log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def check_address(host: str, port: int, token: str, public_url: str = "") -> None:
@@ -78,6 +81,18 @@ def check_address(host: str, port: int, token: str, public_url: str = "") -> Non
         )
     if not 1 <= port <= 65535:
         raise ConfigError(f"port must be 1 to 65535, got {port!r}.")
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Takes an address, on which nobody listens yet. Raises ConfigError where it can't be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        taken = socket.socket(family)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # right after a server that was stopped
+        taken.bind(address)
+    except OSError as error:
+        raise ConfigError(f"{host}:{port} can't be had ({error.strerror or error}): name another --port.") from error
+    return taken
 
 
 def write_app(folder: Path) -> Path:

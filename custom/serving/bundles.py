@@ -162,7 +162,7 @@ def load_bundles(
         except BrainMRIError as error:
             if names:
                 raise
-            logger.warning("%s is left out: %s", bundle.name, error)
+            logger.warning("Not served: %s", error)
             del served[bundle.name]
     if not served:
         raise ConfigError("No bundle has weights that can be served: train one first (brainmri train).")

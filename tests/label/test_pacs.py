@@ -362,7 +362,7 @@ def test_bundles_for_patients_are_served_without_the_others(
     server = Server(tmp_path, "--studies", orthanc.dicomweb, "--runs", runs)
     try:
         assert list(server.ask("GET", "/info/").json()["models"]) == [TISSUE]
-        assert f"{INFANT} is left out" in server.log.read_text()
+        assert f"Not served: {INFANT}'s weights" in server.log.read_text()
     finally:
         server.stop()
 

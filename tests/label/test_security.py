@@ -394,3 +394,16 @@ def test_it_refuses_to_start(words: tuple[str, ...], sentence: str, tmp_path: Pa
     )
     assert result.returncode == 1
     assert sentence in result.stderr.splitlines()[-1]
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        words = ["--studies", str(tmp_path), "--port", str(port)]
+        command = [sys.executable, "-m", "custom.serving", *words]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith(
+        f"127.0.0.1:{port} can't be had (Address already in use): name another --port."
+    )
+    assert not list(tmp_path.iterdir())
