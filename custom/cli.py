@@ -231,7 +231,11 @@ class Commands:
             raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
 
     def label(self, studies: str, bundles: Any = "", environment: str = ".venv-label", **settings: Any) -> None:
-        """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR|URL --bundles iseg."""
+        """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR|URL --bundles iseg.
+
+        Further settings: --weights, --runs, --host, --port, --token, --origins, --public_url, --allow_simulated,
+        --largest_upload_mb (docs/serving.md).
+        """
         from custom.serving.start import start
 
         names = ",".join(map(str, bundles)) if isinstance(bundles, (list, tuple)) else str(bundles)

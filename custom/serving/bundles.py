@@ -156,6 +156,7 @@ def load_bundles(
     asked = [_part(name, known) for name in names] or [(name, None) for name in known]
     wanted = _weights_of(weights, known)
     served = {name: _load(name, known[name], runs / name, wanted(name), network) for name, network in asked}
+    reasons: list[str] = []
     for bundle in list(served.values()):
         try:
             check(bundle)
@@ -163,9 +164,10 @@ def load_bundles(
             if names:
                 raise
             logger.warning("Not served: %s", error)
+            reasons.append(str(error))
             del served[bundle.name]
     if not served:
-        raise ConfigError("No bundle has weights that can be served: train one first (brainmri train).")
+        raise ConfigError(f"No bundle can be served: {' '.join(reasons)}")
     return served
 
 

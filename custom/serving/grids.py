@@ -146,6 +146,6 @@ def _read(file: Path, reference: Any) -> np.ndarray:
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
     if image.GetSize() != shape or not in_one_place(shape, affine, reference.affine):
         raise DataError(
-            f"The label map's grid ({image.GetSize()}) isn't the image's ({shape}): export it on the image's grid."
+            f"The label map's grid {image.GetSize()} isn't the image's {shape}, or lies elsewhere: export it on that."
         )
     return SimpleITK.GetArrayFromImage(image).T

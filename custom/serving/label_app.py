@@ -76,8 +76,8 @@ class BrainMRIApp(MONAILabelApp):
             who = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
             return Pacs(self.studies, Path(self.app_dir) / "dicomweb", together, self.one_meaning, *who)
         found = Studies(self.studies, together, self.one_meaning)
-        if found.nested():
-            logger.warning("%s has volumes in folders below only, which aren't read: put them into it.", self.studies)
+        if not found.list_images():
+            logger.warning("%s has no NIfTI files (folders below aren't read): put some into it.", self.studies)
         return found
 
     def init_infers(self) -> dict[str, InferTask]:

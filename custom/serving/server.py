@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks.task import AsyncTask
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
@@ -29,6 +30,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     instance.server_mode(True)
     instance.on_init_complete()
     yield
+    for task in ("train", "scoring", "batch_infer"):  # processes of their own
+        AsyncTask.stop(task)
 
 
 def create_app(host: str, token: str, origins: Sequence[str], largest: int, public_url: str = "") -> ASGIApp:

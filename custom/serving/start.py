@@ -26,7 +26,8 @@ def start(settings: Mapping[str, Any], environment: Path) -> None:
     """
     words, token = command_line(settings)
     try:
-        print(f"MONAI Label's environment: {environment} (the first time, this takes minutes)", flush=True)
+        takes = "" if environment.is_dir() else " is made, which takes minutes"
+        print(f"MONAI Label's environment: {environment}{takes}", flush=True)
         python = make(environment)
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
         raise ConfigError(f"{environment} can't be made ({error}): docs/serving.md says what it needs.") from error

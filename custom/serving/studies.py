@@ -213,10 +213,6 @@ class Studies(Store):
         listed, content = self.list_images(), super().json()
         return content | {"objects": {one: about for one, about in content["objects"].items() if one in listed}}
 
-    def nested(self) -> bool:
-        """Whether there are volumes in folders below, which aren't read, and none here."""
-        return not self.list_images() and any(next(self.folder.glob(f"*/**/{one}"), None) for one in PATTERNS)
-
     def files_of(self, image_id: str, channels: Sequence[str | None]) -> list[str]:
         """The image's file for a bundle that takes any one scan, else the study's file of each contrast.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import psutil
 import pytest
 import SimpleITK
 import torch
@@ -370,12 +371,12 @@ def test_a_folder_that_can_not_work(spoil: Any, sentence: str, tmp_path: Path) -
         Studies(str(tmp_path), False, True)
 
 
-def test_volumes_in_folders_below(pairs: dict, tmp_path: Path) -> None:
-    (tmp_path / "sub-01" / "anat").mkdir(parents=True)
-    nibabel.save(pairs["sub-01_T1w"], tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
-    assert Studies(str(tmp_path), False, True).nested()
-    nibabel.save(pairs["sub-01_T1w"], tmp_path / "sub-01_T1w.nii.gz")
-    assert not Studies(str(tmp_path), False, True).nested()
+def test_what_runs_ends_with_the_server(own: Any) -> None:
+    server, _ = own((1, 2), "--bundles", "iseg")
+    server.ask("POST", "/scoring/uncertainty").raise_for_status()
+    children = wait_for(lambda: psutil.Process(server.process.pid).children(recursive=True), 30, server.log)
+    server.stop()
+    assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
 FIRST = sorted(map(str, range(20)), key=lambda one: zlib.crc32(one.encode()))  # persons by the checksum of their names

@@ -382,6 +382,7 @@ def test_behind_a_proxy(pairs: dict[str, nibabel.Nifti1Image], runs: Path, tmp_p
         (("--bundles", "spleen"), "'spleen' names no segmentation bundle: write enough of one of"),
         (("--bundles", "brain_mri_tissue:vnet"), "has no network 'vnet': name one of"),
         (("--bundles", "iseg"), "iseg_mri_tissue_segmentation has no weights: train it first"),
+        (("--weights", "mine", "--bundles", ""), "No bundle can be served: "),
         (("--weights", "mine"), "has no weights 'mine': name newest or one of ['shipped']."),
     ],
 )
