@@ -432,11 +432,16 @@ def test_plain_monai_from_another_folder(
     files = str(config_files(bundle, "train.json"))
     call = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *options]
     subprocess.run(call, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    output = tmp_path / "runs" / bundle
+    assert (output / "model.pt").is_file()
     monkeypatch.chdir(tmp_path)
-    for recipe in (path.stem for path in sorted((BUNDLES[bundle] / "configs/recipes").glob("*.json"))):
-        if not recipe.startswith(SINGLE_STEPS):
-            own = settings | RECIPES.get(recipe, {})
-            if str(own["dataset_dir"]).endswith("_dir"):
-                own["dataset_dir"] = request.getfixturevalue(str(own["dataset_dir"]))
-            own["dataset_dir"] = str(own["dataset_dir"])
-            run("training", config_files(bundle, "train.json", f"recipes/{recipe}.json"), **own)
+    recipes = [path.stem for path in sorted((BUNDLES[bundle] / "configs/recipes").glob("*.json"))]
+    recipes = [name for name in recipes if not name.startswith(SINGLE_STEPS)]
+    for recipe in recipes:
+        own = settings | RECIPES.get(recipe, {})
+        if str(own["dataset_dir"]).endswith("_dir"):
+            own["dataset_dir"] = request.getfixturevalue(str(own["dataset_dir"]))
+        own["dataset_dir"] = str(own["dataset_dir"])
+        run("training", config_files(bundle, "train.json", f"recipes/{recipe}.json"), **own)
+        assert (output / "model.pt").is_file()
+    assert len(list(output.glob("earlier/*/model.pt"))) == len(recipes)

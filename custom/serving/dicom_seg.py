@@ -50,9 +50,11 @@ def write_seg(
         ).match_geometry(geometry, tol=_TOLERANCE)
     except RuntimeError as error:
         raise DataError(f"The label map doesn't lie on the grid of its series ({error}): export it again.") from error
-    made_by = algorithm_type != "MANUAL" and highdicom.AlgorithmIdentificationSequence(
-        name=algorithm, family=codes.DCM.ArtificialIntelligence, version=version[:LENGTH]
-    )
+    made_by = None
+    if algorithm_type != "MANUAL":
+        made_by = highdicom.AlgorithmIdentificationSequence(
+            name=algorithm, family=codes.DCM.ArtificialIntelligence, version=version[:LENGTH]
+        )
     segments = [
         SegmentDescription(
             segment_number=code,
@@ -60,7 +62,7 @@ def write_seg(
             segmented_property_category=(TERMS.get(name) or OTHER)[0],
             segmented_property_type=(TERMS.get(name) or OTHER)[1],
             algorithm_type=algorithm_type,
-            algorithm_identification=made_by or None,
+            algorithm_identification=made_by,
         )
         for name, code in sorted(labels.items(), key=lambda pair: pair[1])
     ]

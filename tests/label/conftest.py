@@ -72,6 +72,15 @@ class Server:
         target.write_bytes(answer.content)
         return nibabel.load(target)
 
+    def finished(self, task: str, seconds: float = 300) -> dict[str, Any]:
+        """What became of "/train/", "/scoring/" or "/batch/infer", waited for."""
+
+        def status() -> Any:
+            found = self.ask("GET", task).json()
+            return found if found["status"] in ("DONE", "ERROR") else None
+
+        return wait_for(status, seconds, self.log)
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(timeout=30)

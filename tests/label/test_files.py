@@ -202,9 +202,7 @@ def test_every_bundle_trains_on_saved_labels(
         nibabel.save(nibabel.Nifti1Image(labels, shown.affine), tmp_path / "label.nii.gz")
         MONAILabelClient(server.url, tmpdir=str(tmp_path)).save_label(image_id, str(tmp_path / "label.nii.gz"))
     assert server.ask("POST", f"/train/{bundle}", json=params).status_code == 200
-    status = wait_for(
-        lambda: (one := server.ask("GET", "/train/").json())["status"] in ("DONE", "ERROR") and one, 300, server.log
-    )
+    status = server.finished("/train/", 300)
     assert status["status"] == "DONE", status["details"]
     (folder,) = (tmp_path / "runs" / bundle / "corrected").iterdir()
     record = json.loads((folder / "model.json").read_text())
@@ -224,9 +222,7 @@ def test_training_on_one_person_is_refused_in_words(own: Any, truths: dict, tmp_
     with (tmp_path / "label.nii.gz").open("rb") as file:
         server.ask("PUT", "/datastore/label?image=sub-01_T1w", files={"label": file}).raise_for_status()
     server.ask("POST", f"/train/{INFANT}", json={}).raise_for_status()
-    status = wait_for(
-        lambda: (one := server.ask("GET", "/train/").json())["status"] in ("DONE", "ERROR") and one, 120, server.log
-    )
+    status = server.finished("/train/", 120)
     assert status["status"] == "ERROR"
     assert "can't train on the saved labels of 1 persons" in " ".join(status["details"])
     assert not list((tmp_path / "runs" / INFANT).glob("corrected/*/model.json"))
@@ -312,9 +308,7 @@ def test_a_training_that_3d_slicer_asks_for(server: Server) -> None:
         params = {key: value[0] if isinstance(value, list) else value for key, value in trainer["config"].items()}
         answer = server.ask("POST", f"/train/{name}", json=params)
         # past the checks: nobody saved labels yet
-        status = wait_for(
-            lambda: (one := server.ask("GET", "/train/").json())["status"] in ("DONE", "ERROR") and one, 120, name
-        )
+        status = server.finished("/train/", 120)
         assert answer.status_code == 200, answer.text
         assert status["status"] == "ERROR"
         assert "can't train on the saved labels of 0 persons" in "".join(status["details"])
@@ -458,11 +452,7 @@ def test_an_upload_joins_the_studies_and_a_session_serves_one_scan(own: Any, pai
 def test_batch_inference_keeps_results_beside_the_final_labels(own: Any, tmp_path: Path) -> None:
     server, studies = own((1, 2), "--bundles", "iseg")
     server.ask("POST", f"/batch/infer/{INFANT}?images=unlabeled", json={}).raise_for_status()
-    status = wait_for(
-        lambda: (one := server.ask("GET", "/batch/infer").json())["status"] in ("DONE", "ERROR") and one,
-        120,
-        server.log,
-    )
+    status = server.finished("/batch/infer", 120)
     assert status["status"] == "DONE", status["details"]
     kept = sorted(path.name for path in (studies / "labels" / "original").glob("*.nii.gz"))
     assert kept == ["sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz"]
