@@ -201,31 +201,42 @@ class Commands:
         self,
         *scans: str,
         output_dir: str = "segmentations",
-        probabilities: bool = False,
+        outputs: Any = "tissues",
+        from_mask: str | None = None,
+        joint: bool = False,
         figure: bool = True,
         bundle: str = "brain_mri_tissue",
         **overrides: Any,
     ) -> None:
-        """Segments skull-stripped T1w scans: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
+        """Segments scans, whole heads of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR].
+
+        --outputs tissues,structures,mask,brain,probabilities chooses what is written; --from_mask takes a brain mask;
+        --joint True segments the scans of one subject together (docs/segment.md).
+        """
         from custom.processes import local_device
-        from custom.segment import Segmenter, check_places, segment
+        from custom.running import Segmenter
+        from custom.segment import Options, check_places, segment
+        from custom.segment_files import check_outputs
 
         files = config_files(bundle, "inference.json")
         places = check_places(scans)
-        for name, value in {"probabilities": probabilities, "figure": figure}.items():
+        for name, value in {"joint": joint, "figure": figure}.items():
             if not isinstance(value, bool):
                 raise ConfigError(f"{name} must be True or False, got {value!r}: name scans before the options.")
         folder = Path(str(output_dir)).expanduser()
+        mask = None if from_mask is None else Path(str(from_mask)).expanduser()
+        options = Options(check_outputs(outputs), figure, mask, joint)
         if "LOCAL_RANK" in os.environ:
             overrides.setdefault("device", str(local_device()))
         overrides["output_dir"] = str(folder)
-        _print_call("run", {"config_file": files, "dataset_dir": places[0], **overrides})
-        if len(places) > 1:
-            print(f"and the same for {len(places) - 1} more")
+        if not (joint or from_mask):
+            _print_call("run", {"config_file": files, "dataset_dir": places[0], **overrides})
+            if len(places) > 1:
+                print(f"and the same for {len(places) - 1} more")
         _say_errors_once()
         segmenter = Segmenter(files, **overrides)
         print(f"Weights: {segmenter.path}", flush=True)
-        failed = segment(segmenter, places, folder, probabilities, figure)
+        failed = segment(segmenter, places, folder, options)
         print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
         if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
             raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")

@@ -12,7 +12,7 @@ from custom.errors import CheckpointError
 from custom.files import load_checkpoint
 
 logger = logging.getLogger(__name__)
-DECODER = r"^(upcat_|final_conv)"  # the upward layers of MONAI's BasicUNet
+DECODER = r"^(up\.|decoder\.|last|head\.)"  # the upward layers of SubpixelUNet
 
 
 def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -> None:
@@ -42,5 +42,5 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
 
 
 def freeze_encoder(network: torch.nn.Module) -> None:
-    """Leaves only the upward layers of a BasicUNet to be trained; the others keep the weights that they have."""
+    """Leaves only the upward layers of a SubpixelUNet to be trained; the others keep the weights that they have."""
     freeze_layers(network, exclude_vars=DECODER)

@@ -19,8 +19,9 @@ ITK = (".nrrd", ".nhdr", ".mha", ".dcm")
 BIDS = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*)_(?P<suffix>[a-zA-Z0-9]+)")
 NO_ANATOMY = {"bold", "sbref", "dwi", "adc", "trace", "epi", "asl", "m0scan", "cbv", "phase", "phasediff", "phase1"}
 NO_ANATOMY |= {"phase2", "magnitude", "magnitude1", "magnitude2", "fieldmap", "TB1map", "pet"}
-RESULTS = re.compile(r"_(seg|dseg|mask|probabilities|probseg|labels?)$")
-SMALLEST, LARGEST = 40, 600  # mm: no field of view with a brain in it is smaller or larger
+RESULTS = re.compile(r"_(seg|dseg|mask|probabilities|probseg|labels?|structures|intracranial|skullstripped)$")
+THINNEST, SMALLEST, LARGEST = 12, 80, 600  # mm: of a slab, of a slab's other sides, and of any field of view
+SLAB = 100  # mm: what is thinner shows a part of a brain
 
 
 def stem(path: str | Path) -> str:
@@ -124,6 +125,9 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     cosines = affine[:3, :3] / sizes
     if np.abs(cosines.T @ cosines - np.eye(3)).max() > 0.01:
         odd.append("its axes aren't at right angles (a sheared affine): it is resampled, look at the figure")
+    extent = sizes * voxels.shape
+    if extent.min() < SLAB:
+        odd.append(f"it is a slab of {extent.min():.3g} mm: volumes are those of the part in view")
     if sizes.max() > 3.5:
         odd.append(f"its voxels are up to {sizes.max():.3g} mm long: boundaries between them are guessed")
     if invalid := int((~np.isfinite(voxels)).sum()):
@@ -211,7 +215,7 @@ def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
     size = "x".join(map(str, shape))
     if len(shape) > 3:
         raise DataError(f"{path} is a series of volumes ({size}): save one of them, or their mean, as a 3D file.")
-    if len(shape) < 3 or min(shape) < 4:
+    if len(shape) < 3 or min(shape) < 2:
         raise DataError(f"{path} is a slice, not a volume ({size}): give the whole 3D scan.")
 
 
@@ -219,9 +223,11 @@ def _check_affine(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Non
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError(f"{path} has an affine that places no voxel ({affine[:3].tolist()}): correct its header.")
     extent = np.linalg.norm(affine[:3, :3], axis=0) * shape
-    if extent.min() < SMALLEST or extent.max() > LARGEST:
-        mm = " x ".join(f"{side:.4g}" for side in extent)
-        raise DataError(f"{path} spans {mm} mm, which can't be a whole brain: correct the voxel sizes in its header.")
+    mm = " x ".join(f"{side:.4g}" for side in extent)
+    if extent.max() > LARGEST or sorted(extent)[1] < SMALLEST:
+        raise DataError(f"{path} spans {mm} mm, which no scan of a head does: correct the voxel sizes in its header.")
+    if extent.min() < THINNEST:
+        raise DataError(f"{path} spans {mm} mm: a slab of {extent.min():.3g} mm is too thin, {THINNEST} mm are needed.")
 
 
 def datalist(place: str | Path) -> list[dict]:

@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
-import torch
-
 import custom
 from custom.errors import ConfigError, DataError, find_cause
-from custom.files import load_checkpoint, load_weights, set_aside, written_whole
+from custom.files import set_aside, written_whole
+from custom.running import Segmenter
 from custom.scans import BIDS, find_scans, stem
-from custom.workflow import StrictWorkflow, check_device, check_writable
+from custom.segment_files import results_of, wanted_files, write_files
+from custom.segmentation import Segmentation, read_fits
+from custom.weights_record import sha256_of
+from custom.workflow import check_writable
 
-# ml in adults and children from two years on; outside them a result is likelier wrong than rare
-PLAUSIBLE = {"CSF": (30, 700), "GM": (350, 1000), "WM": (250, 800)}
+JOINED = (
+    "T1w",
+    "MPRAGE",
+    "MP2RAGE",
+    "T2w",
+    "FLAIR",
+    "PDw",
+    "T1",
+    "T2",
+    "PD",
+)  # the first one's grid and contrast count
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `brainmri segment` writes, and from what.
+
+    Args:
+        outputs: of custom.segment_files.OUTPUTS.
+        figure: draw one for each scan.
+        from_mask: a brain mask, or a folder with BIDS masks (<entities>_desc-brain_mask.nii.gz); None for none.
+        joint: segment the scans of one subject together.
+    """
+
+    outputs: list[str] = field(default_factory=lambda: ["tissues"])
+    figure: bool = True
+    from_mask: Path | None = None
+    joint: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One segmentation to make: scans of one subject, the first one's place in the results, and a mask."""
+
+    scans: tuple[Path, ...]
+    inside: Path
+    mask: Path | None
 
 
 def share_of(scans: Sequence[Any]) -> Sequence[Any]:
@@ -47,101 +83,59 @@ def share_of(scans: Sequence[Any]) -> Sequence[Any]:
     return scans
 
 
-class Segmenter:
-    """A bundle's inference.json, its weights loaded once, for one scan at a time.
-
-    Args:
-        files: the config files.
-        settings: overrides of their knobs (device, ckpt_path, ...).
+def find_jobs(places: Sequence[str], output_dir: Path, options: Options) -> list[Job]:
+    """The segmentations to make of some places.
 
     Raises:
-        ConfigError: an unknown knob or device.
-        CheckpointError: no weights, or another network's.
+        MissingDataError: a place without a scan, or a mask that doesn't exist.
+        DataError: two results would have one name.
+        ConfigError: one mask for several scans.
     """
-
-    def __init__(self, files: list[str], **settings: Any) -> None:
-        workflow = StrictWorkflow(files, logging_file=False, workflow_type="infer", **settings)
-        workflow.parser.parse()
-        parsed = workflow.parser.get_parsed_content
-        self.device = check_device(parsed("device"))
-        self.path = Path(parsed("ckpt_path"))
-        load_weights(parsed("network_def"), load_checkpoint(self.path), self.path)
-        self.network = parsed("network").eval()
-        self.labels: dict[int, str] = parsed("labels")
-        self.preprocessing, self.inferer, self.labelling = map(parsed, ("preprocessing", "inferer", "labelling"))
-        self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        self.amp = bool(parsed("amp"))
-        elsewhere = ("device", "ckpt_path", "output_dir", "num_workers")
-        self.settings = {name: str(value) for name, value in settings.items() if name not in elsewhere}
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, path: str | Path) -> dict[str, Any]:
-        """The scan on the network's grid, "pred": labels (x, y, z) and "probabilities" (C, x, y, z) on its own."""
-        with torch.inference_mode():
-            item = self._timed("load and resample", self.preprocessing, {"image": str(path)})
-            image = item["image"][None].to(self.device)
-            with torch.autocast("cuda", enabled=self.amp and self.device.type == "cuda"):
-                item["pred"] = self._timed("network", self.inferer, image, self.network)[0].float()
-            item = self._timed("labels on the scan's grid", self.labelling, item)
-        item["pred"] = np.asarray(item["pred"].cpu(), dtype=np.uint8)[0]
-        return item
-
-    def _timed(self, name: str, step: Any, *args: Any) -> Any:
-        start = time.perf_counter()
-        result = step(*args)
-        self.seconds[name] = time.perf_counter() - start
-        return result
+    found = find_scans(*places, without=output_dir)
+    groups = _joined(found) if options.joint else [[one] for one in found]
+    jobs, names = [], dict[Path, Path]()
+    for group in groups:
+        scan, inside = group[0]
+        other = names.setdefault(results_of(scan, inside, output_dir)["record"], scan)
+        if other != scan:
+            raise DataError(f"{other} and {scan} would give results of one name: rename one, or run them one by one.")
+        mask = None if options.from_mask is None else _mask_of(scan, options.from_mask, len(groups))
+        jobs.append(Job(tuple(path for path, _ in group), inside, mask))
+    return jobs
 
 
-def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: dict[int, str]) -> dict[str, float]:
-    """Millilitres of each label but 0, and "all", their sum.
+def _joined(found: Sequence[tuple[Path, Path]]) -> list[list[tuple[Path, Path]]]:
+    """Scans of one subject together: those of equal BIDS entities; without BIDS names, those of one folder."""
+    groups: dict[Any, list[tuple[Path, Path]]] = {}
+    for scan, inside in found:
+        match = BIDS.fullmatch(stem(scan))
+        groups.setdefault((scan.parent, match["entities"] if match else None), []).append((scan, inside))
 
-    Args:
-        labels: (x, y, z).
-        affine: (4, 4), voxels to mm.
-        names: {0: "background", 1: ...}
-    """
-    ml = abs(np.linalg.det(affine[:3, :3])) / 1000
-    found = {name: round(float((labels == code).sum() * ml), 2) for code, name in names.items() if code}
-    return found | {"all": round(sum(found.values()), 2)}
+    def rank(pair: tuple[Path, Path]) -> int:
+        name = stem(pair[0])
+        return next((n for n, contrast in enumerate(JOINED) if name.lower().endswith(contrast.lower())), len(JOINED))
 
-
-def warnings_of(labels: np.ndarray, volumes: dict[str, float]) -> list[str]:
-    """What makes a segmentation hard to believe, a sentence each."""
-    said = []
-    for name, (low, high) in PLAUSIBLE.items():
-        if name in volumes and not low <= volumes[name] <= high:
-            said.append(f"{name} of {volumes[name]:.0f} ml is implausible ({low} to {high} expected)")
-    edges = [np.take(labels, side, axis) > 0 for axis in range(3) for side in (0, -1)]
-    if sum(edge.sum() for edge in edges) > 0.001 * (labels > 0).sum():
-        said.append("tissue reaches the edge of the scan: the brain may be cut off")
-    return said
+    return [sorted(group, key=rank) for group in groups.values()]
 
 
-def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
-    """The names of one scan's results: BIDS derivatives' for a BIDS name, beside the same folders as the scan's."""
-    name = stem(scan)
-    folder = output_dir / inside.parent
-    if match := BIDS.fullmatch(name):
-        entities, _, described = match["entities"].partition("_desc-")  # desc comes last in BIDS
-        start = f"{entities}_desc-{described}{match['suffix']}"
-        return {
-            "labels": folder / f"{start}_dseg.nii.gz",
-            "probabilities": folder / f"{start}_probseg.nii.gz",
-            "figure": folder / f"{start}_dseg.png",
-            "record": folder / f"{start}_dseg.json",
-        }
-    return {
-        "labels": folder / f"{name}_seg.nii.gz",
-        "probabilities": folder / f"{name}_probabilities.nii.gz",
-        "figure": folder / f"{name}_seg.png",
-        "record": folder / f"{name}_seg.json",
-    }
+def _mask_of(scan: Path, place: Path, jobs: int) -> Path:
+    if place.is_dir():
+        match = BIDS.fullmatch(stem(scan))
+        entities = match["entities"].partition("_desc-")[0] if match else stem(scan)
+        masks = sorted(place.rglob(f"{entities}_desc-brain_mask.nii*"))
+        if len(masks) != 1:
+            raise DataError(
+                f"{place} holds {len(masks)} files {entities}_desc-brain_mask.nii.gz for {scan}, not one: name a mask."
+            )
+        return masks[0]
+    if not place.is_file():
+        raise DataError(f"There is no mask {place}: correct the path.")
+    if jobs > 1:
+        raise ConfigError(f"{place} is one mask for {jobs} scans: name a folder of BIDS masks, or one scan.")
+    return place
 
 
-def segment(
-    segmenter: Segmenter, places: Sequence[str], output_dir: Path, probabilities: bool = False, figure: bool = True
-) -> int:
+def segment(segmenter: Segmenter, places: Sequence[str], output_dir: Path, options: Options | None = None) -> int:
     """Segments every scan in some places, and goes on after one that can't be.
 
     A scan whose record (.json, written last) names the same file, weights and settings is skipped. Earlier results of
@@ -154,118 +148,107 @@ def segment(
         DataError: there is no scan, or two would have results of one name.
         ConfigError: output_dir can't be written to.
     """
+    options = options or Options()
     check_writable(output_dir)
-    found = find_scans(*places, without=output_dir)
-    names: dict[Path, Path] = {}
-    for scan, inside in found:
-        other = names.setdefault(results_of(scan, inside, output_dir)["record"], scan)
-        if other != scan:
-            raise DataError(f"{other} and {scan} would give results of one name: rename one, or run them one by one.")
-    scans = share_of(found)
+    jobs = share_of(find_jobs(places, output_dir, options))
+    fits = read_fits(segmenter.path, segmenter.sha256)
     failures = []
-    for index, (scan, inside) in enumerate(scans, start=1):
-        results, head = results_of(scan, inside, output_dir), f"[{index}/{len(scans)}] {inside}"
+    for index, job in enumerate(jobs, start=1):
+        results, head = results_of(job.scans[0], job.inside, output_dir), f"[{index}/{len(jobs)}] {job.inside}"
         try:
-            made_from = _made_from(segmenter, scan)
-            if _is_done(results, made_from, probabilities, figure):
-                print(f"{head}: done already ({results['labels']})", flush=True)
+            made_from = _made_from(segmenter, job)
+            if _is_done(results, made_from, options):
+                print(f"{head}: done already ({results['record']})", flush=True)
                 continue
             start = time.monotonic()
-            record = _segment_one(segmenter, scan, made_from, results, probabilities, figure)
+            record = _segment_one(segmenter, job, made_from, results, options, fits)
             ml = ", ".join(f"{name} {value:.0f} ml" for name, value in record["volumes_ml"].items())
-            print(f"{head}: {ml} ({time.monotonic() - start:.1f} s)", flush=True)
+            trusted = f", expected Dice {record['confidence']['scan']:.2f}" if record["confidence"] else ""
+            print(f"{head}: {ml}{trusted} ({time.monotonic() - start:.1f} s)", flush=True)
             for warning in record["warnings"]:
                 print(f"    warning: {warning}.", flush=True)
         except Exception as error:  # one bad scan doesn't stop the others
             unforeseen = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            failures.append(f"{inside}: {find_cause(error) or unforeseen}")
+            failures.append(f"{job.inside}: {find_cause(error) or unforeseen}")
             print(f"{head}: failed", flush=True)
-    _collect(output_dir)
+    collect(output_dir)
     if failures:
-        print("\n".join([f"{len(failures)} of {len(scans)} scans failed:", *failures]), file=sys.stderr)
+        print("\n".join([f"{len(failures)} of {len(jobs)} scans failed:", *failures]), file=sys.stderr)
     return len(failures)
 
 
-def _made_from(segmenter: Segmenter, scan: Path) -> dict[str, Any]:
+def _made_from(segmenter: Segmenter, job: Job) -> dict[str, Any]:
     """What must be equal for a result to be this scan's by these weights and settings."""
-    files = sorted(scan.iterdir()) if scan.is_dir() else [scan]
+    files = [file for scan in job.scans for file in (sorted(scan.iterdir()) if scan.is_dir() else [scan])]
+    more = {} if job.mask is None else {"mask": str(job.mask), "mask_sha256": sha256_of(job.mask)}
     return {
-        "scan": str(scan),
+        "scan": str(job.scans[0]),
+        **({"joint_scans": [str(scan) for scan in job.scans]} if len(job.scans) > 1 else {}),
         "scan_bytes": sum(path.stat().st_size for path in files if path.is_file()),
         "scan_changed": max(path.stat().st_mtime for path in files),
         "weights_sha256": segmenter.sha256,
         "settings": segmenter.settings,
+        **more,
     }
 
 
-def _is_done(results: dict[str, Path], made_from: dict[str, Any], probabilities: bool, figure: bool) -> bool:
-    wanted = ["labels", "record"] + ["probabilities"] * probabilities + ["figure"] * figure
-    if not all(results[name].is_file() for name in wanted):
+def _is_done(results: Mapping[str, Path], made_from: Mapping[str, Any], options: Options) -> bool:
+    if not all(results[name].is_file() for name in (*wanted_files(options.outputs, options.figure), "record")):
         return False
     try:
         record = json.loads(results["record"].read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return all(record.get(name) == value for name, value in made_from.items())
+    return record.get("mask") == made_from.get("mask") and all(
+        record.get(name) == value for name, value in made_from.items()
+    )
 
 
 def _segment_one(
     segmenter: Segmenter,
-    scan: Path,
+    job: Job,
     made_from: dict[str, Any],
     results: dict[str, Path],
-    probabilities: bool,
-    figure: bool,
+    options: Options,
+    fits: Mapping[str, Any],
 ) -> dict[str, Any]:
-    item = segmenter(scan)
-    labels, affine = item["pred"], np.asarray(item["probabilities"].affine, dtype=np.float64)
-    if not labels.any() and set(PLAUSIBLE) <= set(segmenter.labels.values()):
-        raise DataError(f"{scan}: no brain was found in it; look at the scan.")
-    volumes = volumes_ml(labels, affine, segmenter.labels)
+    item = segmenter(job.scans, job.mask, probabilities="probabilities" in options.outputs)
+    wanted = wanted_files(options.outputs, options.figure)
+    try:
+        segmentation = Segmentation(item, segmenter.labels, fits)
+        if segmentation.codes is None and {"structures", "mask", "brain"} & set(options.outputs):
+            raise ConfigError(
+                f"Labels {list(segmenter.labels.values())} have no structures and no brain: leave outputs out."
+            )
+    except DataError as error:
+        raise DataError(f"{job.scans[0]}: {error}") from error
+    start = time.perf_counter()
+    set_aside(results["record"].parent, [path.name for path in results.values()])
+    write_files(segmentation, results, wanted, job.scans[0].name)
+    seconds = segmenter.seconds | {"write": time.perf_counter() - start}
     record = made_from | {
-        "volumes_ml": volumes,
-        "warnings": [*item["image"].meta["odd"].splitlines(), *warnings_of(labels, volumes)],
+        "volumes_ml": segmentation.volumes,
+        "structures_ml": segmentation.structures,
+        "asymmetry_percent": segmentation.asymmetry,
+        "confidence": segmentation.confidence,
+        "confidence_is_calibrated": bool(fits),
+        "contrast": segmentation.contrast,
+        "warnings": segmentation.warnings,
         "labels": segmenter.labels,
         "weights": str(segmenter.path),
         "version": custom.__version__,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "device": str(segmenter.device),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "command": " ".join(["brainmri", *sys.argv[1:]]),
         "note": custom.RESEARCH_USE_ONLY,
     }
-    set_aside(results["labels"].parent, [path.name for path in results.values()])
-    _save_nifti(labels, affine, results["labels"])
-    if probabilities:
-        _save_nifti(np.moveaxis(np.asarray(item["probabilities"].cpu())[1:], 0, -1), affine, results["probabilities"])
-    if figure:
-        _save_figure(item["image"], labels, affine, segmenter.labels, results["figure"], scan.name)
     with written_whole(results["record"]) as partial:
         partial.write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")
     return record
 
 
-def _save_nifti(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    image = nibabel.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
-    with written_whole(path) as partial:
-        nibabel.save(image, partial)
-
-
-def _save_figure(
-    image: Any, labels: np.ndarray, affine: np.ndarray, names: dict[int, str], path: Path, title: str
-) -> None:
-    """The scan as the network saw it, and the labels brought to that grid."""
-    from monai.data import MetaTensor
-    from monai.transforms import ResampleToMatch
-
-    from custom.reports import segmentation_figure
-    from custom.reports.of_run import save_figure
-
-    on_scan = MetaTensor(torch.as_tensor(labels)[None].float(), affine=torch.as_tensor(affine))
-    seen = ResampleToMatch(mode="nearest", padding_mode="zeros")(on_scan, image)[0].numpy().astype(np.uint8)
-    save_figure(segmentation_figure(np.asarray(image[0].cpu()), None, seen, names, title=title), path)
-
-
-def _collect(output_dir: Path) -> None:
+def collect(output_dir: Path) -> None:
     """volumes.csv: a row for every record. It is made anew from the records, so several processes may each do it."""
     rows = []
     for path in sorted(output_dir.rglob("*seg.json")):
@@ -274,10 +257,8 @@ def _collect(output_dir: Path) -> None:
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            ml = {f"{name}_ml": value for name, value in record["volumes_ml"].items()}
-            made_by = {name: record[name] for name in ("weights_sha256", "version")}
-            rows.append({"scan": record["scan"], **ml, "warnings": "; ".join(record["warnings"]), **made_by})
-        except (OSError, ValueError, KeyError, TypeError):
+            rows.append(_row(record))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # another program's file, or one that another process is moving
     if not rows:
         return
@@ -289,6 +270,19 @@ def _collect(output_dir: Path) -> None:
         set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
     with written_whole(target, own=True) as partial:
         partial.write_text(table, encoding="utf-8")
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """One scan's row: tissues, structures by side, asymmetry, confidence."""
+    volumes = record["volumes_ml"] | record.get("structures_ml", {})
+    return {
+        "scan": record["scan"],
+        **{f"{name}_ml": value for name, value in volumes.items()},
+        **{f"{name}_asymmetry_percent": value for name, value in record.get("asymmetry_percent", {}).items()},
+        **{f"{name}_confidence": value for name, value in record.get("confidence", {}).items()},
+        "warnings": "; ".join(record["warnings"]),
+        **{name: record[name] for name in ("weights_sha256", "version")},
+    }
 
 
 def check_places(places: Sequence[Any]) -> list[str]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.nets import BasicUNet
 
 from custom.errors import CheckpointError
 from custom.fine_tuning import freeze_encoder, start_from
+from custom.networks import SubpixelUNet
 
 
-def network(classes: int = 4, features: tuple[int, ...] = (4, 4, 8, 8, 8, 4)) -> BasicUNet:
-    return BasicUNet(3, 1, classes, features)
+def network(classes: int = 4, features: tuple[int, ...] = (4, 8, 8)) -> SubpixelUNet:
+    return SubpixelUNet(1, classes, features, (1, 1, 1), (1, 1))
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def test_other_labels_keep_all_but_the_output_layer(weights: Path) -> None:
     one, shipped = network(classes=7), torch.load(weights, weights_only=True)
     start_from(one, str(weights), "")
     differing = [name for name, tensor in one.state_dict().items() if not torch.equal(tensor, shipped[name])]
-    assert differing == ["final_conv.weight", "final_conv.bias"]
+    assert differing == ["head.weight", "head.bias"]
 
 
 def test_another_network(weights: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.pt holds another network's weights \(\d+ of \d+ tensors don't"):
-        start_from(network(features=(8, 8, 8, 8, 8, 8)), str(weights), "")
+        start_from(network(features=(8, 8, 8)), str(weights), "")
     with pytest.raises(CheckpointError, match=r"There are no weights at .*models/model\.pt: train first"):
         start_from(network(), "shipped", "nowhere")
 
@@ -56,4 +56,4 @@ def test_a_frozen_encoder_stays_and_the_decoder_learns() -> None:
     one(torch.randn(1, 1, 32, 32, 32)).square().mean().backward()
     optimizer.step()
     changed = {name for name, parameter in one.named_parameters() if not torch.equal(parameter, before[name])}
-    assert {name.split(".")[0] for name in changed} == {"upcat_1", "upcat_2", "upcat_3", "upcat_4", "final_conv"}
+    assert {name.split(".")[0] for name in changed} == {"up", "decoder", "last_norm", "last", "head"}

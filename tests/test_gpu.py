@@ -10,8 +10,8 @@ import torch
 from custom.cli import config_files
 from custom.datasets import synthseg_labels as maps
 from custom.files import load_checkpoint
+from custom.running import Segmenter
 from custom.samples import mni152
-from custom.segment import Segmenter
 from custom.transforms import Structures, SynthesizeScand
 from tests.conftest import SMALL_RUN, Brainmri
 from tests.test_synthesize_scan import head

@@ -11,6 +11,7 @@ from custom.inferers import CPUAutocastInferer, ForegroundInferer
 from custom.inferers.foreground import network_stride
 
 torch.manual_seed(0)
+BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # a CPU without AVX-512 stays in float32
 NETWORK = DynUNet(3, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[32, 32, 64, 64])
 
 
@@ -36,7 +37,7 @@ def test_gradients_are_right_where_few_voxels_are_left(side: int, low_precision:
         fill_memory_with_nan()
         found = gradients(True, image)
         error = float((found - expected).norm() / expected.norm())
-        assert (0 < error < 0.1) if low_precision else error < 1e-5
+        assert (0 < error < 0.1) if low_precision and BFLOAT16 else error < 1e-5
 
 
 def test_windows_are_stitched_in_float32() -> None:
@@ -45,7 +46,8 @@ def test_windows_are_stitched_in_float32() -> None:
     with torch.no_grad():
         exact, low = (CPUAutocastInferer(windows, amp=amp)(image, NETWORK.eval()) for amp in (False, True))
     assert exact.dtype == low.dtype == torch.float32
-    assert 0 < float((exact - low).norm() / exact.norm()) < 0.05
+    error = float((exact - low).norm() / exact.norm())
+    assert (0 < error < 0.05) if BFLOAT16 else error == 0
 
 
 def test_other_devices_are_left_alone() -> None:

@@ -13,39 +13,27 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
 LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
 
-# code: (structure, tissue). Left and right are one structure: a scan gives both the same contrast.
-# What a network predicts is a choice of its names: labels_by_code.
-_TABLE = {
+# Structures that have an intensity of their own and count to another one, or to none, in what a network predicts.
+_APART = {
     (0,): ("background", "background"),
-    (2, 41): ("cerebral white matter", "WM"),
-    (25, 57): ("white matter lesion", "WM"),
-    (3, 42): ("cerebral cortex", "GM"),
-    (4, 43, 5, 44, 136, 163, 137, 164): ("lateral ventricle", "CSF"),
-    (7, 46): ("cerebellar white matter", "WM"),
-    (8, 47): ("cerebellar cortex", "GM"),
-    (10, 49): ("thalamus", "GM"),
-    (11, 50): ("caudate", "GM"),
-    (12, 51): ("putamen", "GM"),
-    (13, 52): ("pallidum", "GM"),
-    (14, 15, 72): ("third to fifth ventricle", "CSF"),
-    (16,): ("brain stem", "WM"),
-    (17, 53): ("hippocampus", "GM"),
-    (18, 54): ("amygdala", "GM"),
-    (24,): ("CSF around the brain", "CSF"),
-    (26, 58): ("accumbens", "GM"),
-    (28, 60): ("ventral diencephalon", "WM"),
+    (25, 57, 77, 78, 79): ("white matter lesion", "WM"),
     (30, 62): ("vessel", "CSF"),
     (85,): ("optic chiasm", "background"),
 }
+PART_OF = {"white matter lesion": "cerebral white matter", "vessel": "CSF around the brain"}
 EXTRACEREBRAL = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530)  # skull, skin, eyes, ...: background
-STRUCTURES = {code: name for codes, (name, _) in _TABLE.items() for code in codes}
-TISSUES = {code: tissue for codes, (_, tissue) in _TABLE.items() for code in codes}
+STRUCTURES = freesurfer.CODES | {code: name for codes, (name, _) in _APART.items() for code in codes}
+TISSUE_OF = freesurfer.TISSUES | dict(_APART.values())  # by name
+TISSUES = {code: TISSUE_OF[name] for code, name in STRUCTURES.items()}
+BRIGHT_AS = TISSUE_OF | {"optic chiasm": "WM"}  # which tissue's intensity a structure has
+SIDES = freesurfer.SIDES  # {code: 1 on the left, 2 on the right}
 CODES = (*sorted(TISSUES), *EXTRACEREBRAL)
 VALIDATION = 4  # the last four maps validate
 
@@ -89,18 +77,24 @@ def labels_by_code(labels: dict[int, str]) -> dict[int, int]:
     if unknown := sorted(set(number) - set(TISSUES.values()) - set(STRUCTURES.values())):
         known = sorted(set(TISSUES.values()) | set(STRUCTURES.values()))
         raise ConfigError(f"labels names {unknown}, of {known} that are known.")
-    return {code: number.get(STRUCTURES.get(code, ""), number.get(TISSUES.get(code, ""), 0)) for code in CODES}
+    labels_of: dict[int, int] = {}
+    for code in CODES:
+        name = STRUCTURES.get(code, "")
+        names = (name, PART_OF.get(name, ""), TISSUES.get(code, ""))
+        labels_of[code] = next((number[one] for one in names if one in number), 0)
+    return labels_of
 
 
-def datalist(dataset_dir: str | Path, section: str) -> list[dict]:
+def datalist(dataset_dir: str | Path, section: str, draws: int = 1) -> list[dict]:
     """The maps of one section, split by person.
 
     Args:
         dataset_dir: the folder of the maps.
         section: "training" (all but the last four in natural order) or "validation" (the last four).
+        draws: how often each map is listed, with "draw" counting from 0, for as many scans drawn from it.
 
     Returns:
-        [{"subject": "sub-01_dseg", "label": its path}, ...]
+        [{"subject": "sub-01_dseg", "label": its path, "draw": 0}, ...]
 
     Raises:
         ConfigError: an unknown section.
@@ -114,7 +108,11 @@ def datalist(dataset_dir: str | Path, section: str) -> list[dict]:
     chosen = paths[:-VALIDATION] if section == "training" else paths[-VALIDATION:]
     for path in chosen:
         open_volume(path)
-    return [{"subject": path.name.removesuffix(".nii.gz"), "label": str(path)} for path in chosen]
+    return [
+        {"subject": path.name.removesuffix(".nii.gz"), "label": str(path), "draw": draw}
+        for draw in range(draws)
+        for path in chosen
+    ]
 
 
 def _maps(dataset_dir: str | Path) -> list[Path]:

@@ -40,6 +40,7 @@ class Checkpoint:
         resume: go on after the last finished epoch, where there is one. A learning rate given by a function of the
             step (LambdaLR) follows this run's schedule, so that a longer max_epochs stretches it.
         dataset_dir: the data that the weights are trained on.
+        weights: the network whose weights model.pt receives, where it isn't `network`: a moving average.
 
     Raises:
         CheckpointError: at the start, when `resume` meets a damaged file or another network's; after an epoch,
@@ -54,7 +55,9 @@ class Checkpoint:
         objects: Mapping[str, Any],
         resume: bool = False,
         dataset_dir: str | Path | None = None,
+        weights: torch.nn.Module | None = None,
     ) -> None:
+        self.weights = network if weights is None else weights
         self.dataset_dir = dataset_dir
         self.folder = Path(output_dir)
         self.network = network
@@ -131,7 +134,7 @@ class Checkpoint:
             unvalidated = self.evaluator.state.best_metric_epoch < 1
             if engine.state.epoch > 0 and (unvalidated or best != self.saved_best):
                 with written_whole(self.folder / "model.pt") as partial:
-                    torch.save(state["network"], partial)
+                    torch.save(self.weights.state_dict(), partial)
                 if self.dataset_dir is not None:
                     write_record(self.folder / "model.pt", self.dataset_dir)
                 self.saved_best = None if unvalidated else best

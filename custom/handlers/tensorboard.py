@@ -15,7 +15,7 @@ from custom.reports import segmentation_figure
 
 
 class TensorBoard:
-    """Loss and learning rate at each step, metrics after each validation, and a picture of its first segmentation.
+    """Loss and learning rate at steps, metrics after each validation, and a picture of its first segmentation.
 
     The names: training/loss, lr/group_0, validation/<metric>, validation/segmentation. Attach it to the
     trainer after Checkpoint, which sets an earlier run's folder aside.
@@ -25,6 +25,7 @@ class TensorBoard:
         optimizer: whose learning rate is shown.
         evaluator: the validation engine; for a picture, its outputs' "pred" and "label" are one-hot.
         labels: {0: "background", 1: "CSF", ...}; without them no picture is drawn.
+        every: steps from one value of loss and learning rate to the next. Each value makes CUDA wait.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class TensorBoard:
         optimizer: torch.optim.Optimizer,
         evaluator: Engine,
         labels: Mapping[int, str] | None = None,
+        every: int = 1,
     ) -> None:
         self.log_dir = log_dir
         self.optimizer = optimizer
         self.evaluator = evaluator
         self.labels = labels
+        self.every = every
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
@@ -46,10 +49,9 @@ class TensorBoard:
         if trainer.state.rank > 0:  # of several processes the first one writes
             return
         logger = TensorboardLogger(log_dir=str(self.log_dir))
-        logger.attach_output_handler(
-            trainer, Events.ITERATION_COMPLETED, tag="training", output_transform=lambda out: {"loss": out[0]["loss"]}
-        )
-        logger.attach_opt_params_handler(trainer, Events.ITERATION_COMPLETED, self.optimizer)
+        steps = Events.ITERATION_COMPLETED(every=self.every)
+        logger.attach_output_handler(trainer, steps, tag="training", output_transform=_loss)
+        logger.attach_opt_params_handler(trainer, steps, self.optimizer)
         logger.attach_output_handler(
             self.evaluator,
             Events.EPOCH_COMPLETED,
@@ -82,6 +84,11 @@ class TensorBoard:
         def show(engine: Engine) -> None:
             figure = segmentation_figure(**picture, labels=labels)
             logger.writer.add_figure("validation/segmentation", figure, trainer.state.epoch)
+
+
+def _loss(output: Any) -> dict[str, Any]:
+    """MONAI's steps give a list of one dictionary for each image of a batch, other steps one dictionary."""
+    return {"loss": (output[0] if isinstance(output, list) else output)["loss"]}
 
 
 def _close_and_raise(engine: Engine, error: BaseException, logger: TensorboardLogger) -> None:

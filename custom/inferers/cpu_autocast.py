@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 class CPUAutocastInferer(Inferer):
     """Runs another inferer, with the network in bfloat16 where its input is on the CPU; results are float32.
 
-    On other devices, and with `amp` off, it changes nothing. It stays in float32 too where a gradient is wanted and a
+    On other devices, with `amp` off, and on a CPU that doesn't compute in bfloat16 (without AVX-512 torch imitates it,
+    a hundred times slower), it changes nothing. It stays in float32 too where a gradient is wanted and a
     convolution meets fewer voxels along an axis than its kernel has: there the bfloat16 gradient of torch 2.13
     (oneDNN, AVX-512) reads memory that was never written, and is NaN or, worse, merely wrong.
 
@@ -29,7 +30,7 @@ class CPUAutocastInferer(Inferer):
     def __init__(self, inferer: Inferer | None = None, amp: bool = True) -> None:
         super().__init__()
         self.inferer = inferer or SimpleInferer()
-        self.amp = amp
+        self.amp = amp and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.gradient_is_sound: dict[torch.Size, bool] = {}
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:

@@ -39,6 +39,8 @@ class ForegroundInferer(Inferer):
         amp: bfloat16 on the CPU (MONAI's engines do it on CUDA).
         channels_last: lay the input out as torch.channels_last_3d.
         background_channel: the channel that means background; None where none does (sigmoids of regions).
+        frame: the least size of one pass. The box lies in its middle, with zeros around it, as a head does in the frame
+            of a training whose network takes statistics over the volume.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ForegroundInferer(Inferer):
         amp: bool = True,
         channels_last: bool = True,
         background_channel: int | None = 0,
+        frame: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= overlap < 1:
@@ -62,6 +65,7 @@ class ForegroundInferer(Inferer):
         self.margin = margin
         self.channels_last = channels_last
         self.background_channel = background_channel
+        self.frame = tuple(frame or ())
         self.run = CPUAutocastInferer(amp=amp)
         self.strides: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
@@ -85,7 +89,9 @@ class ForegroundInferer(Inferer):
             return self.run(window, network, *args, **kwargs).float()
 
         if stride:
-            inside = _padded(crop, [-(-size // stride) * stride for size in crop.shape[2:]], infer)
+            least = self.frame or crop.shape[2:]
+            sizes = [-(-max(size, least) // stride) * stride for size, least in zip(crop.shape[2:], least, strict=True)]
+            inside = _padded(crop, sizes, infer)
         else:
             inside = self._windows(crop, infer)
         result = inside.new_empty((1, inside.shape[1], *volume.shape[2:]))

@@ -1,7 +1,16 @@
 """Losses that MONAI lacks, or has in a slower form."""
 
+from custom.losses.merged_classes import MergedClasses
 from custom.losses.multi_class_dice import MultiClassDiceCELoss, MultiClassDiceLoss
 from custom.losses.standardized_mse import StandardizedMSELoss
 from custom.losses.with_auxiliary import WithAuxiliary
+from custom.losses.with_side import WithSide
 
-__all__ = ["MultiClassDiceCELoss", "MultiClassDiceLoss", "StandardizedMSELoss", "WithAuxiliary"]
+__all__ = [
+    "MergedClasses",
+    "MultiClassDiceCELoss",
+    "MultiClassDiceLoss",
+    "StandardizedMSELoss",
+    "WithAuxiliary",
+    "WithSide",
+]

@@ -16,6 +16,7 @@ from custom.networks.improved_unet import ImprovedUNet
 from custom.networks.seg_res_net_vae import SegResNetVAE
 from custom.networks.single_path_dense_net import SinglePathDenseNet
 from custom.networks.skip_dense_net_3d import SkipDenseNet3D
+from custom.networks.subpixel_unet import SubpixelUNet
 from custom.networks.unet3d import UNet3D
 from custom.networks.vgg16 import VGG16
 from custom.networks.vit import ViT
@@ -39,6 +40,7 @@ __all__ = [
     "SegResNetVAE",
     "SinglePathDenseNet",
     "SkipDenseNet3D",
+    "SubpixelUNet",
     "UNet3D",
     "VNetLight",
     "ViT",

@@ -94,7 +94,8 @@ class ServedBundle:
             )
             workflow.initialize()
             evaluator = workflow.parser.get_parsed_content("evaluator")
-            evaluator.inferer = measured = Uncertainty(evaluator.inferer, masks=self._has_masks())
+            classes = _output(self.root).get("num_classes")  # where further channels are no classes
+            evaluator.inferer = measured = Uncertainty(evaluator.inferer, self._has_masks(), classes)
             workflow.run()
             workflow.finalize()
         (labels,) = (output_dir / "segmentations").glob("*.nii.gz")
@@ -113,16 +114,18 @@ class Uncertainty:
     Args:
         inferer: the bundle's own.
         masks: whether channels are masks by sigmoids, without a background, instead of exclusive classes.
+        classes: how many channels are classes, the first ones; None for all.
     """
 
-    def __init__(self, inferer: Any, masks: bool) -> None:
+    def __init__(self, inferer: Any, masks: bool, classes: int | None = None) -> None:
         self.inferer = inferer
         self.masks = masks
+        self.classes = classes
         self.value = 0.0
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         logits = self.inferer(inputs, network, *args, **kwargs)
-        plain = torch.as_tensor(logits).detach().float()
+        plain = torch.as_tensor(logits).detach().float()[:, : self.classes]
         if self.masks:
             entropy = torch.distributions.Bernoulli(logits=plain).entropy().sum()
             labelled = (plain > 0).any(dim=1).sum()
@@ -194,7 +197,8 @@ def _weights_of(setting: str, known: Mapping[str, Path]) -> Any:
 
 def _load(name: str, root: Path, output_dir: Path, weights: str, network: str | None) -> ServedBundle:
     metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    names = pred.get("labels", pred["channel_def"])  # a result's labels, where they aren't the network's channels
     outputs = [names[str(n)] for n in range(len(names))]
     inputs = metadata["network_data_format"]["inputs"]["image"]["channel_def"]
     first = 0 if outputs[0] == "background" else 1  # masks have no channel for it

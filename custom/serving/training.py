@@ -114,7 +114,8 @@ class TrainingTask(TrainTask):
         settings = self._chosen(request) | {"output_dir": str(folder), "dataset_dir": dataset_dir}
         settings["val_interval"] = max(1, settings["max_epochs"] // 5)
         if recipes:  # that recipe takes labels' names from a dataset.json, and would start from the shipped weights
-            settings |= {"labels": config["labels"], "from_weights": None}
+            labels = {0: "background"} | {code: name for name, code in self.bundle.labels.items()}
+            settings |= {"labels": f"${labels!r}", "from_weights": None}
         if "codes" in config:
             settings["codes"] = list(range(len(self.bundle.labels) + 1))
         if "channel_order" in config:  # a 2D bundle

@@ -4,17 +4,22 @@ from custom.transforms.correct_bias import CorrectBiasd
 from custom.transforms.crop_to_head import CropToHeadd, head_mask
 from custom.transforms.crop_with_enough import RandCropWithEnoughd
 from custom.transforms.encode_labels import EncodeLabelsd
+from custom.transforms.fill_sulci import FillSulcid
 from custom.transforms.keep_on_disk import KeepOnDiskd
+from custom.transforms.label_scan import LabelScand
+from custom.transforms.label_structures import LabelStructuresd, Outputs
 from custom.transforms.load_rgb import LoadRGBd
 from custom.transforms.load_scan import LoadScand
 from custom.transforms.load_slice import LoadSliced
 from custom.transforms.load_volumes import LoadVolumesd
 from custom.transforms.measure_brain import MeasureBraind
+from custom.transforms.merge_channels import MergeChannelsd
 from custom.transforms.normalize_slices import NormalizeSlicesd
 from custom.transforms.pad_to_size import PadToSized
 from custom.transforms.refine_tissues import RefineTissuesd
 from custom.transforms.regions import AddBackgroundd, LabelsToRegionsd, RegionsToLabelsd
 from custom.transforms.require_shape import RequireShaped
+from custom.transforms.resample_scan import ResampleScand
 from custom.transforms.resize_brain import ResizeBraind
 from custom.transforms.scale_intensity import DivideByMaximumd, ScaleForegroundd
 from custom.transforms.synthesize_scan import Structures, SynthesizeScand
@@ -27,19 +32,25 @@ __all__ = [
     "CropToHeadd",
     "DivideByMaximumd",
     "EncodeLabelsd",
+    "FillSulcid",
     "KeepOnDiskd",
+    "LabelScand",
+    "LabelStructuresd",
     "LabelsToRegionsd",
     "LoadRGBd",
     "LoadScand",
     "LoadSliced",
     "LoadVolumesd",
     "MeasureBraind",
+    "MergeChannelsd",
     "NormalizeSlicesd",
+    "Outputs",
     "PadToSized",
     "RandCropWithEnoughd",
     "RefineTissuesd",
     "RegionsToLabelsd",
     "RequireShaped",
+    "ResampleScand",
     "ResizeBraind",
     "ScaleForegroundd",
     "Structures",

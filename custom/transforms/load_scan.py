@@ -5,22 +5,34 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from custom.errors import DataError
 from custom.scans import read_scan
+from custom.volumes import in_one_place
 
 
 class LoadScand(MapTransform):
     """Loads a NIfTI, Analyze, .mgz, NRRD or DICOM scan by custom.scans.read_scan.
 
+    Args:
+        keys: paths of scans, replaced.
+        mask_key: where given and in the item, the path of a brain mask on the scan's grid. It is loaded too, as bool,
+            and the scan is set to 0 outside it.
+
     Result: a MetaTensor (1, x, y, z), float32, with the scan's affine (RAS+), `filename_or_obj`, and what is odd about
     the scan in meta["odd"], a sentence a line.
 
     Raises:
-        DataError: the file isn't there, or can't be a brain's MR volume.
+        DataError: the file isn't there, can't be a brain's MR volume, or the mask lies on another grid or is empty.
     """
+
+    def __init__(self, keys: Any, mask_key: str | None = None) -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -28,5 +40,16 @@ class LoadScand(MapTransform):
             path = result[key][0] if isinstance(result[key], (list, tuple)) else result[key]
             voxels, affine, odd = read_scan(path)
             meta = {"filename_or_obj": str(path), "odd": "\n".join(odd), "original_channel_dim": 0}
+            if self.mask_key in result:
+                mask = _read_mask(result[self.mask_key], path, voxels.shape, affine)
+                result[self.mask_key] = MetaTensor(torch.as_tensor(mask)[None], affine=torch.as_tensor(affine))
+                voxels = np.where(mask, voxels, 0)
             result[key] = MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(affine), meta=meta)
         return result
+
+
+def _read_mask(path: Any, scan: Any, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    mask, mask_affine, _ = read_scan(path)
+    if mask.shape != shape or not in_one_place(shape, mask_affine, affine):
+        raise DataError(f"{path} has another grid than {scan}: resample the mask to the scan's grid.")
+    return mask > 0

@@ -38,8 +38,8 @@ from custom.datasets.iseg import CODES
 from custom.files import load_checkpoint
 from custom.inferers import ForegroundInferer
 from custom.metrics import dice_by_name
+from custom.running import Segmenter
 from custom.samples import iseg, mni152
-from custom.segment import Segmenter
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.nn.Module, tuple[int, ...], float]
 

@@ -6,7 +6,8 @@ MNI152 T1 comes with nilearn; its truth is its own GM and WM maps. DIR of t1_dcm
 T1w of dcm_qa, BSD-2-Clause) and dseg_fast.nii.gz (FSL FAST's labels, 1 CSF, 2 GM, 3 WM). DIR of t1_studyforrest:
 sub-02_T1w_1mm_defaced.nii.gz and sub-02_brainmask_approx.nii.gz (a warped template mask). Each scan is also segmented
 with its contrast inverted, with gamma 0.5 and 2, with a strong bias field, and at 3 mm. The clustering is a Gaussian
-mixture: of three inside the truth's mask, or of four over the whole volume; its clusters are named by the truth.
+mixture: of three inside the truth's mask, or of four over the whole volume; its clusters are named by the truth. "all
+tissue" is all labels against the truth's, "brain" the brain mask (without fluid around the brain) against them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from nibabel.processing import resample_to_output
 from scipy import ndimage
 
 from custom.baselines.clustering import cluster_tissues
+from custom.brain_masks import brain_masks
 from custom.cli import config_files
 from custom.metrics import dice_by_name
+from custom.running import Segmenter
 from custom.samples import mni152
-from custom.segment import Segmenter
 
 LABELS = mni152.LABELS
 
@@ -91,6 +93,10 @@ def clustered(scan: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]
     }
 
 
+def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--t1_dcmqa", type=Path)
@@ -101,22 +107,24 @@ def main() -> None:
     settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
     segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), **settings)
     print(f"weights {segmenter.sha256[:12]}\n")
-    print("| scan | change | method | CSF | GM | WM | all tissue |\n|---|---|---|---|---|---|---|")
+    print("| scan | change | method | CSF | GM | WM | all tissue | brain |\n|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name, scan, truth in scans(options, folder):
             for change, changed_scan, labels in changed(scan, truth):
                 nibabel.save(changed_scan, folder / "scan.nii.gz")
-                found = segmenter(folder / "scan.nii.gz")["pred"]
-                tissue = dice_by_name((found > 0).astype(np.uint8), (labels > 0).astype(np.uint8), {1: "all"})["all"]
-                rows = {"network": dice_by_name(found, labels, LABELS) | {"all": tissue}}
+                item = segmenter(folder / "scan.nii.gz")
+                found = item["pred"]
+                brain, _ = brain_masks(item["structures"], changed_scan.affine)
+                whole = {"all": _dice(found > 0, labels > 0), "brain": _dice(brain, labels > 0)}
+                rows = {"network": dice_by_name(found, labels, LABELS) | whole}
                 only_mask = labels.max() == 1
                 if not options.no_clustering and not only_mask:
                     rows |= clustered(changed_scan.get_fdata(dtype=np.float32), labels)
                 for method, dice in rows.items():
                     cells = ["" if only_mask else f"{dice[tissue]:.3f}" for tissue in ("CSF", "GM", "WM")]
-                    whole = f"{dice['all']:.3f}" if "all" in dice else ""
-                    print(f"| {name} | {change} | {method} | {' | '.join(cells)} | {whole} |", flush=True)
+                    cells += [f"{dice[mask]:.3f}" if mask in dice else "" for mask in ("all", "brain")]
+                    print(f"| {name} | {change} | {method} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""The files of one segmentation: their names, and how each is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+
+import custom
+from custom.datasets import freesurfer
+from custom.errors import ConfigError
+from custom.files import written_whole
+from custom.scans import BIDS, stem
+from custom.segmentation import Segmentation
+
+OUTPUTS = ("tissues", "structures", "mask", "brain", "probabilities")
+TISSUE_COLOURS = {"CSF": (60, 60, 60), "GM": (205, 62, 78), "WM": (245, 245, 245)}
+
+
+def check_outputs(outputs: Any) -> list[str]:
+    """The names of what to write, from a list or "a,b". Raises ConfigError for another name, or none."""
+    given = outputs if isinstance(outputs, (list, tuple)) else str(outputs).split(",")
+    names = [str(name).strip() for name in given if str(name).strip()]
+    if unknown := [name for name in names if name not in OUTPUTS]:
+        raise ConfigError(f"There is no output {unknown[0]!r}: name some of {', '.join(OUTPUTS)}.")
+    if not names:
+        raise ConfigError(f"outputs names nothing to write: name some of {', '.join(OUTPUTS)}.")
+    return names
+
+
+def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
+    """The names of one scan's results: BIDS derivatives' for a BIDS name, beside the same folders as the scan's."""
+    name = stem(scan)
+    folder = output_dir / inside.parent
+    if match := BIDS.fullmatch(name):
+        entities, _, described = match["entities"].partition("_desc-")  # desc comes last in BIDS
+        suffix = described + match["suffix"]
+        names = {
+            "tissues": f"{entities}_desc-{suffix}_dseg.nii.gz",
+            "tissues table": f"{entities}_desc-{suffix}_dseg.tsv",
+            "structures": f"{entities}_seg-structures_desc-{suffix}_dseg.nii.gz",
+            "structures table": f"{entities}_seg-structures_desc-{suffix}_dseg.tsv",
+            "mask": f"{entities}_desc-{suffix}brain_mask.nii.gz",
+            "intracranial mask": f"{entities}_desc-{suffix}intracranial_mask.nii.gz",
+            "brain": f"{entities}_desc-{described}brain_{match['suffix']}.nii.gz",
+            "probabilities": f"{entities}_desc-{suffix}_probseg.nii.gz",
+            "figure": f"{entities}_desc-{suffix}_dseg.png",
+            "record": f"{entities}_desc-{suffix}_dseg.json",
+        }
+    else:
+        names = {
+            "tissues": f"{name}_seg.nii.gz",
+            "tissues table": f"{name}_seg.tsv",
+            "structures": f"{name}_structures.nii.gz",
+            "structures table": f"{name}_structures.tsv",
+            "mask": f"{name}_mask.nii.gz",
+            "intracranial mask": f"{name}_intracranial.nii.gz",
+            "brain": f"{name}_skullstripped.nii.gz",
+            "probabilities": f"{name}_probabilities.nii.gz",
+            "figure": f"{name}_seg.png",
+            "record": f"{name}_seg.json",
+        }
+    return {what: folder / name for what, name in names.items()}
+
+
+def wanted_files(outputs: list[str], figure: bool) -> list[str]:
+    """Which of results_of are written, but the record, which is written last."""
+    with_them = {
+        "tissues": ["tissues table"],
+        "structures": ["structures table"],
+        "mask": ["intracranial mask"],
+    }
+    wanted = [name for output in outputs for name in (output, *with_them.get(output, ()))]
+    return [*wanted, *(["figure"] if figure else [])]
+
+
+def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: list[str], title: str) -> None:
+    """Writes the wanted files of one segmentation, each whole or not at all."""
+    affine = segmentation.affine
+    masks = {"mask": segmentation.brain, "intracranial mask": segmentation.intracranial}
+    tissues = {code: (name, TISSUE_COLOURS.get(name)) for code, name in segmentation.names.items() if code}
+    for what in wanted:
+        path = paths[what]
+        if what == "tissues":
+            _save_nifti(segmentation.labels, affine, path)
+        elif what == "structures":
+            _save_nifti(segmentation.codes, affine, path)
+        elif what in masks:
+            _save_nifti(masks[what].astype(np.uint8), affine, path)
+        elif what == "brain":
+            scan = np.asarray(segmentation.item["scan"])[0]
+            _save_nifti(np.where(segmentation.brain, scan, np.float32(0)), affine, path)
+        elif what == "probabilities":
+            _save_probabilities(segmentation.item["probabilities"], affine, path)
+        elif what == "tissues table":
+            _save_table(tissues, path)
+        elif what == "structures table":
+            _save_table(freesurfer.names_and_colours(), path)
+        else:
+            _save_figure(segmentation, path, title)
+
+
+def _save_nifti(voxels: Any, affine: np.ndarray, path: Path, slope: float | None = None) -> None:
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0)
+    with written_whole(path) as partial:
+        nibabel.save(image, partial)
+
+
+def _save_probabilities(probabilities: torch.Tensor, affine: np.ndarray, path: Path) -> None:
+    """(C, x, y, z) as (x, y, z, C), 16 bits a value with a scale: float32 would take twice the memory."""
+    values = torch.as_tensor(probabilities).as_subclass(torch.Tensor)
+    scaled = np.empty((*values.shape[1:], len(values)), dtype=np.int16)
+    for number, one in enumerate(values):
+        scaled[..., number] = (one.cpu().float() * 32767).round().to(torch.int16).numpy()
+    _save_nifti(scaled, affine, path, slope=1 / 32767)
+
+
+def _save_table(rows: Mapping[int, tuple[str, tuple[int, int, int] | None]], path: Path) -> None:
+    """BIDS's table of a discrete segmentation: index, name, colour."""
+    lines = ["index\tname\tcolor"]
+    for code, (name, colour) in rows.items():
+        lines.append(f"{code}\t{name}\t{'#{:02x}{:02x}{:02x}'.format(*colour) if colour else 'n/a'}")
+    with written_whole(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _save_figure(segmentation: Segmentation, path: Path, title: str) -> None:
+    """The scan as the network saw it, and the labels brought to that grid."""
+    from custom.grids import align
+    from custom.reports import segmentation_figure
+    from custom.reports.of_run import save_figure
+
+    image = segmentation.item["image"]
+    alignment = align(np.asarray(image.affine, dtype=np.float64), segmentation.affine)
+    turned = segmentation.labels.transpose(alignment.axes)
+    nearest = []
+    for axis, n in enumerate(image.shape[1:]):
+        at = np.rint(alignment.positions(axis, np.arange(n))).astype(int)
+        nearest.append(np.clip(at, 0, turned.shape[axis] - 1))
+    seen = turned[np.ix_(*nearest)]
+    save_figure(segmentation_figure(np.asarray(image[0].cpu()), None, seen, segmentation.names, title=title), path)

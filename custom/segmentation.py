@@ -1,0 +1,183 @@
+"""What a segmentation says of one scan: volumes, how far it can be trusted, and what is unusual about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from custom.brain_masks import brain_masks
+from custom.datasets import freesurfer
+from custom.errors import DataError
+
+# ml in adults and children from two years on; outside them a result is likelier wrong than rare
+PLAUSIBLE = {"CSF": (30, 700), "GM": (350, 1000), "WM": (250, 800)}
+DOUBTFUL = 0.7  # expected Dice below which a scan gets a warning
+NO_HEAD = 0.45  # below which there is no head in view
+DOUBTFUL_STRUCTURE = 0.5
+ORDERS = {
+    ("CSF", "GM", "WM"): "T1w",
+    ("WM", "GM", "CSF"): "T2w",
+    ("CSF", "WM", "GM"): "FLAIR",
+    ("WM", "CSF", "GM"): "PDw",
+}
+WHY = "possible reasons are motion, a contrast agent, a lesion, or a field of view that cuts the brain"
+
+
+class Segmentation:
+    """One scan's labels with all that is measured from them.
+
+    Args:
+        item: what custom.running.Segmenter gives.
+        labels: {0: "background", 1: "CSF", ...} of item["pred"].
+        fits: what turns the Dice that the probabilities expect into the one to be expected, by name: {name: ([expected,
+            ...], [Dice, ...])}; see scripts/benchmarks/confidence.py.
+
+    Attributes:
+        volumes: ml by label; with structures, also "brain" and "intracranial".
+        structures: ml by FreeSurfer's name, {} without structures.
+        asymmetry: 100 (left - right) / mean of both, per cent, by structure.
+        confidence: the Dice to be expected, 0 to 1, of "scan", each tissue and each structure; {} without structures.
+        warnings: a sentence each.
+
+    Raises:
+        DataError: no brain was found.
+    """
+
+    def __init__(
+        self,
+        item: Mapping[str, Any],
+        labels: Mapping[int, str],
+        fits: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    ) -> None:
+        self.item = item
+        self.affine = np.asarray(item["scan"].affine, dtype=np.float64)
+        self.labels: np.ndarray = item["pred"]
+        self.names = dict(labels)
+        self.codes: np.ndarray | None = item.get("structures")
+        self.volumes = volumes_ml(self.labels, self.affine, self.names)
+        self.warnings = [*item["scan"].meta["odd"].splitlines()]
+        self.structures: dict[str, float] = {}
+        self.asymmetry: dict[str, float] = {}
+        self.confidence: dict[str, float] = {}
+        self.contrast = ""
+        self.brain = self.intracranial = np.zeros((0, 0, 0), dtype=bool)
+        if self.codes is not None:
+            self._measure(self.codes, fits or {})
+        self.warnings += warnings_of(self.labels, self.volumes)
+
+    def _measure(self, codes: np.ndarray, fits: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        measures, ml = self.item["measures"], abs(np.linalg.det(self.affine[:3, :3])) / 1000
+        self.confidence = confidence(measures, fits)
+        if not self.confidence or self.confidence["scan"] < NO_HEAD:
+            raise DataError("no head was found in it: give an MR scan that shows a brain.")
+        self.brain, self.intracranial = brain_masks(codes, self.affine)
+        if "mask" in self.item:
+            given = np.asarray(self.item["mask"])[0] > 0
+            self.brain, self.intracranial = given, given | self.intracranial
+        self.volumes["brain"] = round(float(self.brain.sum() * ml), 2)
+        self.volumes["intracranial"] = round(float(self.intracranial.sum() * ml), 2)
+        names = freesurfer.names_and_colours()
+        self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}
+        for one in freesurfer.STRUCTURES:
+            if one.has_sides:
+                left, right = (self.structures[f"{side}-{one.title}"] for side in ("Left", "Right"))
+                if left + right > 0:
+                    self.asymmetry[one.title] = round(200 * (left - right) / (left + right), 1)
+        self.warnings += self._doubts()
+
+    def _doubts(self) -> list[str]:
+        """What the confidence and the order of the tissues' intensities say, a sentence each."""
+        said = []
+        overall = self.confidence["scan"]
+        if overall < DOUBTFUL:
+            said.append(f"confidence is low (expected Dice {overall:.2f}): {WHY}")
+        weak = [
+            name for name, value in self.confidence.items() if value < DOUBTFUL_STRUCTURE and name in self.structures
+        ]
+        if weak and overall >= DOUBTFUL:
+            said.append(f"confidence is low in {', '.join(weak)}: look at them")
+        self.contrast, order = order_of_tissues(np.asarray(self.item["scan"])[0], self.labels, self.names)
+        if order:
+            said.append(order)
+        return said
+
+
+def confidence(measures: Any, fits: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, float]:
+    """The Dice to be expected of a scan's labels, 0 to 1: "scan" (the mean of the tissues'), tissues, structures.
+
+    {} where there is no tissue.
+    """
+    expected = {name: measures.expected_dice(-n) for n, name in enumerate(freesurfer.TISSUE_NAMES, start=1)}
+    present = [value for value in expected.values() if not math.isnan(value)]
+    if not present:
+        return {}
+    found = {"scan": sum(present) / len(present)} | expected
+    for code, (name, _) in freesurfer.names_and_colours().items():
+        found[name] = measures.expected_dice(code)
+    return {
+        name: round(_fitted(value, fits.get(name.removeprefix("Left-").removeprefix("Right-"))), 3)
+        for name, value in found.items()
+        if not math.isnan(value)
+    }
+
+
+def _fitted(value: float, fit: Sequence[Sequence[float]] | None) -> float:
+    return float(np.interp(value, fit[0], fit[1])) if fit else value
+
+
+def read_fits(weights: Path, sha256: str) -> dict[str, list[list[float]]]:
+    """The fits beside weights, confidence.json; {} where there are none, or they are other weights'."""
+    try:
+        content = json.loads(weights.with_name("confidence.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content["fits"] if content.get("weights_sha256") == sha256 else {}
+
+
+def order_of_tissues(scan: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> tuple[str, str]:
+    """The contrast by the order of the tissues' median intensities ("T1w", ...), and a warning where it is unusual.
+
+    Both are "" where a tissue is missing.
+    """
+    some = tuple(slice(None, None, max(1, n // 96)) for n in scan.shape)
+    values = {name: scan[some][labels[some] == code] for code, name in names.items() if name in freesurfer.TISSUE_NAMES}
+    if len(values) < 3 or min(len(one) for one in values.values()) < 100:
+        return "", ""
+    medians = {name: float(np.median(one)) for name, one in values.items()}
+    spread = np.mean([np.subtract(*np.percentile(values[name], [75, 25])) for name in ("GM", "WM")])
+    if abs(medians["GM"] - medians["WM"]) < 0.25 * spread:
+        return "", "grey and white matter are about equally bright: their boundary is a guess"
+    order = tuple(sorted(medians, key=lambda name: medians[name]))
+    if order not in ORDERS:
+        return "", f"the order of the tissues' brightness ({' < '.join(order)}) is that of no usual contrast"
+    return ORDERS[order], ""
+
+
+def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> dict[str, float]:
+    """Millilitres of each label but 0, and "all", their sum.
+
+    Args:
+        labels: (x, y, z).
+        affine: (4, 4), voxels to mm.
+        names: {0: "background", 1: ...}
+    """
+    ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    found = {name: round(float((labels == code).sum() * ml), 2) for code, name in names.items() if code}
+    return found | {"all": round(sum(found.values()), 2)}
+
+
+def warnings_of(labels: np.ndarray, volumes: Mapping[str, float]) -> list[str]:
+    """What makes the volumes of a segmentation hard to believe, a sentence each."""
+    said = []
+    for name, (low, high) in PLAUSIBLE.items():
+        if name in volumes and not low <= volumes[name] <= high:
+            said.append(f"{name} of {volumes[name]:.0f} ml is implausible ({low} to {high} expected)")
+    edges = [np.take(labels, side, axis) > 0 for axis in range(3) for side in (0, -1)]
+    if sum(edge.sum() for edge in edges) > 0.001 * (labels > 0).sum():
+        said.append("tissue reaches the edge of the scan: the brain may be cut off")
+    return said

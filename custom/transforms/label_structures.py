@@ -1,0 +1,314 @@
+"""From a network's logits to structures and tissues on the scan's own grid, in little memory whatever that grid."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import MapTransform
+from scipy import ndimage
+
+from custom.grids import Alignment, align, interpolated, slabs, spacing_of
+from custom.transforms.local_mixture import LocalMixture
+from custom.transforms.resample_scan import with_meta_of
+
+SMALLEST_PIECE = 0.05  # of the largest connected piece: smaller ones are no brain
+LEARN_MM = 2.0  # the mixture learns from a voxel every so many mm
+NOTHING = 0.99  # above this probability of background a voxel is left out
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network's outputs mean, but the last one, which is the side (positive on the left).
+
+    Args:
+        tissues: for each output, 0 background, or the number of its tissue from 1.
+        groups: for each output, 0 background, or the number from 1 of those that share an intensity.
+        left, right: for each output, its code on both sides.
+        ventricle: the output that holds both the third and the fourth ventricle, told apart by what is nearer.
+        near_third, near_fourth: outputs that lie around them.
+        fourth: the code of the fourth.
+    """
+
+    tissues: Sequence[int]
+    groups: Sequence[int]
+    left: Sequence[int]
+    right: Sequence[int]
+    ventricle: int
+    near_third: Sequence[int]
+    near_fourth: Sequence[int]
+    fourth: int
+
+
+class LabelStructuresd(MapTransform):
+    """Labels every voxel of a scan, slab by slab, from a network's logits on a coarser grid.
+
+    The probabilities are interpolated to the scan's voxels. Structures are gathered into groups that share an
+    intensity, as SAMSEG does (Puonti et al. 2016, NeuroImage 143, 235-249); a mixture (LocalMixture) makes the groups
+    agree with the scan's intensities, and each structure follows its group. A voxel gets the tissue with the greatest
+    sum of probabilities, then the greatest structure of that tissue, then a side: so structures sum to tissues.
+
+    Args:
+        keys: logits (K + 1, x, y, z), background first, the side last, with the affine of the network's grid. Replaced
+            by labels (1, X, Y, Z), uint8, on the scan's grid.
+        outputs: what the logits mean.
+        labels: for each of the K outputs, its label in the result.
+        scan_key: the scan (1, X, Y, Z), whose axes run along the network's grid's.
+        mask_key: where the item has it, a brain mask (1, X, Y, Z): what is outside is background.
+        trust: power of the mixture's prior; 0 for no refinement.
+
+    Also sets item["structures"], codes (1, X, Y, Z), uint8; item["measures"], see `Measures`; and, where
+    item["wants_probabilities"], item["probabilities"] of the tissues (T, X, Y, Z), float16.
+    """
+
+    def __init__(
+        self,
+        keys: Any,
+        outputs: Outputs,
+        labels: Sequence[int],
+        scan_key: str = "scan",
+        mask_key: str = "mask",
+        trust: float = 1.0,
+    ) -> None:
+        super().__init__(keys)
+        self.outputs = outputs
+        self.labels = torch.as_tensor(list(labels), dtype=torch.uint8)
+        self.scan_key = scan_key
+        self.mask_key = mask_key
+        self.trust = trust
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            logits, scan = result[key], result[self.scan_key]
+            mask = result.get(self.mask_key)
+            slab_labels = _SlabLabels(
+                torch.as_tensor(logits).as_subclass(torch.Tensor),
+                np.asarray(logits.affine, dtype=np.float64),
+                torch.as_tensor(scan).as_subclass(torch.Tensor)[0],
+                np.asarray(scan.affine, dtype=np.float64),
+                None if mask is None else torch.as_tensor(mask).as_subclass(torch.Tensor)[0],
+                self.outputs,
+                self.trust,
+            )
+            shape = scan.shape[1:]
+            structure = torch.zeros(shape, dtype=torch.uint8)
+            codes = torch.zeros(shape, dtype=torch.uint8)
+            wanted = bool(result.get("wants_probabilities", False))
+            tissues = torch.zeros((max(self.outputs.tissues), *shape) if wanted else (0,), dtype=torch.float16)
+            measures = Measures(self.outputs)
+            for part, found in slab_labels.run():
+                structure[part][found.inside] = found.structure
+                codes[part][found.inside] = found.code
+                measures.add(found)
+                if wanted:
+                    for tissue, values in zip(tissues, found.tissues[1:], strict=True):
+                        tissue[part][found.inside] = values.half()
+            result[key] = with_meta_of(scan, self.labels[structure.long()][None])
+            result["structures"] = with_meta_of(scan, codes[None])
+            result["measures"] = measures
+            if wanted:
+                result["probabilities"] = with_meta_of(scan, tissues)
+        return result
+
+
+@dataclass
+class Found:
+    """One slab's voxels that may be brain, n of them.
+
+    Args:
+        inside: which voxels of the slab these are, bool.
+        probabilities: of the outputs, (K, n), on the network's device.
+        tissues: their sums, (T + 1, n).
+        structure: the output that each voxel is labelled with, (n,); code: the same with a side.
+        left: probability of the left side, (n,).
+    """
+
+    inside: torch.Tensor
+    probabilities: torch.Tensor
+    tissues: torch.Tensor
+    structure: torch.Tensor
+    code: torch.Tensor
+    left: torch.Tensor
+
+
+class Measures:
+    """Sums over a scan's voxels from which volumes and confidence follow, for each code and each tissue.
+
+    Attributes:
+        voxels: {code: number of voxels with this label}; tissues have the keys -1, -2, ...
+        probability: {code: sum of its probability over all voxels}.
+        agreement: {code: sum of its probability over the voxels with this label}.
+    """
+
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
+        self.codes = sorted({*outputs.left, *outputs.right, outputs.fourth} - {0})
+        self.tissue_codes = [-n for n in range(1, max(outputs.tissues) + 1)]
+        names = [*self.codes, *self.tissue_codes]
+        self.voxels: dict[int, int] = dict.fromkeys(names, 0)
+        self.probability: dict[int, float] = dict.fromkeys(names, 0.0)
+        self.agreement: dict[int, float] = dict.fromkeys(names, 0.0)
+
+    def add(self, found: Found) -> None:
+        """Counts one slab."""
+        least = int(max(self.codes)) + 1
+        code, structure = found.code.long().cpu(), found.structure.long()
+        at_label = found.probabilities.gather(0, structure[None].to(found.probabilities.device))[0].cpu()
+        voxels = torch.bincount(code, minlength=least)
+        agreement = torch.bincount(code, weights=at_label.double(), minlength=least)
+        on_left = (found.probabilities @ found.left).double().cpu()
+        total = found.probabilities.sum(dim=1).double().cpu()
+        fourth = self.outputs.fourth
+        for output, (left, right) in enumerate(zip(self.outputs.left, self.outputs.right, strict=True)):
+            if output == 0:
+                continue
+            if left != right:
+                self.probability[left] += float(on_left[output])
+                self.probability[right] += float(total[output] - on_left[output])
+            elif output == self.outputs.ventricle:  # shared as the labels are
+                both = max(1, int(voxels[left] + voxels[fourth]))
+                self.probability[left] += float(total[output]) * int(voxels[left]) / both
+                self.probability[fourth] += float(total[output]) * int(voxels[fourth]) / both
+            else:
+                self.probability[left] += float(total[output])
+        for one in self.codes:
+            self.voxels[one] += int(voxels[one])
+            self.agreement[one] += float(agreement[one])
+        tissue = torch.as_tensor(self.outputs.tissues)[structure.cpu()]
+        for number, name in enumerate(self.tissue_codes, start=1):
+            has_it = (tissue == number).to(found.tissues.device)
+            self.voxels[name] += int(has_it.sum())
+            self.probability[name] += float(found.tissues[number].sum())
+            self.agreement[name] += float(found.tissues[number][has_it].sum())
+
+    def expected_dice(self, code: int) -> float:
+        """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label that isn't there."""
+        both = self.voxels[code] + self.probability[code]
+        return 2 * self.agreement[code] / both if self.voxels[code] else float("nan")
+
+
+class _SlabLabels:
+    """The probabilities of one scan, ready to be read off slab by slab."""
+
+    def __init__(
+        self,
+        logits: torch.Tensor,
+        network_affine: np.ndarray,
+        scan: torch.Tensor,
+        affine: np.ndarray,
+        mask: torch.Tensor | None,
+        outputs: Outputs,
+        trust: float,
+    ) -> None:
+        self.scan, self.mask, self.outputs, self.trust = scan, mask, outputs, trust
+        self.spacing = spacing_of(affine)
+        self.alignment: Alignment = align(affine, network_affine)
+        classes, side, box = _brain_alone(logits)
+        self.device = classes.device
+        order = [0, *(1 + axis for axis in self.alignment.axes)]  # the scan's order of axes
+        self.classes = classes.permute(order).contiguous()
+        self.side = side[None].permute(order)
+        self.corner = [box[axis].start for axis in self.alignment.axes]
+        self.box = [self._scan_range(axis) for axis in range(3)]
+        self.fourth = self._near_fourth() if classes.numel() else None
+        groups = torch.zeros(max(outputs.groups) + 1, len(outputs.groups), device=self.device)
+        groups[list(outputs.groups), range(len(outputs.groups))] = 1
+        self.to_groups = groups
+        tissues = torch.zeros(max(outputs.tissues) + 1, len(outputs.tissues), device=self.device)
+        tissues[list(outputs.tissues), range(len(outputs.tissues))] = 1
+        self.to_tissues = tissues
+        self.codes = torch.as_tensor([list(outputs.right), list(outputs.left)], dtype=torch.uint8, device=self.device)
+
+    def run(self) -> Any:
+        """(a slab's slices, what was found there), one after the other."""
+        size = [part.stop - part.start for part in self.box]
+        if min(size) <= 0 or not self.classes.numel():
+            return
+        mixture = self._mixture() if self.trust else None
+        for piece in slabs(size):
+            part = (*self.box[:2], slice(self.box[2].start + piece.start, self.box[2].start + piece.stop))
+            yield part, self._label(part, mixture)
+
+    def _scan_range(self, axis: int) -> slice:
+        """The scan's voxels along an axis that the box holds."""
+        ends = np.array([-0.5, self.classes.shape[1 + axis] - 0.5]) + self.corner[axis]
+        low, high = sorted((ends - self.alignment.offset[axis]) / self.alignment.scale[axis])
+        return slice(max(0, int(np.ceil(low))), min(self.scan.shape[axis], int(np.floor(high)) + 1))
+
+    def _positions(self, axis: int, indices: np.ndarray) -> np.ndarray:
+        return self.alignment.positions(axis, indices) - self.corner[axis]
+
+    def _mixture(self) -> LocalMixture | None:
+        steps = [max(1, round(LEARN_MM / size)) for size in self.spacing]
+        some = [np.arange(part.start, part.stop, step) for part, step in zip(self.box, steps, strict=True)]
+        prior = torch.einsum("gk,kxyz->gxyz", self.to_groups, self.classes)
+        prior = interpolated(prior, [self._positions(axis, at) for axis, at in enumerate(some)])
+        scan = self.scan[tuple(slice(p.start, p.stop, step) for p, step in zip(self.box, steps, strict=True))]
+        self.steps = steps
+        if not bool((prior[0] < 0.5).any()):
+            return None
+        return LocalMixture(scan.float().to(self.device), prior, self.spacing * steps, self.trust)
+
+    def _label(self, part: tuple[slice, ...], mixture: LocalMixture | None) -> Found:
+        indices = [np.arange(one.start, one.stop) for one in part]
+        positions = [self._positions(axis, at) for axis, at in enumerate(indices)]
+        dense = interpolated(self.classes, positions)
+        inside = dense[0] < NOTHING
+        if self.mask is not None:
+            inside &= self.mask[part].to(self.device) > 0
+        probabilities = dense[:, inside]
+        if mixture is not None:
+            starts = [one.start for one in self.box]
+            on_fit = [(at - start) / step for at, start, step in zip(indices, starts, self.steps, strict=True)]
+            means = mixture.means_at(on_fit)[:, inside]
+            groups = self.to_groups @ probabilities
+            scan = self.scan[part].float().to(self.device)[inside]
+            factor = mixture.refined(scan, groups, means) / groups.clamp_min(1e-6)
+            probabilities = probabilities * factor[list(self.outputs.groups)]
+        tissues = self.to_tissues @ probabilities
+        of_tissue = torch.as_tensor(self.outputs.tissues, device=self.device)[:, None] == tissues.max(dim=0).indices
+        structure = torch.where(of_tissue, probabilities, -1).max(dim=0).indices
+        left = interpolated(self.side, positions)[0][inside]
+        code = self.codes[(left > 0.5).long(), structure]
+        nearest = [
+            np.clip(np.rint(at), 0, n - 1).astype(int) for at, n in zip(positions, self.side.shape[1:], strict=True)
+        ]
+        assert self.fourth is not None
+        fourth = torch.as_tensor(self.fourth[np.ix_(*nearest)], device=self.device)[inside]
+        code[(structure == self.outputs.ventricle) & fourth] = self.outputs.fourth
+        return Found(inside.cpu(), probabilities, tissues, structure.to(torch.uint8).cpu(), code.cpu(), left)
+
+    def _near_fourth(self) -> np.ndarray:
+        """Which voxels of the box are nearer to the fourth ventricle's surroundings than to the third's, bool."""
+        labels = self.classes.max(dim=0).indices.cpu().numpy()
+        distances = []
+        for near in (self.outputs.near_third, self.outputs.near_fourth):
+            away = ~np.isin(labels, near)
+            distances.append(ndimage.distance_transform_edt(away) if not away.all() else np.full(labels.shape, np.inf))
+        return distances[1] < distances[0]
+
+
+def _brain_alone(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[slice, ...]]:
+    """Probabilities of the classes and of the left side, within the box of the brain; outside its pieces, background.
+
+    Returns:
+        (K, x, y, z), (x, y, z), and the box in the logits' voxels. All are empty where there is no brain.
+    """
+    label = (logits[:-1].max(dim=0).indices > 0).cpu().numpy()
+    pieces, count = ndimage.label(label, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    if not count:
+        empty = logits[:-1, :0, :0, :0]
+        return empty, empty[0], (slice(0, 0),) * 3
+    kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= SMALLEST_PIECE * sizes.max()))
+    bounds = ndimage.find_objects(kept.astype(np.uint8))[0]
+    box: Any = tuple(slice(max(0, one.start - 2), one.stop + 2) for one in bounds)
+    other = torch.as_tensor((pieces > 0) & ~kept, device=logits.device)[box]
+    classes = logits[(slice(0, -1), *box)].float().softmax(dim=0)
+    classes.masked_fill_(other, 0)
+    classes[0].masked_fill_(other, 1)
+    return classes, logits[(-1, *box)].float().sigmoid(), box
