@@ -122,14 +122,17 @@ def _mask_of(scan: Path, place: Path, jobs: int) -> Path:
     if place.is_dir():
         match = BIDS.fullmatch(stem(scan))
         entities = match["entities"].partition("_desc-")[0] if match else stem(scan)
-        masks = sorted(place.rglob(f"{entities}_desc-brain_mask.nii*"))
+        suffix = match["suffix"] if match else ""
+        masks = sorted(place.rglob(f"{entities}_desc-{suffix}brain_mask.nii*"))
+        masks = masks or sorted(place.rglob(f"{entities}_desc-brain_mask.nii*"))
         if len(masks) != 1:
             raise DataError(
-                f"{place} holds {len(masks)} files {entities}_desc-brain_mask.nii.gz for {scan}, not one: name a mask."
+                f"{place} holds {len(masks)} files {entities}_desc-brain_mask.nii.gz, but {scan} needs exactly one. "
+                "Give the mask's file to --from_mask."
             )
         return masks[0]
     if not place.is_file():
-        raise DataError(f"There is no mask {place}: correct the path.")
+        raise DataError(f"The mask {place} does not exist. Correct --from_mask.")
     if jobs > 1:
         raise ConfigError(f"{place} is one mask for {jobs} scans: name a folder of BIDS masks, or one scan.")
     return place
@@ -218,7 +221,8 @@ def _segment_one(
         segmentation = Segmentation(item, segmenter.labels, fits)
         if segmentation.codes is None and {"structures", "mask", "brain"} & set(options.outputs):
             raise ConfigError(
-                f"Labels {list(segmenter.labels.values())} have no structures and no brain: leave outputs out."
+                f"Labels {list(segmenter.labels.values())} are neither tissues nor structures. "
+                "Use --outputs tissues or probabilities."
             )
     except DataError as error:
         raise DataError(f"{job.scans[0]}: {error}") from error

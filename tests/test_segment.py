@@ -245,7 +245,7 @@ def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
         (["a", "b"], "a/x.nii and b/x.nii would give results of one name"),
         (["a", "--joint", "b/x.nii"], "joint must be True or False, got 'b/x.nii': name scans before"),
         (["a", "--outputs", "tissue"], "There is no output 'tissue': name some of tissues, structures, mask, brain,"),
-        (["a", "--from_mask", "m.nii"], "There is no mask m.nii: correct the path."),
+        (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
         (["a", "--devise", "cpu"], "There is no setting 'devise'; did you mean 'device'?"),
         (["a", "--device", "cuda:9"], "There is no device 'cuda:9' here"),
         (["a", "--ckpt_path", "no.pt"], "There are no weights at no.pt"),

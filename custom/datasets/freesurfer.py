@@ -29,7 +29,8 @@ class Structure:
         tissue: "CSF", "GM" or "WM".
         left, right: FreeSurfer's codes of both sides, equal where there is one code only.
         more: further codes that count to it, {code: side} with 0 for none, 1 for left, 2 for right.
-        title: FreeSurfer's name, after Left- or Right- where there are two sides.
+        title: FreeSurfer's name, after Left- or Right- where there are two sides. Code 24 is CSF there, which is here
+            all fluid: around the brain and in the ventricles.
         colour: red, green, blue, 0 to 255.
     """
 
@@ -65,7 +66,7 @@ STRUCTURES = (
     Structure("brain stem", "WM", 16, 16, "Brain-Stem", (119, 159, 176)),
     Structure("hippocampus", "GM", 17, 53, "Hippocampus", (220, 216, 20)),
     Structure("amygdala", "GM", 18, 54, "Amygdala", (103, 255, 255)),
-    Structure("CSF around the brain", "CSF", 24, 24, "CSF", (60, 60, 60)),
+    Structure("CSF around the brain", "CSF", 24, 24, "CSF-around-brain", (60, 60, 60)),
     Structure("accumbens", "GM", 26, 58, "Accumbens-area", (255, 165, 0)),
     Structure("ventral diencephalon", "WM", 28, 60, "VentralDC", (165, 42, 42)),
 )  # fmt: skip
@@ -105,17 +106,17 @@ TISSUES = {one.name: one.tissue for one in STRUCTURES}
 def outputs_of(labels: Mapping[int, str]) -> list[list[int]] | None:
     """For each label, the network's outputs that count to it: a structure's own, or all of a tissue.
 
-    What no label names counts to label 0. None where a name is neither a structure's nor a tissue's: a network for
-    such labels has outputs of its own.
+    A structure that is named itself doesn't count to its tissue; what no label names counts to label 0. None where a
+    name is neither a structure's nor a tissue's: a network for such labels has outputs of its own.
     """
-    groups = []
-    for _, name in sorted(labels.items()):
-        group = [n for n, one in enumerate(STRUCTURES, start=1) if name in (one.name, one.tissue)]
-        if not group and name != "background":
-            return None
-        groups.append(group)
-    named = {output for group in groups for output in group}
-    groups[0] = [n for n in LABELS if n not in named]
+    names = [name for _, name in sorted(labels.items())]
+    if not set(names) <= {"background", *TISSUES, *TISSUES.values()}:
+        return None
+    groups: list[list[int]] = [[] for _ in names]
+    for number, name in LABELS.items():
+        wanted = (name, TISSUES.get(name, "background"))
+        label = next((names.index(one) for one in wanted if one in names), 0)
+        groups[label].append(number)
     return groups
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from custom.datasets import freesurfer
 from custom.errors import DataError
 from custom.files import load_checkpoint, load_weights
 from custom.volumes import in_one_place
@@ -77,13 +78,22 @@ class Segmenter:
                     items[-1]["pred"] = self._timed("network", self.inferer, image, self.network)[0].float()
             item = items[0]
             if len(items) > 1:
-                item["pred"] = sum((_as_logarithms(other["pred"]) for other in items[1:]), _as_logarithms(item["pred"]))
+                item["pred"] = self._product([other["pred"] for other in items])
+                odd = [line for other in items for line in other["scan"].meta["odd"].splitlines()]
+                item["scan"].meta["odd"] = "\n".join(dict.fromkeys(odd))
             item["wants_probabilities"] = probabilities
             item = self._timed("labels on the scan's grid", self.labelling, item)
         item["pred"] = np.asarray(item["pred"].cpu(), dtype=np.uint8)[0]
         if "structures" in item:
             item["structures"] = np.asarray(item["structures"].cpu())[0]
         return item
+
+    def _product(self, logits: Sequence[Any]) -> Any:
+        """Logits of the product of several scans' probabilities; those of a side, where there is one, are added."""
+        total = sum(logits[1:], logits[0])
+        classes = len(freesurfer.LABELS) if freesurfer.outputs_of(self.labels) is not None else len(total)
+        total[:classes] = sum(one[:classes].log_softmax(dim=0) for one in logits)
+        return total
 
     def _timed(self, name: str, step: Any, *args: Any) -> Any:
         start = time.perf_counter()
@@ -104,10 +114,3 @@ def _require_grid(items: list[dict[str, Any]], paths: list[str | Path]) -> None:
             f"{paths[len(items) - 1]} and {paths[0]} lie on different grids: resample them to one grid, or segment "
             "them one by one."
         )
-
-
-def _as_logarithms(logits: Any) -> Any:
-    """Logits (K + 1, ...) whose classes are logarithms of probabilities, so that a sum is a product; the side stays."""
-    result = logits.clone()
-    result[:-1] = logits[:-1].log_softmax(dim=0)
-    return result

@@ -79,6 +79,8 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         stripped: share of the scans that lost what lies around the brain. A map whose item has "has_head": False (see
             FillSulcid) is always drawn so.
         ordered: share of the scans in which tissues have the order of T1w, T2w, FLAIR or PD.
+        contrast: draw all scans in this one of CONTRASTS; with equal random states the anatomy is the same in each.
+        cut: share of the scans that are slabs, or whose field of view cuts the head.
         fixed_seed: draw the same scan from the same map at every call, another from another map or with another
             "draw" in the item, for validation.
         track_meta: give MetaTensors, with an affine; they cost a training step some milliseconds.
@@ -93,6 +95,8 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         image_key: str = "image",
         stripped: float = 0.35,
         ordered: float = 0.6,
+        contrast: str | None = None,
+        cut: float = 0.22,
         fixed_seed: int | None = None,
         track_meta: bool = True,
     ) -> None:
@@ -104,6 +108,8 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         self.image_key = image_key
         self.stripped = stripped
         self.ordered = ordered
+        self.contrast = contrast
+        self.cut = cut
         self.fixed_seed = fixed_seed
         self.track_meta = track_meta
         self.device = torch.device("cpu")
@@ -187,7 +193,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
 
     def _field_of_view(self) -> torch.Tensor | None:
         """(*size), 1 in the part that a slab or a cut field of view holds; None for all of it."""
-        if self.R.rand() >= 0.22:
+        if self.R.rand() >= self.cut:
             return None
         axis = int(self.R.choice(3, p=[0.2, 0.2, 0.6]))
         n = self.size[axis]
@@ -225,8 +231,8 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         mean = self.R.uniform(0, 1, structures.classes)
         tissue = structures.tissue_of_class
         known = tissue > 0
-        if self.R.rand() < self.ordered:
-            name = self.R.choice(list(CONTRASTS), p=list(SHARES.values()))
+        if self.R.rand() < self.ordered or self.contrast:
+            name = self.contrast or self.R.choice(list(CONTRASTS), p=list(SHARES.values()))
             of_tissue = np.asarray(CONTRASTS[name]) + normal(0, 0.07, 3)
             mean[known] = of_tissue[tissue[known] - 1] + normal(0, 0.05, known.sum())
             for structure, most in BETWEEN.items():

@@ -1,0 +1,205 @@
+"""The any-scan network on scans drawn from the label maps that validate: Dice, confidence, volumes in four contrasts.
+
+    python scripts/benchmarks/simulated_scans.py MAPS [--scans 60] [--seed 2] [--ckpt_path model.pt]
+    python scripts/benchmarks/simulated_scans.py MAPS --scans 60 --seed 1 --write_fits confidence.json
+    python scripts/benchmarks/simulated_scans.py MAPS --contrasts 20
+
+MAPS is the folder of SynthSeg's maps (custom.datasets.synthseg_labels); the last four subjects are drawn from, in turn.
+The first form prints, for each tissue and structure, Dice of the network alone and after the refinement (mean and
+standard deviation over scans), the mean confidence, and Spearman's correlation of confidence and Dice; draws are as
+hard as in training: all contrasts, slabs, thick slices, lesions, noise. --write_fits writes what turns expected into
+true Dice, a monotone regression by structure, for models/confidence.json. --contrasts draws each of so many whole heads
+as T1w, T2w, FLAIR and PD and prints how far brain and intracranial volume differ between them, and Dice of T1w, T2w and
+both jointly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from sklearn.isotonic import IsotonicRegression
+
+from custom.brain_masks import brain_masks
+from custom.cli import config_files
+from custom.datasets import freesurfer
+from custom.datasets import synthseg_labels as maps
+from custom.running import Segmenter
+from custom.segmentation import confidence, read_fits
+from custom.transforms import Structures, SynthesizeScand
+from custom.transforms.synthesize_scan import CONTRASTS
+
+TISSUES = np.asarray(freesurfer.TISSUE_NUMBERS)
+FOURTH, THIRD = freesurfer.FOURTH_VENTRICLE[0], 14
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    total = one.sum() + other.sum()
+    return float(2 * (one & other).sum() / total) if total else math.nan
+
+
+class Drawn:
+    """Scans from the maps that validate, one after the other, and what the network makes of them."""
+
+    def __init__(self, folder: Path, segmenter: Segmenter, seed: int, **options: Any) -> None:
+        structures = Structures(maps.labels_by_code(freesurfer.LABELS), maps.STRUCTURES, maps.BRIGHT_AS, maps.SIDES)
+        self.transform = SynthesizeScand("label", structures, **options)
+        self.transform.set_random_state(seed)
+        self.segmenter = segmenter
+        paths = [item["label"] for item in maps.datalist(folder, "validation")]
+        self.maps = [torch.as_tensor(np.asarray(nibabel.load(path).dataobj).astype(np.int16))[None] for path in paths]
+
+    def draw(self, number: int) -> dict[str, Any]:
+        """ "image", "pred" (logits), the true "outputs" and "codes" of one scan."""
+        item = self.transform({"label": self.maps[number % len(self.maps)]})
+        outputs, side = item["label"].as_tensor().long()
+        left, right = torch.as_tensor(freesurfer.LEFT_CODES), torch.as_tensor(freesurfer.RIGHT_CODES)
+        codes = torch.where(side == 1, left[outputs], right[outputs])
+        with torch.inference_mode():
+            logits = self.segmenter.inferer(item["image"][None], self.segmenter.network)[0].float()
+        return {"image": item["image"], "pred": logits, "outputs": outputs.numpy(), "codes": codes.numpy()}
+
+    def labelled(self, drawn: dict[str, Any], logits: Any = None) -> dict[str, Any]:
+        given = {"pred": drawn["pred"] if logits is None else logits, "scan": drawn["image"], "image": drawn["image"]}
+        with torch.inference_mode():
+            return self.segmenter.labelling(given)
+
+
+def scores(drawn: dict[str, Any], item: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Dice by name, of the network alone ("network") and refined ("refined")."""
+    alone = drawn["pred"][:-1].max(dim=0).indices.numpy()
+    outputs, tissues = drawn["outputs"], np.asarray(item["pred"])[0]
+    codes = np.asarray(item["structures"])[0]
+    codes = np.where(codes == FOURTH, THIRD, codes)  # the maps' truth has one label for both
+    network = {
+        name: dice(TISSUES[alone] == n, TISSUES[outputs] == n) for n, name in enumerate(freesurfer.TISSUE_NAMES, 1)
+    }
+    network |= {one.title: dice(alone == n, outputs == n) for n, one in enumerate(freesurfer.STRUCTURES, 1)}
+    refined = {name: dice(tissues == n, TISSUES[outputs] == n) for n, name in enumerate(freesurfer.TISSUE_NAMES, 1)}
+    for code, (name, _) in freesurfer.names_and_colours().items():
+        if code != FOURTH:
+            refined[name] = dice(codes == code, drawn["codes"] == code)
+    refined["scan"] = float(np.nanmean([refined[name] for name in freesurfer.TISSUE_NAMES]))
+    return {"network": network, "refined": refined}
+
+
+def table(folder: Path, segmenter: Segmenter, scans: int, seed: int, fits: dict[str, Any], write: Path | None) -> None:
+    drawn = Drawn(folder, segmenter, seed)
+    network, refined, trusted, raw = (defaultdict(list) for _ in range(4))
+    for number in range(scans):
+        one = drawn.draw(number)
+        item = drawn.labelled(one)
+        found = scores(one, item)
+        for name, value in found["network"].items():
+            network[name].append(value)
+        fitted, plain = (confidence(item["measures"], used) for used in (fits, {}))
+        for name, value in found["refined"].items():
+            refined[name].append(value)
+            trusted[name].append(fitted.get(name, math.nan))
+            raw[name].append(plain.get(name, math.nan))
+        print(f"{number + 1} of {scans}", end="\r", flush=True)
+    print("| label | n | network alone | refined | confidence | Spearman |\n|---|---|---|---|---|---|")
+    for name, values in refined.items():
+        both = np.array([values, trusted[name]])
+        both = both[:, ~np.isnan(both).any(axis=0)]
+        alone = network.get(name) or network.get(name.partition("-")[2], [math.nan])
+        print(
+            f"| {name} | {both.shape[1]} | {_mean(alone)} | {_mean(values)} | {both[1].mean():.3f} | "
+            f"{spearmanr(*both).statistic:.2f} |"
+        )
+    sided = [values for name, values in refined.items() if name not in (*freesurfer.TISSUE_NAMES, "scan")]
+    print(f"\nMean over structures and scans: {np.nanmean([np.nanmean(values) for values in sided]):.3f}")
+    if write:
+        write_fits(write, segmenter.sha256, refined, raw)
+
+
+def _mean(values: list[float]) -> str:
+    return f"{np.nanmean(values):.3f} ({np.nanstd(values):.3f})"
+
+
+def write_fits(path: Path, sha256: str, true: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
+    """Monotone regressions of true on expected Dice, left and right together, at 11 places each."""
+    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for name, values in true.items():
+        pairs[name.removeprefix("Left-").removeprefix("Right-")] += zip(expected[name], values, strict=True)
+    fits = {}
+    for name, both in pairs.items():
+        x, y = np.array([pair for pair in both if not np.isnan(pair).any()]).T
+        line = np.polyfit(x, y, 1)  # what carries on where no scan was drawn
+        smooth = IsotonicRegression(out_of_bounds="clip").fit(x, y)
+        at = np.quantile(x, np.linspace(0, 1, 11))
+        places = np.unique(np.concatenate([[0.0], at, [1.0]]))
+        fitted = np.where((places < x.min()) | (places > x.max()), np.polyval(line, places), smooth.predict(places))
+        fitted = np.maximum.accumulate(np.clip(0.5 * fitted + 0.5 * np.polyval(line, places), 0, 1))
+        fits[name] = [[round(float(v), 4) for v in values] for values in (places, fitted)]
+    path.write_text(json.dumps({"weights_sha256": sha256, "fits": fits}, indent=1) + "\n", encoding="utf-8")
+    print(f"{path}: fits of {len(fits)} names")
+
+
+def contrasts(folder: Path, segmenter: Segmenter, heads: int, seed: int) -> None:
+    volumes: dict[str, list[list[float]]] = {"brain": [], "intracranial": []}
+    paired: dict[str, list[list[float]]] = {name: [] for name in ("T1", "T2", "joint")}
+    names = list(CONTRASTS)
+    for number in range(heads):
+        drawn = {name: Drawn(folder, segmenter, seed + number, stripped=0, cut=0, contrast=name) for name in names}
+        ones = {name: one.draw(number) for name, one in drawn.items()}
+        for one in volumes.values():
+            one.append([])
+        for name in names:
+            item = drawn[name].labelled(ones[name])
+            affine = np.asarray(item["structures"].affine, dtype=float)
+            for what, mask in zip(volumes, brain_masks(np.asarray(item["structures"])[0], affine), strict=True):
+                volumes[what][-1].append(float(mask.sum()) * 3.375e-3)
+            if name in paired:
+                paired[name].append(_tissue_dice(ones[name], item))
+        product = segmenter._product([ones["T1"]["pred"].clone(), ones["T2"]["pred"].clone()])
+        paired["joint"].append(_tissue_dice(ones["T1"], drawn["T1"].labelled(ones["T1"], product)))
+        print(f"{number + 1} of {heads}", end="\r", flush=True)
+    print(f"| volume | n heads | {' | '.join(names)} | largest deviation from a head's mean: median, 90%, greatest |")
+    print("|---|---|---|---|---|---|---|")
+    for what, rows in volumes.items():
+        values = np.array(rows)
+        relative = values / values.mean(axis=1, keepdims=True) - 1
+        each = " | ".join(f"{100 * mean:+.2f}%" for mean in relative.mean(axis=0))
+        worst = np.abs(relative).max(axis=1)
+        spread = ", ".join(f"{100 * np.quantile(worst, q):.2f}%" for q in (0.5, 0.9, 1))
+        print(f"| {what} | {heads} | {each} | {spread} |")
+    print("\n| segmented from | n | CSF | GM | WM |\n|---|---|---|---|---|")
+    for name, dices in paired.items():
+        print(f"| {name} | {heads} | {' | '.join(_mean(list(column)) for column in np.array(dices).T)} |")
+
+
+def _tissue_dice(drawn: dict[str, Any], item: dict[str, Any]) -> list[float]:
+    tissues = np.asarray(item["pred"])[0]
+    return [dice(tissues == n, TISSUES[drawn["outputs"]] == n) for n in (1, 2, 3)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("maps", type=Path)
+    parser.add_argument("--scans", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--write_fits", type=Path)
+    parser.add_argument("--contrasts", type=int, default=0)
+    options = parser.parse_args()
+    settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
+    segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), **settings)
+    print(f"weights {segmenter.sha256[:12]}, seed {options.seed}, {torch.get_num_threads()} threads\n")
+    if options.contrasts:
+        contrasts(options.maps, segmenter, options.contrasts, options.seed)
+        return
+    fits = read_fits(segmenter.path, segmenter.sha256)
+    table(options.maps, segmenter, options.scans, options.seed, fits, options.write_fits)
+
+
+if __name__ == "__main__":
+    main()
