@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "custom" / "__init__.py").read_text())[1]
-BUNDLE_FILES = ("LICENSE", "configs/**/*.json", "configs/*.conf", "docs/*", "models/*.pt", "models/*.ts")
+MODEL_FILES = ("models/*.pt", "models/*.ts", "models/*.json")
+BUNDLE_FILES = ("LICENSE", "configs/**/*.json", "configs/*.conf", "docs/*", *MODEL_FILES)
 
 setup(
     name="brain-mri-bundles",

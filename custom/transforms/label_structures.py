@@ -95,19 +95,19 @@ class LabelStructuresd(MapTransform):
                 self.trust,
             )
             shape = scan.shape[1:]
-            structure = torch.zeros(shape, dtype=torch.uint8)
+            labels = torch.full(shape, int(self.labels[0]), dtype=torch.uint8)
             codes = torch.zeros(shape, dtype=torch.uint8)
             wanted = bool(result.get("wants_probabilities", False))
             tissues = torch.zeros((max(self.outputs.tissues), *shape) if wanted else (0,), dtype=torch.float16)
             measures = Measures(self.outputs)
             for part, found in slab_labels.run():
-                structure[part][found.inside] = found.structure
+                labels[part][found.inside] = self.labels[found.structure.long()]
                 codes[part][found.inside] = found.code
                 measures.add(found)
                 if wanted:
                     for tissue, values in zip(tissues, found.tissues[1:], strict=True):
                         tissue[part][found.inside] = values.half()
-            result[key] = with_meta_of(scan, self.labels[structure.long()][None])
+            result[key] = with_meta_of(scan, labels[None])
             result["structures"] = with_meta_of(scan, codes[None])
             result["measures"] = measures
             if wanted:

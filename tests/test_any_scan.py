@@ -1,0 +1,241 @@
+"""`brainmri segment` on what people bring: masks, two contrasts, slabs, phantoms, large grids; and offline."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from custom.brain_masks import brain_masks
+from custom.cli import config_files
+from custom.datasets import freesurfer
+from custom.errors import ConfigError, DataError, find_cause
+from custom.metrics import dice_by_name
+from custom.running import Segmenter
+from custom.samples import mni152
+from custom.scans import read_scan
+from custom.segment import Options, find_jobs, segment
+from custom.segmentation import Segmentation, confidence, order_of_tissues, read_fits
+from tests.conftest import SHARED
+
+FILES = config_files("brain_mri_tissue", "inference.json")
+LABELS = mni152.LABELS
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(FILES, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MNI152 T1w at 3 mm, its labels, and itself with inverted contrast, under BIDS names."""
+    folder = tmp_path_factory.mktemp("scans")
+    mni152.write(folder / "mni", spacing=3)
+    image = nibabel.load(folder / "mni" / mni152.T1)
+    voxels = image.get_fdata(dtype=np.float32)
+    inverted = np.where(voxels > 0, voxels.max() - voxels, 0)
+    nibabel.save(nibabel.Nifti1Image(voxels, image.affine), folder / "sub-1_T1w.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(inverted, image.affine), folder / "sub-1_T2w.nii.gz")
+    return folder
+
+
+def dice(found: np.ndarray, scans: Path) -> dict[str, float]:
+    return dice_by_name(found, np.asarray(nibabel.load(scans / "mni" / mni152.TRUTH).dataobj), LABELS)
+
+
+def test_two_contrasts_together(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+    t1, t2 = scans / "sub-1_T1w.nii.gz", scans / "sub-1_T2w.nii.gz"
+    alone = dice(segmenter(t1)["pred"], scans)
+    together = dice(segmenter([t1, t2])["pred"], scans)
+    assert together["GM"] > alone["GM"] - 0.01
+    assert together["WM"] > 0.88
+    jobs = find_jobs([str(t2), str(t1)], tmp_path, Options(joint=True))
+    assert [job.scans for job in jobs] == [(t1, t2)]
+    assert len(find_jobs([str(t2), str(t1)], tmp_path, Options())) == 2
+
+
+def test_scans_on_different_grids_are_not_joined(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+    image = nibabel.load(scans / "sub-1_T2w.nii.gz")
+    nibabel.save(image.slicer[2:], tmp_path / "other.nii.gz")
+    with pytest.raises(DataError, match=r"other\.nii\.gz and .*T1w\.nii\.gz lie on different grids: resample them"):
+        segmenter([scans / "sub-1_T1w.nii.gz", tmp_path / "other.nii.gz"])
+
+
+def test_a_mask_is_trusted(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+    scan = scans / "sub-1_T1w.nii.gz"
+    image = nibabel.load(scan)
+    mask = (np.asarray(image.dataobj) > 0).astype(np.uint8)
+    mask[: mask.shape[0] // 2] = 0
+    nibabel.save(nibabel.Nifti1Image(mask, image.affine), tmp_path / "sub-1_desc-brain_mask.nii.gz")
+    (job,) = find_jobs([str(scan)], tmp_path / "out", Options(from_mask=tmp_path))
+    assert job.mask == tmp_path / "sub-1_desc-brain_mask.nii.gz"
+    assert segment(segmenter, [str(scan)], tmp_path / "out", Options(["structures", "mask"], False, tmp_path)) == 0
+    codes, brain = (
+        np.asarray(nibabel.load(tmp_path / "out" / name).dataobj)
+        for name in ("sub-1_seg-structures_desc-T1w_dseg.nii.gz", "sub-1_desc-T1wbrain_mask.nii.gz")
+    )
+    assert codes[mask > 0].any()
+    assert not codes[mask == 0].any()
+    np.testing.assert_array_equal(brain, mask)
+    (job,) = find_jobs([str(scan)], tmp_path / "again", Options(from_mask=tmp_path / "out"))  # our own name for it
+    assert job.mask == tmp_path / "out/sub-1_desc-T1wbrain_mask.nii.gz"
+
+
+def test_masks_that_do_not_fit(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+    scan = scans / "sub-1_T1w.nii.gz"
+    nibabel.save(nibabel.load(scan).slicer[1:], tmp_path / "mask.nii.gz")
+    with pytest.raises(RuntimeError) as error:  # MONAI wraps what transforms raise
+        segmenter(scan, tmp_path / "mask.nii.gz")
+    assert re.search(r"mask\.nii\.gz has another grid than .*T1w\.nii\.gz: resample", str(find_cause(error.value)))
+    with pytest.raises(DataError, match=r"holds 0 files sub-1_desc-brain_mask\.nii\.gz, but .* needs exactly one"):
+        find_jobs([str(scan)], tmp_path, Options(from_mask=tmp_path))
+    two = [str(scan), str(scans / "sub-1_T2w.nii.gz")]
+    with pytest.raises(ConfigError, match=r"mask\.nii\.gz is one mask for 2 scans: name a folder"):
+        find_jobs(two, tmp_path, Options(from_mask=tmp_path / "mask.nii.gz"))
+
+
+def phantoms() -> dict[str, np.ndarray]:
+    rng, grid = np.random.default_rng(0), np.stack(np.indices((72, 80, 72)) * 2.5)
+    centre = grid - np.array([90, 100, 90]).reshape(3, 1, 1, 1)
+    ball = 600.0 * (np.sqrt((centre**2).sum(axis=0)) < 80) + 50
+    rods = 500.0 * (np.hypot(centre[0], centre[1]) < 85)
+    for turn in range(8):
+        angle = turn * np.pi / 4
+        rods[np.hypot(centre[0] - 50 * np.cos(angle), centre[1] - 50 * np.sin(angle)) < 12] = 900 - 80 * turn
+    torso = 300.0 * ((centre[0] / 85) ** 2 + (centre[1] / 60) ** 2 < 1)
+    for side in (-35, 35):
+        lung = ((centre[0] - side) / 25) ** 2 + (centre[1] / 40) ** 2 + ((centre[2] - 30) / 50) ** 2 < 1
+        torso[lung] = 20
+    return {
+        name: np.abs(values + rng.normal(0, 15, values.shape)).astype(np.float32)
+        for name, values in {"ball": ball, "rods": rods, "torso": torso, "noise": np.zeros_like(ball)}.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["ball", "rods", "torso", "noise"])
+def test_no_head_in_view_is_a_sentence(
+    name: str, segmenter: Segmenter, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    nibabel.save(nibabel.Nifti1Image(phantoms()[name], np.diag([2.5, 2.5, 2.5, 1])), tmp_path / f"{name}.nii.gz")
+    assert segment(segmenter, [str(tmp_path / f"{name}.nii.gz")], tmp_path / "out") == 1
+    assert f"{name}.nii.gz: no head was found. Give an MR scan that shows a brain." in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+@pytest.mark.skipif(not (SHARED / "t1_studyforrest").is_dir(), reason="studyforrest's T1w isn't on this machine")
+def test_a_whole_head_its_slabs_and_both_halves_of_its_precision(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = SHARED / "t1_studyforrest" / "sub-02_T1w_1mm_defaced.nii.gz"
+    image, mask = nibabel.load(path), nibabel.load(SHARED / "t1_studyforrest" / "sub-02_brainmask_approx.nii.gz")
+    item = segmenter(path)
+    whole = item["pred"]
+    brain, _ = brain_masks(item["structures"], image.affine)
+    reference = np.asarray(mask.dataobj) > 0
+    assert 2 * (brain & reference).sum() / (brain.sum() + reference.sum()) > 0.94
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2 if threads == 1 else 1)
+        again = segmenter(path)["structures"]
+    finally:
+        torch.set_num_threads(threads)
+    inside = (item["structures"] > 0) | (again > 0)
+    assert (item["structures"] == again)[inside].mean() >= 0.995
+    for thick, start in ((12, 124), (18, 84)):
+        slab = image.slicer[:, :, start : start + thick]
+        nibabel.save(slab, tmp_path / f"slab{thick}.nii.gz")
+        found = segmenter(tmp_path / f"slab{thick}.nii.gz")
+        assert f"it is a slab of {thick} mm: volumes are those of the part in view" in found["scan"].meta["odd"]
+        Segmentation(found, LABELS)  # shows a head
+        part = whole[:, :, start : start + thick]
+        scores = dice_by_name(found["pred"], part, LABELS)
+        assert scores["GM"] > 0.75, (thick, scores)
+        assert scores["WM"] > 0.8, (thick, scores)
+
+
+def test_too_thin_or_too_small(tmp_path: Path) -> None:
+    for shape, mm, sentence in (
+        ((100, 100, 10), 2.0, None),
+        ((200, 200, 10), 1.0, "a slab of 10 mm is too thin, 12 mm are needed"),
+        ((50, 50, 50), 1.0, "spans 50 x 50 x 50 mm, which no scan of a head does"),
+        ((100, 100, 1), 8.0, "is a slice, not a volume"),
+    ):
+        voxels = np.random.default_rng(0).random(shape).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([mm, mm, mm, 1])), tmp_path / "x.nii")
+        if sentence is None:
+            assert read_scan(tmp_path / "x.nii")[2] == ["it is a slab of 20 mm: volumes are those of the part in view"]
+        else:
+            with pytest.raises(DataError, match=sentence):
+                read_scan(tmp_path / "x.nii")
+
+
+def test_order_of_tissues() -> None:
+    labels = np.repeat(np.arange(4, dtype=np.uint8), 300).reshape(-1, 10, 10)
+    for medians, contrast, warning in (
+        ((0, 1, 5, 9), "T1w", ""),
+        ((0, 9, 5, 1), "T2w", ""),
+        ((0, 1, 9, 5), "FLAIR", ""),
+        ((0, 5, 1, 9), "", "the order of the tissues' brightness (GM < CSF < WM) fits no usual contrast"),
+        ((0, 1, 5, 5), "", "grey and white matter are about equally bright"),
+    ):
+        noise = np.random.default_rng(0).normal(0, 0.2, labels.shape)
+        found = order_of_tissues(np.asarray(medians)[labels] + noise, labels, LABELS)
+        assert found[0] == contrast
+        assert found[1].startswith(warning)
+        assert bool(found[1]) == bool(warning)
+
+
+def test_confidence_is_what_the_fits_make_of_expected_dice(segmenter: Segmenter, scans: Path) -> None:
+    measures = segmenter(scans / "sub-1_T1w.nii.gz")["measures"]
+    raw = confidence(measures, {})
+    fitted = confidence(measures, {"Thalamus": [[0, 1], [0.2, 0.4]], "GM": [[0, 1], [0.5, 0.5]]})
+    assert fitted["GM"] == 0.5
+    assert fitted["WM"] == raw["WM"]
+    assert fitted["Left-Thalamus"] == pytest.approx(0.2 + 0.2 * raw["Left-Thalamus"], abs=2e-3)
+    shipped = read_fits(segmenter.path, segmenter.sha256)
+    assert {"scan", "CSF", "GM", "WM", *(one.title for one in freesurfer.STRUCTURES)} <= set(shipped)
+    assert all(np.diff(x).min() > 0 and np.diff(y).min() >= 0 for x, y in shipped.values())
+    assert read_fits(segmenter.path, "other weights") == {}
+
+
+def test_no_connection_is_opened(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError(f"a connection was opened: {args}")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    assert segment(Segmenter(FILES, device="cpu"), [str(scans / "sub-1_T1w.nii.gz")], tmp_path) == 0
+
+
+MEMORY = """
+import resource, sys
+import numpy as np, nibabel
+from custom.cli import Commands
+Commands().segment(sys.argv[1], output_dir=sys.argv[2], outputs="tissues,structures", figure=True, device="cpu")
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "t1_studyforrest").is_dir(), reason="studyforrest's T1w isn't on this machine")
+def test_memory_stays_small_on_a_large_grid(tmp_path: Path) -> None:
+    """512x512x400 voxels of 0.5 mm, 105 million of them."""
+    image = nibabel.load(SHARED / "t1_studyforrest" / "sub-02_T1w_1mm_defaced.nii.gz")
+    fine = np.asarray(image.dataobj).astype(np.int16).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    whole = np.zeros((512, 512, 400), np.int16)
+    whole[64:448, :, 8:392] = fine
+    affine = image.affine.copy()
+    affine[:3, :3] /= 2
+    nibabel.save(nibabel.Nifti1Image(whole, affine), tmp_path / "large.nii")
+    words = [sys.executable, "-c", MEMORY, str(tmp_path / "large.nii"), str(tmp_path / "out")]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    peak = float(result.stdout.split("PEAK")[1])
+    assert peak < 2.5, peak
+    assert nibabel.load(tmp_path / "out/large_seg.nii.gz").shape == whole.shape
