@@ -34,6 +34,7 @@ from monai.transforms import (
 )
 
 from custom.cli import config_files
+from custom.datasets import freesurfer
 from custom.datasets.iseg import CODES
 from custom.files import load_checkpoint
 from custom.inferers import ForegroundInferer
@@ -74,7 +75,7 @@ def t1_case(weights: str | None) -> Case:
         nibabel.save(nibabel.Nifti1Image(item["pred"], np.eye(4)), folder / "saved.nii.gz")
         steps = segmenter.seconds | {"save": time.perf_counter() - start}
     print("steps of brainmri segment: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in steps.items()))
-    return image.as_tensor()[None], truth.as_tensor().long(), segmenter.network, (80, 80, 80), 0.1
+    return image.as_tensor()[None], truth.as_tensor().long(), segmenter.network, (112, 144, 144), 0.08
 
 
 def _given(weights: str | None) -> dict[str, str]:
@@ -107,7 +108,7 @@ def contenders(roi: tuple[int, ...], limit: float) -> dict[str, Callable]:
         runs |= {f"MONAI, overlap {overlap}": slide, f"MONAI, overlap {overlap}, cropped": cropped(slide, limit)}
     for amp in (False, True):
         kind = "bfloat16" if amp else "float32"
-        runs[f"ours, one pass, {kind}"] = ForegroundInferer(roi, amp=amp, threshold=limit)
+        runs[f"ours, one pass, {kind}"] = ForegroundInferer(roi, amp=amp, threshold=limit, frame=roi if limit else None)
         runs[f"ours, windows, {kind}"] = ForegroundInferer(roi, amp=amp, threshold=limit, one_pass_voxels=0)
     return runs
 
@@ -128,7 +129,7 @@ def main() -> None:
         for name, infer in runs.items():
             start = time.perf_counter()
             with torch.no_grad():
-                labels[name] = infer(image, network).argmax(dim=1)
+                labels[name] = tissue_labels(infer(image, network))
             seconds[name].append(time.perf_counter() - start)
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {tuple(image.shape[1:])}, n = {options.repeats}"
@@ -140,6 +141,13 @@ def main() -> None:
         for peer in PEERS:
             cells.append(_spread([theirs / own for theirs, own in zip(seconds[peer], times, strict=True)]))
         print(f"| {name} | {' | '.join(cells)} | {dice['mean']:.4f} |")
+
+
+def tissue_labels(logits: torch.Tensor) -> torch.Tensor:
+    """The labels, where structures and a side are given the tissues that they belong to."""
+    if logits.shape[1] != freesurfer.SIDE_CHANNEL + 1:
+        return logits.argmax(dim=1)
+    return torch.as_tensor(freesurfer.TISSUE_NUMBERS)[logits[:, :-1].argmax(dim=1)]
 
 
 def _spread(values: list[float]) -> str:
