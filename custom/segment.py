@@ -196,11 +196,15 @@ def _made_from(segmenter: Segmenter, job: Job) -> dict[str, Any]:
 
 
 def _is_done(results: Mapping[str, Path], made_from: Mapping[str, Any], options: Options) -> bool:
-    if not all(results[name].is_file() for name in (*wanted_files(options.outputs, options.figure), "record")):
-        return False
+    wanted = wanted_files(options.outputs, options.figure)
+    return all(results[name].is_file() for name in wanted) and _is_made_from(results["record"], made_from)
+
+
+def _is_made_from(record_file: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether a record is of these scans, weights and settings, and of no mask where there is none now."""
     try:
-        record = json.loads(results["record"].read_text(encoding="utf-8"))
-    except ValueError:
+        record = json.loads(record_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
     return record.get("mask") == made_from.get("mask") and all(
         record.get(name) == value for name, value in made_from.items()
@@ -227,7 +231,8 @@ def _segment_one(
     except DataError as error:
         raise DataError(f"{job.scans[0]}: {error}") from error
     start = time.perf_counter()
-    set_aside(results["record"].parent, [path.name for path in results.values()])
+    kept = set(results) - {*wanted, "record"} if _is_made_from(results["record"], made_from) else set()
+    set_aside(results["record"].parent, [path.name for name, path in results.items() if name not in kept])
     write_files(segmentation, results, wanted, job.scans[0].name)
     seconds = segmenter.seconds | {"write": time.perf_counter() - start}
     record = made_from | {

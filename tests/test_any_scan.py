@@ -89,6 +89,16 @@ def test_a_mask_is_trusted(segmenter: Segmenter, scans: Path, tmp_path: Path) ->
     assert job.mask == tmp_path / "out/sub-1_desc-T1wbrain_mask.nii.gz"
 
 
+def test_further_outputs_leave_earlier_ones_where_they_are(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+    place = [str(scans / "sub-1_T1w.nii.gz")]
+    assert segment(segmenter, place, tmp_path, Options(["tissues"], False)) == 0
+    tissues = tmp_path / "sub-1_desc-T1w_dseg.nii.gz"
+    tissues.write_bytes(b"corrected by hand")
+    assert segment(segmenter, place, tmp_path, Options(["structures"], False)) == 0
+    assert tissues.read_bytes() == b"corrected by hand"
+    assert (tmp_path / "sub-1_seg-structures_desc-T1w_dseg.nii.gz").is_file()
+
+
 def test_masks_that_do_not_fit(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
     scan = scans / "sub-1_T1w.nii.gz"
     nibabel.save(nibabel.load(scan).slicer[1:], tmp_path / "mask.nii.gz")

@@ -2,9 +2,9 @@
 
     python scripts/benchmarks/tumor_contrasts.py DIR [--ckpt_path model.pt]
 
-DIR holds one patient of TCGA-LGG in BraTS's space: <patient>_t1.nii.gz, _t1ce, _t2, _flair and _seg-autofused (labels of
-the tumor). Prints Dice of CSF, GM and WM between each contrast's labels and those of T1 (there is no reference), outside
-the tumor grown by 3 voxels; n = 1.
+DIR holds one patient of TCGA-LGG in BraTS's space: <patient>_t1.nii.gz, _t1ce, _t2, _flair and _seg-autofused (labels
+of the tumor). Prints Dice of CSF, GM and WM between each contrast's labels and those of T1 (there is no reference),
+outside the tumor grown by 3 voxels; n = 1.
 """
 
 from __future__ import annotations
