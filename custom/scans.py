@@ -20,8 +20,8 @@ BIDS = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*)_(?P<su
 NO_ANATOMY = {"bold", "sbref", "dwi", "adc", "trace", "epi", "asl", "m0scan", "cbv", "phase", "phasediff", "phase1"}
 NO_ANATOMY |= {"phase2", "magnitude", "magnitude1", "magnitude2", "fieldmap", "TB1map", "pet"}
 RESULTS = re.compile(r"_(seg|dseg|mask|probabilities|probseg|labels?|structures|intracranial|skullstripped)$")
-THINNEST, SMALLEST, LARGEST = 12, 80, 600  # mm: of a slab, of a slab's other sides, and of any field of view
-SLAB = 100  # mm: what is thinner shows a part of a brain
+THINNEST, SMALLEST, LARGEST = 12, 40, 600  # mm: of a slab, of a slab's other sides, and of any field of view
+SLAB = 100  # mm: what is thinner, and much thinner than wide, shows a part of a brain
 
 
 def stem(path: str | Path) -> str:
@@ -126,7 +126,7 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if np.abs(cosines.T @ cosines - np.eye(3)).max() > 0.01:
         odd.append("its axes aren't at right angles (a sheared affine): it is resampled, look at the figure")
     extent = sizes * voxels.shape
-    if extent.min() < SLAB:
+    if extent.min() < min(SLAB, 0.6 * sorted(extent)[1]):
         odd.append(f"it is a slab of {extent.min():.3g} mm: volumes are those of the part in view")
     if sizes.max() > 3.5:
         odd.append(f"its voxels are up to {sizes.max():.3g} mm long: boundaries between them are guessed")

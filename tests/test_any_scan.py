@@ -173,7 +173,7 @@ def test_too_thin_or_too_small(tmp_path: Path) -> None:
     for shape, mm, sentence in (
         ((100, 100, 10), 2.0, None),
         ((200, 200, 10), 1.0, "a slab of 10 mm is too thin, 12 mm are needed"),
-        ((50, 50, 50), 1.0, "spans 50 x 50 x 50 mm, which no scan of a head does"),
+        ((30, 30, 30), 1.0, "spans 30 x 30 x 30 mm, which no scan of a head does"),
         ((100, 100, 1), 8.0, "is a slice, not a volume"),
     ):
         voxels = np.random.default_rng(0).random(shape).astype(np.float32)

@@ -129,7 +129,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda p: save_nifti(p / "a.nii.gz", np.zeros(SHAPE, np.int16)), r"holds the value 0 everywhere"),
     "no extent": (
         lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([0.001, 0.001, 0.001, 1])),
-        r"spans 0\.05 x 0\.06 x 0\.04 mm, which can't be a whole brain: correct the voxel sizes",
+        r"spans 0\.05 x 0\.06 x 0\.04 mm, which no scan of a head does: correct the voxel sizes",
     ),
     "enormous": (
         lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([20.0, 20, 20, 1])),
