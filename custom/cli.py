@@ -11,101 +11,16 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch starts: huge 
 
 import importlib
 import inspect
-import json
-import logging
-import shlex
 import sys
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import custom
+from custom import datasets, samples
 from custom.errors import ConfigError, DataError, find_cause
-
-
-def find_bundle(part: str) -> Path:
-    """The folder of the one bundle whose name has this part."""
-    names = custom.bundles()
-    found = [name for name in names if part == name] or [name for name in names if part in name]
-    if len(found) != 1:
-        raise ConfigError(f"{part!r} names {found or 'no bundle'}: write enough of one of {sorted(names)}.")
-    return names[found[0]]
-
-
-def config_files(bundle: str, *names: str | None) -> list[str]:
-    """Paths of a bundle's config files; None stands for a mixin that wasn't asked for."""
-    folder = find_bundle(bundle) / "configs"
-    for path in (folder / name for name in names if name):
-        if not path.is_file():
-            there = sorted(other.stem for other in path.parent.glob("*.json"))
-            raise ConfigError(f"There is no {path.stem!r} in {path.parent}: name one of {there}.")
-    return [str(folder / name) for name in names if name]
-
-
-def run(run_id: str, files: list[str], **overrides: Any) -> Any:
-    """Prints and makes one `monai.bundle run_workflow` call; returns the workflow."""
-    call = {"workflow_name": "custom.workflow.StrictWorkflow", "run_id": run_id, "config_file": files, **overrides}
-    _print_call("run_workflow", call)
-    from monai.bundle import create_workflow
-
-    from custom.workflow import StrictWorkflow
-
-    _say_errors_once()
-    workflow = create_workflow(**(call | {"workflow_name": StrictWorkflow}))
-    workflow.run()
-    workflow.finalize()
-    return workflow
-
-
-def _print_call(function: str, arguments: dict[str, Any]) -> None:
-    words = [f"--{name} {shlex.quote(_as_text(value))}" for name, value in arguments.items()]
-    print(" ".join(["python -m monai.bundle", function, *words]), flush=True)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
-        value = value[0]
-    return str(value)
-
-
-def _say_errors_once() -> None:
-    """MONAI warns of every config, and Ignite logs an error that `main` prints anyway."""
-    warnings.filterwarnings("ignore", message="parsing config_file")
-    for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
-        logger = logging.getLogger(f"ignite.engine.engine.{engine}")
-        logger.addFilter(lambda record: record.levelno < logging.ERROR)
-    logging.getLogger("monai.bundle.workflows").addFilter(lambda record: "skipping logging" not in record.getMessage())
-
-
-def mixins(
-    bundle: str, network: str | None, recipe: Any, overrides: Mapping[str, Any] | None = None, inference: bool = False
-) -> list[str]:
-    """A network's file and those of one recipe or several (a list, or 'a,b'), as config_files takes them.
-
-    With `overrides`, a folder with a dataset.json brings the recipe own_scans in, where the bundle has it. For
-    inference, recipes of the training alone are left out, and it is said.
-    """
-    given = recipe if isinstance(recipe, (list, tuple)) else str(recipe or "").split(",")
-    names = [name for name in (str(one).strip() for one in given) if name]
-    own = find_bundle(bundle) / "configs" / "recipes" / "own_scans.json"
-    folder = (overrides or {}).get("dataset_dir")
-    if not names and own.is_file() and folder and (Path(str(folder)) / "dataset.json").is_file():
-        names = ["own_scans"]
-    if inference:
-        of_training = [name for name in names if _changes_training_only(bundle, name)]
-        names = [name for name in names if name not in of_training]
-        if of_training:
-            print(f"{', '.join(of_training)}: of the training only, left out here.")
-    return [*([f"networks/{network}.json"] if network else []), *(f"recipes/{name}.json" for name in names)]
-
-
-def _changes_training_only(bundle: str, recipe: str) -> bool:
-    """Whether a recipe sets nested keys that inference.json hasn't."""
-    (base,) = config_files(bundle, "inference.json")
-    (own,) = config_files(bundle, f"recipes/{recipe}.json")
-    known, keys = (json.loads(Path(path).read_text(encoding="utf-8")) for path in (base, own))
-    return any("#" in key and key.split("#")[0] not in known for key in keys)
+from custom.running.bundles import config_files, find_bundle, find_bundles, mixins, output_dir_of
+from custom.running.workflow import print_call, run, silence_duplicates
 
 
 class Commands:
@@ -113,27 +28,27 @@ class Commands:
 
     def quickstart(self, folder: str = "quickstart", max_epochs: int = 100) -> None:
         """Writes a sample, trains on it, evaluates, segments, exports, and says what came of it."""
-        from custom import quickstart
+        from custom.commands import quickstart
 
         quickstart.main(Path(folder), max_epochs)
 
     def sample(self, name: str, folder: str, **options: Any) -> None:
         """Writes a small data set to try things with, in a data set's own layout: brainmri sample iseg DIR."""
-        sample = _module("samples", name)
+        sample = _known_module(samples, name)
         write = sample.write
         _check_options(f"{name}'s sample takes", write, options, folder)
         print(f"{write(folder, **options)}: {sample.__doc__.splitlines()[0]}")
 
     def verify(self, name: str, folder: str) -> None:
         """Reads a whole data set and lists every problem: brainmri verify iseg DIR."""
-        problems = _module("datasets", name).verify(folder)
+        problems = _known_module(datasets, name).verify(folder)
         print("\n".join(problems) or f"{folder}: no problem found.")
         if problems:
             raise DataError(f"{folder} has {len(problems)} problem{'s' * (len(problems) > 1)}, listed above.")
 
     def prepare(self, name: str, folder: str, output_dir: str) -> None:
         """Converts a data set once to a form that reads faster: brainmri prepare brats_slices DIR --output_dir OUT."""
-        module = _module("datasets", name)
+        module = _known_module(datasets, name)
         if not hasattr(module, "prepare"):
             raise ConfigError(f"{name} needs no preparing: train on it as it is.")
         print(f"{module.prepare(folder, output_dir)}: name it as --dataset_dir.")
@@ -150,30 +65,34 @@ class Commands:
         run("training", files, **overrides)
 
     def evaluate(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
-        """Scores a trained network on the test section: brainmri evaluate iseg --dataset_dir D."""
-        if overrides.get("section") == "unlabelled":
-            raise ConfigError("The section unlabelled has no truth to score against: infer on it, or name another.")
+        """Scores a trained network on the test split: brainmri evaluate iseg --dataset_dir D."""
+        if overrides.get("split") == "unlabelled":
+            raise ConfigError("The split unlabelled has no truth to score against: infer on it, or name another.")
         files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
         run("evaluating", files, **overrides)
 
     def infer(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
-        """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --section unlabelled."""
+        """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --split unlabelled."""
         files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
         run("inferring", files, **overrides)
         print(custom.RESEARCH_USE_ONLY)
 
     def baseline(self, bundle: str, recipe: Any = None, **overrides: Any) -> None:
         """Scores the simplest thing that works: brainmri baseline brats_mri_tumor, or hcp, --dataset_dir D."""
-        name = find_bundle(bundle).name
-        if name not in BASELINES:
-            raise ConfigError(f"There is no baseline for {name} here: {' and '.join(BASELINES)} have one.")
-        BASELINES[name](config_files(bundle, "train.json", *mixins(bundle, None, recipe)), recipe, overrides)
+        from custom.commands.baseline import baseline
+
+        baseline(
+            find_bundle(bundle).name,
+            config_files(bundle, "train.json", *mixins(bundle, None, recipe)),
+            recipe,
+            overrides,
+        )
 
     def networks(self, bundle: str = "", size: int | None = None) -> None:
         """Lists networks: parameters, GFLOPs of a window (roi_size, or SIZE a side), papers: brainmri networks iseg."""
-        from custom.network_table import network_table
+        from custom.commands.networks import network_table
 
-        names = [find_bundle(bundle).name] if bundle else sorted(custom.bundles())
+        names = [find_bundle(bundle).name] if bundle else sorted(find_bundles())
         print("\n\n".join(f"{name}\n{network_table(name, size).to_string(index=False)}" for name in names))
 
     def compare(
@@ -187,7 +106,7 @@ class Commands:
         **overrides: Any,
     ) -> None:
         """Trains and scores several networks alike: brainmri compare brats_mri_slice --networks classic,attention."""
-        from custom.compare import compare
+        from custom.commands.compare import compare
 
         names = [str(name) for name in (networks if isinstance(networks, (list, tuple)) else str(networks).split(","))]
         numbers = list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
@@ -213,10 +132,10 @@ class Commands:
         --outputs tissues,structures,mask,brain,probabilities chooses what is written; --from_mask takes a brain mask;
         --joint True segments the scans of one subject together (docs/segment.md).
         """
-        from custom.processes import local_device
-        from custom.running import Segmenter
-        from custom.segment import Options, check_places, segment
-        from custom.segment_files import check_outputs
+        from custom.commands.segment import Options, check_places, segment
+        from custom.commands.segment_files import check_outputs
+        from custom.running import Predictor
+        from custom.running.processes import local_device
 
         files = config_files(bundle, "inference.json")
         places = check_places(scans)
@@ -230,13 +149,13 @@ class Commands:
             overrides.setdefault("device", str(local_device()))
         overrides["output_dir"] = str(folder)
         if not (joint or from_mask):
-            _print_call("run", {"config_file": files, "dataset_dir": places[0], **overrides})
+            print_call("run", {"config_file": files, "dataset_dir": places[0], **overrides})
             if len(places) > 1:
                 print(f"and the same for {len(places) - 1} more")
-        _say_errors_once()
-        segmenter = Segmenter(files, **overrides)
-        print(f"Weights: {segmenter.path}", flush=True)
-        failed = segment(segmenter, places, folder, options)
+        silence_duplicates()
+        predictor = Predictor(files, **overrides)
+        print(f"Weights: {predictor.path}", flush=True)
+        failed = segment(predictor, places, folder, options)
         print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
         if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
             raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
@@ -262,11 +181,11 @@ class Commands:
         **overrides: Any,
     ) -> Path:
         """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
-        from custom.export import export
+        from custom.commands.export import export
 
         files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
         print(custom.RESEARCH_USE_ONLY)
-        return export(files, _output_dir(files, output_dir), format, _print_call, **overrides)
+        return export(files, output_dir_of(files, output_dir), format, print_call, **overrides)
 
     def pack(
         self,
@@ -277,19 +196,13 @@ class Commands:
         **overrides: Any,
     ) -> Path:
         """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
-        from custom.pack import pack
+        from custom.commands.pack import pack
 
-        folder = _output_dir(config_files(bundle, "inference.json"), output_dir)
-        exported = self.export(bundle, network, str(folder), recipe=recipe, **overrides)
-        root = find_bundle(bundle)
-        settings: dict[str, Any] = {}
-        for mixin in config_files(bundle, *mixins(bundle, network, recipe)):
-            for key, value in json.loads(Path(mixin).read_text(encoding="utf-8")).items():
-                settings.pop(key, None)  # so that the later one also comes later
-                settings[key] = value
-        settings.pop("_desc_", None)
-        weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
-        return pack(root, weights, exported, folder / f"{root.name}.zip", settings | overrides)
+        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
+        folder = output_dir_of(files, output_dir)
+        print(custom.RESEARCH_USE_ONLY)
+        mixin_files = config_files(bundle, *mixins(bundle, network, recipe))
+        return pack(find_bundle(bundle), files, mixin_files, folder, **overrides)
 
     def report(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
         """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir D."""
@@ -298,36 +211,6 @@ class Commands:
 
         for path in save_report(run("evaluating", files, **overrides)):
             print(path)
-
-
-def _hcp_baselines(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
-    from custom.baselines.hcp import hcp_baselines
-
-    if "regression" in str(recipe):
-        raise ConfigError("The baselines of hcp take a regression by --kind regression: leave the recipe out.")
-    _check_options("The baselines of hcp take", hcp_baselines, settings, files)
-    hcp_baselines(files, **settings)
-
-
-def _flair_threshold(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
-    from custom.baselines.of_bundle import flair_threshold
-
-    if "intensity_" in str(recipe):
-        raise ConfigError(f"The FLAIR threshold is in deviations of the brain: leave {recipe} out.")
-    flair_threshold(files, **settings)
-
-
-def _pooled_intensities(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
-    from custom.baselines.pooled_intensities import pooled_intensities
-
-    pooled_intensities(files, **settings)
-
-
-BASELINES = {
-    "brain_mri_tumor_classification": _pooled_intensities,
-    "brats_mri_tumor_segmentation": _flair_threshold,
-    "hcp_mri_classification": _hcp_baselines,
-}
 
 
 def _check_options(says: str, function: Callable[..., Any], options: dict[str, Any], *given: Any) -> None:
@@ -339,18 +222,10 @@ def _check_options(says: str, function: Callable[..., Any], options: dict[str, A
         raise ConfigError(f"{says} {known} ({error}).") from error
 
 
-def _output_dir(files: list[str], given: str | None) -> Path:
-    """Where a run of these configs writes when it isn't told."""
-    return Path(given or json.loads(Path(files[0]).read_text(encoding="utf-8"))["output_dir"])
-
-
-def _module(room: str, name: str) -> Any:
-    folder = Path(custom.__file__).parent / room
-    entry = {"samples": "\ndef write(", "datasets": "\ndef verify("}[room]
-    there = sorted(path.stem for path in folder.glob("[a-z]*.py") if entry in path.read_text(encoding="utf-8"))
-    if name not in there:
-        raise ConfigError(f"There is no data set {name!r}: name one of {there}.")
-    return importlib.import_module(f"custom.{room}.{name}")
+def _known_module(package: Any, name: str) -> Any:
+    if name not in package.NAMES:
+        raise ConfigError(f"There is no data set {name!r}. Use one of: {', '.join(package.NAMES)}.")
+    return importlib.import_module(f"{package.__name__}.{name}")
 
 
 def main() -> None:

@@ -148,7 +148,7 @@ def start_brainmri() -> Callable[..., multiprocessing.process.BaseProcess]:
     The processes are forks of one that has imported what takes seconds, and has run nothing.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["custom.cli", "custom.workflow", "custom.networks", "monai.handlers"])
+    server.set_forkserver_preload(["custom.cli", "custom.running.workflow", "custom.networks", "monai.handlers"])
 
     def start(words: Iterable[object], cwd: Path, *outputs: Path) -> multiprocessing.process.BaseProcess:
         process = server.Process(target=run_command, args=([*map(str, words)], cwd, *outputs))

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from custom.brain_masks import brain_masks
-from custom.cli import config_files
+from custom.commands.segment import Options, find_jobs, segment
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError, find_cause
 from custom.metrics import dice_by_name
-from custom.running import Segmenter
+from custom.reading.scans import read_scan
+from custom.running import Predictor
+from custom.running.bundles import config_files
+from custom.running.segmentation import Segmentation, confidence, order_of_tissues, read_fits
 from custom.samples import mni152
-from custom.scans import read_scan
-from custom.segment import Options, find_jobs, segment
-from custom.segmentation import Segmentation, confidence, order_of_tissues, read_fits
+from custom.transforms.brain_masks import brain_masks
 from tests.conftest import SHARED
 
 FILES = config_files("brain_mri_tissue", "inference.json")
@@ -30,8 +30,8 @@ LABELS = mni152.LABELS
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter(FILES, device="cpu")
+def predictor() -> Predictor:
+    return Predictor(FILES, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def dice(found: np.ndarray, scans: Path) -> dict[str, float]:
     return dice_by_name(found, np.asarray(nibabel.load(scans / "mni" / mni152.TRUTH).dataobj), LABELS)
 
 
-def test_two_contrasts_together(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+def test_two_contrasts_together(predictor: Predictor, scans: Path, tmp_path: Path) -> None:
     t1, t2 = scans / "sub-1_T1w.nii.gz", scans / "sub-1_T2w.nii.gz"
-    alone = dice(segmenter(t1)["pred"], scans)
-    together = dice(segmenter([t1, t2])["pred"], scans)
+    alone = dice(predictor(t1)["pred"], scans)
+    together = dice(predictor([t1, t2])["pred"], scans)
     assert together["GM"] > alone["GM"] - 0.01
     assert together["WM"] > 0.88
     jobs = find_jobs([str(t2), str(t1)], tmp_path, Options(joint=True))
@@ -62,14 +62,14 @@ def test_two_contrasts_together(segmenter: Segmenter, scans: Path, tmp_path: Pat
     assert len(find_jobs([str(t2), str(t1)], tmp_path, Options())) == 2
 
 
-def test_scans_on_different_grids_are_not_joined(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+def test_scans_on_different_grids_are_not_joined(predictor: Predictor, scans: Path, tmp_path: Path) -> None:
     image = nibabel.load(scans / "sub-1_T2w.nii.gz")
     nibabel.save(image.slicer[2:], tmp_path / "other.nii.gz")
     with pytest.raises(DataError, match=r"other\.nii\.gz and .*T1w\.nii\.gz lie on different grids: resample them"):
-        segmenter([scans / "sub-1_T1w.nii.gz", tmp_path / "other.nii.gz"])
+        predictor([scans / "sub-1_T1w.nii.gz", tmp_path / "other.nii.gz"])
 
 
-def test_a_mask_is_trusted(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+def test_a_mask_is_trusted(predictor: Predictor, scans: Path, tmp_path: Path) -> None:
     scan = scans / "sub-1_T1w.nii.gz"
     image = nibabel.load(scan)
     mask = (np.asarray(image.dataobj) > 0).astype(np.uint8)
@@ -77,7 +77,7 @@ def test_a_mask_is_trusted(segmenter: Segmenter, scans: Path, tmp_path: Path) ->
     nibabel.save(nibabel.Nifti1Image(mask, image.affine), tmp_path / "sub-1_desc-brain_mask.nii.gz")
     (job,) = find_jobs([str(scan)], tmp_path / "out", Options(from_mask=tmp_path))
     assert job.mask == tmp_path / "sub-1_desc-brain_mask.nii.gz"
-    assert segment(segmenter, [str(scan)], tmp_path / "out", Options(["structures", "mask"], False, tmp_path)) == 0
+    assert segment(predictor, [str(scan)], tmp_path / "out", Options(["structures", "mask"], False, tmp_path)) == 0
     codes, brain = (
         np.asarray(nibabel.load(tmp_path / "out" / name).dataobj)
         for name in ("sub-1_seg-structures_desc-T1w_dseg.nii.gz", "sub-1_desc-T1wbrain_mask.nii.gz")
@@ -89,21 +89,21 @@ def test_a_mask_is_trusted(segmenter: Segmenter, scans: Path, tmp_path: Path) ->
     assert job.mask == tmp_path / "out/sub-1_desc-T1wbrain_mask.nii.gz"
 
 
-def test_further_outputs_leave_earlier_ones_where_they_are(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+def test_further_outputs_leave_earlier_ones_where_they_are(predictor: Predictor, scans: Path, tmp_path: Path) -> None:
     place = [str(scans / "sub-1_T1w.nii.gz")]
-    assert segment(segmenter, place, tmp_path, Options(["tissues"], False)) == 0
+    assert segment(predictor, place, tmp_path, Options(["tissues"], False)) == 0
     tissues = tmp_path / "sub-1_desc-T1w_dseg.nii.gz"
     tissues.write_bytes(b"corrected by hand")
-    assert segment(segmenter, place, tmp_path, Options(["structures"], False)) == 0
+    assert segment(predictor, place, tmp_path, Options(["structures"], False)) == 0
     assert tissues.read_bytes() == b"corrected by hand"
     assert (tmp_path / "sub-1_seg-structures_desc-T1w_dseg.nii.gz").is_file()
 
 
-def test_masks_that_do_not_fit(segmenter: Segmenter, scans: Path, tmp_path: Path) -> None:
+def test_masks_that_do_not_fit(predictor: Predictor, scans: Path, tmp_path: Path) -> None:
     scan = scans / "sub-1_T1w.nii.gz"
     nibabel.save(nibabel.load(scan).slicer[1:], tmp_path / "mask.nii.gz")
     with pytest.raises(RuntimeError) as error:  # MONAI wraps what transforms raise
-        segmenter(scan, tmp_path / "mask.nii.gz")
+        predictor(scan, tmp_path / "mask.nii.gz")
     assert re.search(r"mask\.nii\.gz has another grid than .*T1w\.nii\.gz: resample", str(find_cause(error.value)))
     with pytest.raises(DataError, match=r"holds 0 files sub-1_desc-brain_mask\.nii\.gz, but .* needs exactly one"):
         find_jobs([str(scan)], tmp_path, Options(from_mask=tmp_path))
@@ -132,19 +132,19 @@ def phantoms() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["ball", "rods", "torso", "noise"])
 def test_no_head_in_view_is_a_sentence(
-    name: str, segmenter: Segmenter, tmp_path: Path, capsys: pytest.CaptureFixture
+    name: str, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     nibabel.save(nibabel.Nifti1Image(phantoms()[name], np.diag([2.5, 2.5, 2.5, 1])), tmp_path / f"{name}.nii.gz")
-    assert segment(segmenter, [str(tmp_path / f"{name}.nii.gz")], tmp_path / "out") == 1
+    assert segment(predictor, [str(tmp_path / f"{name}.nii.gz")], tmp_path / "out") == 1
     assert f"{name}.nii.gz: no head was found. Give an MR scan that shows a brain." in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
 @pytest.mark.skipif(not (SHARED / "t1_studyforrest").is_dir(), reason="studyforrest's T1w isn't on this machine")
-def test_a_whole_head_its_slabs_and_both_halves_of_its_precision(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_a_whole_head_its_slabs_and_both_halves_of_its_precision(predictor: Predictor, tmp_path: Path) -> None:
     path = SHARED / "t1_studyforrest" / "sub-02_T1w_1mm_defaced.nii.gz"
     image, mask = nibabel.load(path), nibabel.load(SHARED / "t1_studyforrest" / "sub-02_brainmask_approx.nii.gz")
-    item = segmenter(path)
+    item = predictor(path)
     whole = item["pred"]
     brain, _ = brain_masks(item["structures"], image.affine)
     reference = np.asarray(mask.dataobj) > 0
@@ -152,7 +152,7 @@ def test_a_whole_head_its_slabs_and_both_halves_of_its_precision(segmenter: Segm
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2 if threads == 1 else 1)
-        again = segmenter(path)["structures"]
+        again = predictor(path)["structures"]
     finally:
         torch.set_num_threads(threads)
     inside = (item["structures"] > 0) | (again > 0)
@@ -160,8 +160,8 @@ def test_a_whole_head_its_slabs_and_both_halves_of_its_precision(segmenter: Segm
     for thick, start in ((12, 124), (18, 84)):
         slab = image.slicer[:, :, start : start + thick]
         nibabel.save(slab, tmp_path / f"slab{thick}.nii.gz")
-        found = segmenter(tmp_path / f"slab{thick}.nii.gz")
-        assert f"it is a slab of {thick} mm: volumes are those of the part in view" in found["scan"].meta["odd"]
+        found = predictor(tmp_path / f"slab{thick}.nii.gz")
+        assert f"it is a slab of {thick} mm: volumes are those of the part in view" in found["scan"].meta["warnings"]
         Segmentation(found, LABELS)  # shows a head
         part = whole[:, :, start : start + thick]
         scores = dice_by_name(found["pred"], part, LABELS)
@@ -201,17 +201,17 @@ def test_order_of_tissues() -> None:
         assert bool(found[1]) == bool(warning)
 
 
-def test_confidence_is_what_the_fits_make_of_expected_dice(segmenter: Segmenter, scans: Path) -> None:
-    measures = segmenter(scans / "sub-1_T1w.nii.gz")["measures"]
+def test_confidence_is_what_the_fits_make_of_expected_dice(predictor: Predictor, scans: Path) -> None:
+    measures = predictor(scans / "sub-1_T1w.nii.gz")["measures"]
     raw = confidence(measures, {})
     fitted = confidence(measures, {"Thalamus": [[0, 1], [0.2, 0.4]], "GM": [[0, 1], [0.5, 0.5]]})
     assert fitted["GM"] == 0.5
     assert fitted["WM"] == raw["WM"]
     assert fitted["Left-Thalamus"] == pytest.approx(0.2 + 0.2 * raw["Left-Thalamus"], abs=2e-3)
-    shipped = read_fits(segmenter.path, segmenter.sha256)
+    shipped = read_fits(predictor.path, predictor.sha256)
     assert {"scan", "CSF", "GM", "WM", *(one.title for one in freesurfer.STRUCTURES)} <= set(shipped)
     assert all(np.diff(x).min() > 0 and np.diff(y).min() >= 0 for x, y in shipped.values())
-    assert read_fits(segmenter.path, "other weights") == {}
+    assert read_fits(predictor.path, "other weights") == {}
 
 
 def test_no_connection_is_opened(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_no_connection_is_opened(scans: Path, tmp_path: Path, monkeypatch: pytes
 
     for name in ("connect", "connect_ex", "sendto"):
         monkeypatch.setattr(socket.socket, name, refuse)
-    assert segment(Segmenter(FILES, device="cpu"), [str(scans / "sub-1_T1w.nii.gz")], tmp_path) == 0
+    assert segment(Predictor(FILES, device="cpu"), [str(scans / "sub-1_T1w.nii.gz")], tmp_path) == 0
 
 
 MEMORY = """

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from custom.checkpoints.load import load_checkpoint
 from custom.errors import MissingDataError
-from custom.files import load_checkpoint
 from custom.losses import MergedClasses, MultiClassDiceCELoss, WithSide
 from custom.running import AveragedStep
 from custom.running.averaged_step import make_capturable

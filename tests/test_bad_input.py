@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from custom import cli
-from custom.files import load_checkpoint
+from custom.checkpoints.load import load_checkpoint
 from tests.conftest import SMALL_RUN, Brainmri
 from tests.test_iseg import BAD_DATA
 
@@ -124,10 +124,10 @@ CASES = {
         r"run/model\.pt holds another network's weights .*: name the network",
     ),
     "infer, no dictionary": (INFER, weights(None), r"run/model\.pt can't be read .*: it is cut short or no file"),
-    "infer, section": (
-        [*INFER, "--section", "everyone"],
+    "infer, split": (
+        [*INFER, "--split", "everyone"],
         nothing,
-        r'section must be "training", "validation", "test" or "unlabelled", got \'everyone\'',
+        r'split must be "training", "validation", "test" or "unlabelled", got \'everyone\'',
     ),
     "fold": ([*TRAIN, "--fold", "5"], nothing, r"fold must be 0 to 4, got 5"),
     "export, no weights": (
@@ -147,9 +147,9 @@ CASES = {
         r"UNet can't take windows of roi_size \[30, 30, 30\] \(.*\): take sizes that .* multiples of 8",
     ),
     "evaluate without labels": (
-        [*EVALUATE, "--section", "unlabelled"],
+        [*EVALUATE, "--split", "unlabelled"],
         nothing,
-        r"The section unlabelled has no truth to score against",
+        r"The split unlabelled has no truth to score against",
     ),
     "results of one name": (
         [*INFER, "--data", "[{'image': ['a/t1.nii', 'a/t2.nii']}, {'image': ['b/t1.nii', 'b/t2.nii']}]"],

@@ -40,13 +40,13 @@ def case(folder: Path, number: int, role: str) -> Path:
 def test_split_is_by_person_and_covers_everyone() -> None:
     people = [f"p{number}" for number in range(1, 23)] * 2
     for fold in range(5):
-        parts = [split_by_person(people, section, fold, "x") for section in ("training", "validation", "test")]
+        parts = [split_by_person(people, split, fold, "x") for split in ("training", "validation", "test")]
         assert sorted(one for part in parts for one in part) == sorted(set(people))
         assert parts[2] == ["p1", "p6", "p11", "p16", "p21"]
     assert split_by_person(people, "validation", 1, "x") == ["p3", "p9", "p15", "p22"]  # of 2 to 5, 7 to 10, ...
-    with pytest.raises(MissingDataError, match=r"x has too few persons for the training section"):
+    with pytest.raises(MissingDataError, match=r"x has too few persons for the training split"):
         split_by_person(["a", "b"], "training", 0, "x")
-    with pytest.raises(ConfigError, match=r"section must be .* got 'all'"):
+    with pytest.raises(ConfigError, match=r"split must be .* got 'all'"):
         split_by_person(people, "all", 0, "x")
     with pytest.raises(ConfigError, match=r"fold must be 0 to 4, got 5"):
         split_by_person(people, "test", 5, "x")
@@ -79,14 +79,14 @@ def test_both_sources_come_out_alike(brain_tumors_dir: Path, msd_dir: Path) -> N
     assert flair[inside == 2].mean() > 1.5 * flair[(inside == 0) & (flair > 0)].mean()  # FLAIR shows edema bright
 
 
-def test_sections(brain_tumors_dir: Path, msd_dir: Path) -> None:
+def test_splits(brain_tumors_dir: Path, msd_dir: Path) -> None:
     for folder, name in ((brain_tumors_dir, "BraTS20_Training_{:03d}"), (msd_dir, "BRATS_{:03d}")):
         found = {
-            section: [item["subject"] for item in brain_tumors.datalist(folder, section)]
-            for section in ("test", "validation", "training", "unlabelled")
+            split: [item["subject"] for item in brain_tumors.datalist(folder, split)]
+            for split in ("test", "validation", "training", "unlabelled")
         }
         numbers = {"test": [1], "validation": [2], "training": [3], "unlabelled": [4, 5]}
-        assert found == {section: [name.format(number) for number in own] for section, own in numbers.items()}
+        assert found == {split: [name.format(number) for number in own] for split, own in numbers.items()}
     assert brats.datalist(brain_tumors_dir, "test")[0]["image"][1].endswith("_t1.nii.gz")
 
 

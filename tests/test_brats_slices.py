@@ -13,9 +13,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, ResizeWithPadOrCrop
 
-from custom.cli import config_files
 from custom.datasets import brain_tumors, brats_slices
 from custom.errors import ConfigError, DataError, MissingDataError
+from custom.running.bundles import config_files
 from custom.transforms import LoadSliced
 from tests.conftest import Brainmri
 from tests.test_bundles import run
@@ -70,8 +70,8 @@ def test_prepared_slices_are_the_same(copy: Path, tmp_path: Path, brainmri: Brai
     result = brainmri("prepare", "brats_slices", copy, "--output_dir", prepared, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "preparing: 100%" in result.stderr
-    for section in ("training", "validation", "test"):
-        pairs = zip(brats_slices.datalist(copy, section), brats_slices.datalist(prepared, section), strict=True)
+    for split in ("training", "validation", "test"):
+        pairs = zip(brats_slices.datalist(copy, split), brats_slices.datalist(prepared, split), strict=True)
         for source, ours in pairs:
             assert (source["subject"], source["slice"]) == (ours["subject"], ours["slice"])
             first, second = load()(source), load()(ours)

@@ -23,17 +23,17 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, verify_metadata, verify_net_in_out
 from monai.inferers import SliceInferer, SlidingWindowInferer
 
-import custom
-from custom.cli import Commands, config_files
+from custom.cli import Commands
 from custom.datasets import freesurfer
 from custom.networks.cost import without_values
-from custom.workflow import StrictWorkflow
+from custom.running.bundles import config_files, find_bundles
+from custom.running.workflow import StrictWorkflow
 from tests.conftest import SHARED
 
 
 @dataclass
 class Case:
-    """What the tests need of one bundle: a data set, what to segment, and knobs that make a run short."""
+    """What the tests need of one bundle: a data set, what to segment, and options that make a run short."""
 
     dataset: str
     scans: str  # the fixture with scans for inference
@@ -113,7 +113,7 @@ THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
 }
 THIN["monai_vit"] = THIN["vit"]
 PATCHES_OF_10 = ("hcp_mri_classification", "vit")
-BUNDLES = custom.bundles()
+BUNDLES = find_bundles()
 NETWORKS = [
     (name, path.stem)
     for name, folder in BUNDLES.items()
@@ -164,7 +164,7 @@ def scans(bundle: str, request: pytest.FixtureRequest) -> Path:
 
 
 def small(bundle: str, file: str = "train.json") -> dict[str, Any]:
-    """The knobs of a short run that a config file has."""
+    """The options of a short run that a config file has."""
     return {key: value for key, value in CASES[bundle].small.items() if key in config(bundle, file)}
 
 
@@ -254,12 +254,12 @@ def test_no_absolute_paths(bundle: str) -> None:
 @bundle
 def test_every_knob_is_documented(bundle: str) -> None:
     page = (Path(__file__).parents[1] / "docs" / "bundles.md").read_text()
-    section = page.split(f"## {bundle}")[1].split("\n## ")[0]
+    split = page.split(f"## {bundle}")[1].split("\n## ")[0]
     built = {"imports", "training", "evaluating", "inferring", "run", "bundle_root", "network", "preprocessing"}
     for file in ("train.json", "evaluate.json", "inference.json"):
         for key, value in json.loads((BUNDLES[bundle] / "configs" / file).read_text()).items():
             is_knob = not isinstance(value, dict) and "#" not in key and not key.startswith("_") and key not in built
-            known = key in ("handlers", "iterations_per_epoch", "average") or f"`{key}`" in section
+            known = key in ("handlers", "iterations_per_epoch", "average") or f"`{key}`" in split
             assert not is_knob or known, f"{file}: {key}"
 
 

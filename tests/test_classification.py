@@ -16,11 +16,12 @@ from ignite.engine import Engine
 from monai.networks.nets import DenseNet121
 from sklearn.metrics import roc_auc_score
 
-from custom import calibration
+from custom.checkpoints import calibration
 from custom.errors import CheckpointError, ConfigError
 from custom.handlers import Calibrate, ClassificationScores, Predictions
 from custom.metrics import LogLikelihood, classification_scores, gain, regression_scores, stacked
-from custom.metrics.classification import area, calibration_error
+from custom.metrics.classification import calibration_error, roc_auc
+from custom.metrics.temperature import fit_temperature
 from custom.networks import HCPNet
 from custom.reports.classification import confusion_figure, predicted_figure, reliability_figure, roc_figure
 from custom.reports.heat_maps import cam, grad_cam, heat_maps_figure, layers_figure
@@ -96,9 +97,9 @@ def test_measures_of_numbers() -> None:
 def test_area_is_scikit_learns(pairs: list[tuple[bool, float]]) -> None:
     truth, score = np.array([one[0] for one in pairs]), np.array([one[1] for one in pairs])
     if truth.all() or not truth.any():
-        assert np.isnan(area(truth, score))
+        assert np.isnan(roc_auc(truth, score))
     else:
-        assert area(truth, score) == pytest.approx(roc_auc_score(truth, score))
+        assert roc_auc(truth, score) == pytest.approx(roc_auc_score(truth, score))
 
 
 def test_a_calibration_error_of_0() -> None:
@@ -117,7 +118,7 @@ def test_temperature_is_found(temperature: float) -> None:
     true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels = (true.cumsum(axis=1) < rng.random((4000, 1))).sum(axis=1)
     stretched = torch.softmax(torch.as_tensor(logits * temperature), dim=1).numpy()
-    found = calibration.fit_temperature(stretched, labels)
+    found = fit_temperature(stretched, labels)
     assert found == pytest.approx(temperature, rel=0.1)
     again = torch.stack([calibration.softmax(temperature)(one) for one in torch.as_tensor(logits * temperature)])
     np.testing.assert_allclose(again.numpy(), true, atol=1e-9)
@@ -210,7 +211,7 @@ def test_what_is_kept_beside_weights(tmp_path: Path) -> None:
             calibration.decoder(weights, wrong)
     with pytest.raises(CheckpointError, match=r"calibration\.json names 2 outputs, but the network has 3: set .* 2"):
         calibration.names(weights, 3)
-    calibration.write(tmp_path, {"classes": ["age"], "mean": 30.0, "deviation": 4.0})
+    calibration.write(tmp_path, {"classes": ["age"], "mean": 30.0, "std": 4.0})
     assert calibration.decoder(weights)(torch.tensor([-0.5])).tolist() == [28.0]
     (tmp_path / "calibration.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"calibration\.json can't be read"):

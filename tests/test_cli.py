@@ -17,8 +17,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from custom.cli import Commands, config_files, find_bundle
+from custom.cli import Commands
 from custom.errors import ConfigError
+from custom.running.bundles import config_files, find_bundle
 from tests.conftest import SMALL_RUN, Brainmri
 
 
@@ -66,7 +67,7 @@ def test_the_printed_call_does_the_same(trained: Path, iseg_dir: Path, brainmri:
 
 
 def test_submission_has_the_challenges_codes(trained: Path, iseg_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
-    words = ("--section", "unlabelled", "--submission", "--ckpt_path", trained / "model.pt", "--roi_size", "[32,32,32]")
+    words = ("--split", "unlabelled", "--submission", "--ckpt_path", trained / "model.pt", "--roi_size", "[32,32,32]")
     result = brainmri("infer", "iseg", "--dataset_dir", iseg_dir, "--output_dir", "out", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     written = sorted((tmp_path / "out/segmentations").iterdir())

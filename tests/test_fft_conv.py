@@ -148,7 +148,7 @@ def test_small_kernels_by_default_and_covariates() -> None:
         network(image, people[:, :1])
     fit_covariates(network, np.array([[1.0, 5.0], [3.0, 5.0]]))
     assert network.covariate_mean.tolist() == [2, 5]
-    assert network.covariate_deviation.tolist() == [1, float("inf")]  # alike for all: it says nothing
+    assert network.covariate_std.tolist() == [1, float("inf")]  # alike for all: it says nothing
     torch.testing.assert_close(network(image), network(image, torch.tensor([[2.0, 9.0]]).expand(3, 2)))
 
 

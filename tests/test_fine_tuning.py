@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from custom.checkpoints.start import freeze_encoder, start_from
 from custom.errors import CheckpointError
-from custom.fine_tuning import freeze_encoder, start_from
 from custom.networks import SubpixelUNet
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from custom.cli import config_files
+from custom.checkpoints.load import load_checkpoint
 from custom.datasets import synthseg_labels as maps
-from custom.files import load_checkpoint
-from custom.running import Segmenter
+from custom.running import Predictor
+from custom.running.bundles import config_files
 from custom.samples import mni152
 from custom.transforms import Structures, SynthesizeScand
 from tests.conftest import SMALL_RUN, Brainmri
@@ -34,7 +34,7 @@ def test_trains_resumes_and_evaluates_in_half_precision(iseg_dir: Path, brainmri
 
 def test_segments_as_the_cpu_does(mni152_dir: Path) -> None:
     files, scan = config_files("brain_mri_tissue", "inference.json"), mni152_dir / mni152.T1
-    on_cuda, on_cpu = (Segmenter(files, device=device)(scan)["pred"] for device in ("cuda", "cpu"))
+    on_cuda, on_cpu = (Predictor(files, device=device)(scan)["pred"] for device in ("cuda", "cpu"))
     assert (on_cuda == on_cpu).mean() > 0.99
 
 

@@ -16,7 +16,7 @@ from custom.baselines.gram_pca import GramPCA, components, gram_matrix
 from custom.baselines.nested_cv import (
     CLASSIFIERS,
     REGRESSORS,
-    area_within_folds,
+    auc_within_folds,
     bootstrap_interval,
     measures,
     nested_cross_validation,
@@ -101,7 +101,7 @@ def test_predictions_are_those_on_the_voxels() -> None:
     assert by_fold["n_test"].sum() == PERSONS
 
 
-def areas(name: str, strength: float, seeds: range, leak: bool = False) -> list[float]:
+def aucs(name: str, strength: float, seeds: range, leak: bool = False) -> list[float]:
     """Of one classifier on 60 new persons for each seed; with `leak`, the target chooses voxels before the folds."""
     found = []
     for seed in seeds:
@@ -110,20 +110,20 @@ def areas(name: str, strength: float, seeds: range, leak: bool = False) -> list[
             contrast = np.abs(volumes[target == 1].mean(axis=0) - volumes[target == 0].mean(axis=0))
             volumes = volumes[:, np.argsort(contrast)[-30:]]
         _, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, *CLASSIFIERS[name], 20)
-        found.append(area_within_folds(*(predicted[key].to_numpy(dtype=float) for key in ("target", "score", "fold"))))
+        found.append(auc_within_folds(*(predicted[key].to_numpy(dtype=float) for key in ("target", "score", "fold"))))
     return found
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_find_a_signal_and_nothing_in_noise(name: str) -> None:
     """Noise in more voxels than persons, six seeds: a leak would show as a mean well above one half."""
-    assert min(areas(name, 1.6, range(1))) > 0.9
-    assert 0.38 < np.mean(areas(name, 0.0, range(6))) < 0.58
+    assert min(aucs(name, 1.6, range(1))) > 0.9
+    assert 0.38 < np.mean(aucs(name, 0.0, range(6))) < 0.58
 
 
 def test_the_check_for_leaks_can_fail() -> None:
     """Voxels selected by the target outside of the folds make pure noise look like a finding."""
-    assert np.mean(areas("logistic regression", 0.0, range(3), leak=True)) > 0.8
+    assert np.mean(aucs("logistic regression", 0.0, range(3), leak=True)) > 0.8
 
 
 def test_families_stay_together() -> None:
@@ -163,13 +163,13 @@ def test_measures_by_hand() -> None:
 def test_area_compares_within_folds_only() -> None:
     """Each fold is in perfect order, though the second model's scores all lie above the first one's."""
     target, fold = np.array([0, 1, 0, 1, 1]), np.array([0, 0, 1, 1, 1])
-    assert area_within_folds(target, np.array([0.1, 0.2, 5.0, 6.0, 7.0]), fold) == 1.0
-    assert area_within_folds(target, np.array([0.1, 0.2, 6.0, 5.0, 7.0]), fold) == pytest.approx(2 / 3)
-    assert area_within_folds(target, np.array([0.1, 0.1, 5.0, 6.0, 7.0]), fold) == pytest.approx(2.5 / 3)  # a tie
-    assert np.isnan(area_within_folds(target[3:], np.array([1.0, 2.0]), fold[3:]))
+    assert auc_within_folds(target, np.array([0.1, 0.2, 5.0, 6.0, 7.0]), fold) == 1.0
+    assert auc_within_folds(target, np.array([0.1, 0.2, 6.0, 5.0, 7.0]), fold) == pytest.approx(2 / 3)
+    assert auc_within_folds(target, np.array([0.1, 0.1, 5.0, 6.0, 7.0]), fold) == pytest.approx(2.5 / 3)  # a tie
+    assert np.isnan(auc_within_folds(target[3:], np.array([1.0, 2.0]), fold[3:]))
     rng = np.random.default_rng(0)
     many, score = np.resize([0, 1], 200), rng.standard_normal(200)
-    assert area_within_folds(many, score, np.zeros(200)) == pytest.approx(roc_auc_score(many, score))
+    assert auc_within_folds(many, score, np.zeros(200)) == pytest.approx(roc_auc_score(many, score))
 
 
 def test_interval_draws_families() -> None:
@@ -179,9 +179,9 @@ def test_interval_draws_families() -> None:
     score, fold = target + rng.standard_normal(60), np.arange(60) // 12
     single = bootstrap_interval(target, score, fold, LONERS, draws=500)
     tripled = [np.repeat(one, 3) for one in (target, score, fold, np.array(LONERS))]
-    area, low, high = bootstrap_interval(*tripled, draws=500)
-    assert (area, low, high) == pytest.approx(single, abs=0.02)
-    assert low < area < high
+    auc, low, high = bootstrap_interval(*tripled, draws=500)
+    assert (auc, low, high) == pytest.approx(single, abs=0.02)
+    assert low < auc < high
 
 
 def test_three_classes() -> None:

@@ -9,10 +9,10 @@ import torch
 from monai.data import MetaTensor
 from torch.nn.functional import interpolate
 
-from custom.brain_masks import brain_masks, closed_and_filled
 from custom.datasets import freesurfer
-from custom.grids import align, interpolated, resampled, slabs, upright
 from custom.transforms import LabelScand, LabelStructuresd, Outputs, ResampleScand
+from custom.transforms.brain_masks import brain_masks, closed_and_filled
+from custom.transforms.grids import align, interpolated, resampled, slabs, upright
 
 ORIENTATIONS = [
     np.array([[0, 1], [1, 1], [2, 1]]),
@@ -98,7 +98,7 @@ def head(orientation: np.ndarray, contrast: dict[int, float]) -> tuple[MetaTenso
     logits[17] = torch.as_tensor(-grid[0][::2, ::2, ::2])  # x < 0 is left in RAS+
     coarse = affine.copy()
     coarse[:3, :3] *= 2
-    meta = {"filename_or_obj": "head.nii.gz", "odd": ""}
+    meta = {"filename_or_obj": "head.nii.gz", "warnings": ""}
     scan_tensor = MetaTensor(
         torch.as_tensor(np.ascontiguousarray(image.dataobj))[None], affine=torch.as_tensor(image.affine), meta=meta
     )

@@ -16,12 +16,12 @@ import pytest
 
 from custom.baselines.hcp import hcp_baselines
 from custom.baselines.volumes_to_rows import volumes_to_rows
-from custom.cli import config_files
 from custom.datasets import hcp
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.reports.populations import projections_figure, volumes_figure
+from custom.running.bundles import config_files
+from custom.running.workflow import StrictWorkflow
 from custom.samples import hcp as sample
-from custom.workflow import StrictWorkflow
 from tests.conftest import Brainmri
 
 
@@ -49,13 +49,13 @@ def test_sample_is_as_it_says(hcp_dir: Path) -> None:
     assert sample.write(hcp_dir) == hcp_dir  # the very sample: nothing is done
 
 
-def test_sections_divide_families(hcp_dir: Path) -> None:
+def test_splits_divide_families(hcp_dir: Path) -> None:
     family = hcp.families(hcp.table(hcp_dir))
-    sections = {name: hcp.datalist(hcp_dir, name) for name in ("training", "validation", "test")}
-    of_section = [{family[item["subject"]] for item in items} for items in sections.values()]
-    assert sum(map(len, of_section)) == len(set().union(*of_section)) == 30
-    assert sum(map(len, sections.values())) == 40
-    assert [len(names) for names in of_section] == [19, 5, 6]
+    splits = {name: hcp.datalist(hcp_dir, name) for name in ("training", "validation", "test")}
+    of_split = [{family[item["subject"]] for item in items} for items in splits.values()]
+    assert sum(map(len, of_split)) == len(set().union(*of_split)) == 30
+    assert sum(map(len, splits.values())) == 40
+    assert [len(names) for names in of_split] == [19, 5, 6]
     unlabelled = hcp.datalist(hcp_dir, "unlabelled")
     assert len(unlabelled) == 40
     assert "label" not in unlabelled[0]
@@ -166,7 +166,7 @@ def test_relatives(columns: dict, together: list[set]) -> None:
     assert hcp.knows_families(people(**columns)) == ("Family_ID" in columns)
 
 
-def test_a_person_stays_in_one_section(hcp_dir: Path) -> None:
+def test_a_person_stays_in_one_split(hcp_dir: Path) -> None:
     """Whatever the target, and whoever is left out for it."""
     by_target = [
         {name: {item["subject"] for item in hcp.datalist(hcp_dir, name, **target)} for name in ("training", "test")}

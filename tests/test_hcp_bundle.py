@@ -12,9 +12,10 @@ import pandas
 import pytest
 import torch
 
-from custom.cli import Commands, config_files
+from custom.cli import Commands
 from custom.networks import HCPNet
-from custom.workflow import StrictWorkflow
+from custom.running.bundles import config_files
+from custom.running.workflow import StrictWorkflow
 from tests.conftest import Brainmri
 
 
@@ -188,6 +189,6 @@ def test_a_number_and_covariates(hcp_dir: Path, tmp_path: Path, monkeypatch: pyt
     np.testing.assert_allclose(evaluated["label"], table.loc[evaluated.index, "Strength_Unadj"], rtol=1e-6)
     assert scores["mae"] == pytest.approx((evaluated["label"] - evaluated["prediction"]).abs().mean(), abs=1e-4)
     assert evaluated["prediction"].between(60, 180).all()
-    Commands().infer("hcp", recipe="regression", section="test", **{key: settings[key] for key in settings})
+    Commands().infer("hcp", recipe="regression", split="test", **{key: settings[key] for key in settings})
     inferred = pandas.read_csv("out/predictions.csv", dtype={"subject": str}).set_index("subject")
     np.testing.assert_allclose(inferred["prediction"], evaluated["prediction"], rtol=0.02)

@@ -42,10 +42,10 @@ def as_nnunet(folder: Path) -> Path:
 def test_msds_form(own_dir: Path) -> None:
     assert msd.labels(own_dir) == {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
     assert msd.channels(own_dir) == ("T1w",)
-    for section, subjects in SUBJECTS.items():
-        cases = msd.datalist(own_dir, section)
+    for split, subjects in SUBJECTS.items():
+        cases = msd.datalist(own_dir, split)
         assert [case["subject"] for case in cases] == subjects
-        assert all(len(case["image"]) == 1 and ("label" in case) == (section != "unlabelled") for case in cases)
+        assert all(len(case["image"]) == 1 and ("label" in case) == (split != "unlabelled") for case in cases)
     assert msd.verify(own_dir) == []
 
 
@@ -60,15 +60,15 @@ def test_nnunets_form(own_copy: Path) -> None:
     folder = as_nnunet(own_copy)
     assert msd.labels(folder) == {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
     assert msd.channels(folder) == ("T1", "T2")
-    for section, subjects in SUBJECTS.items():
-        cases = msd.datalist(folder, section)
+    for split, subjects in SUBJECTS.items():
+        cases = msd.datalist(folder, split)
         assert [case["subject"] for case in cases] == subjects
         assert [Path(path).name for path in cases[0]["image"]] == [f"{subjects[0]}_000{n}.nii.gz" for n in (0, 1)]
     assert msd.verify(folder) == []
 
 
 @pytest.mark.parametrize("fold", range(5))
-def test_no_person_is_in_two_sections(fold: int, own_copy: Path) -> None:
+def test_no_person_is_in_two_splits(fold: int, own_copy: Path) -> None:
     """Two sessions of each of twelve persons."""
     for name in ("imagesTr", "labelsTr"):
         original = own_copy / name / "sub-1.nii.gz"
@@ -79,10 +79,10 @@ def test_no_person_is_in_two_sections(fold: int, own_copy: Path) -> None:
     content = json.loads((own_copy / "dataset.json").read_text())
     content["training"] = [{"image": f"imagesTr/{name}", "label": f"labelsTr/{name}"} for name in names]
     (own_copy / "dataset.json").write_text(json.dumps(content))
-    sections = {name: msd.datalist(own_copy, name, fold) for name in ("training", "validation", "test")}
-    persons = {name: {msd.person(case["subject"]) for case in cases} for name, cases in sections.items()}
+    splits = {name: msd.datalist(own_copy, name, fold) for name in ("training", "validation", "test")}
+    persons = {name: {msd.person(case["subject"]) for case in cases} for name, cases in splits.items()}
     assert sum(map(len, persons.values())) == len(set.union(*persons.values())) == 12
-    assert sum(map(len, sections.values())) == 24
+    assert sum(map(len, splits.values())) == 24
     assert len(persons["test"]) == 3
     assert len(persons["validation"]) in (1, 2)
 
@@ -137,10 +137,10 @@ def test_a_label_that_dataset_json_does_not_name(own_copy: Path) -> None:
     assert problem.endswith(f"labelsTr/sub-3.nii.gz {sentence}")
 
 
-def test_sections_and_folds(own_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"section must be .* got 'all'"):
+def test_splits_and_folds(own_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"split must be .* got 'all'"):
         msd.datalist(own_dir, "all")
     with pytest.raises(ConfigError, match=r"fold must be 0 to 4, got 7"):
         msd.datalist(own_dir, "training", 7)
-    with pytest.raises(DataError, match=r"too few persons for the validation section: three are the least"):
+    with pytest.raises(DataError, match=r"too few persons for the validation split: three are the least"):
         msd.datalist(own_dir, "validation", 4)

@@ -12,17 +12,17 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet, VNet
 from monai.transforms import Compose, EnsureChannelFirstd, NormalizeIntensityd
 
-import custom
 from custom import networks
+from custom.commands.networks import network_table
 from custom.datasets import iseg
 from custom.errors import ConfigError
 from custom.inferers.foreground import network_stride
 from custom.inferers.probe import convolutions
 from custom.losses import WithAuxiliary
 from custom.metrics import dice_by_name
-from custom.network_table import network_table
 from custom.networks import check_window
 from custom.networks.cost import count_parameters, gflops
+from custom.running.bundles import find_bundles
 from custom.transforms import EncodeLabelsd, LoadVolumesd
 
 THIN = {"features": [12] * 4}  # of those that keep full resolution, where the whole network would take minutes
@@ -238,9 +238,7 @@ def test_cost_counts_what_a_convolution_does() -> None:
 
 def test_network_table() -> None:
     table = network_table("iseg_mri_tissue_segmentation", 20).set_index("network")
-    assert len(table) == 1 + len(
-        list((custom.bundles()["iseg_mri_tissue_segmentation"] / "configs/networks").iterdir())
-    )
+    assert len(table) == 1 + len(list((find_bundles()["iseg_mri_tissue_segmentation"] / "configs/networks").iterdir()))
     assert table.loc["unet3d", ["parameters", "source"]].tolist() == ["19,071,492", "3D U-Net (Cicek et al. 2016)"]
     assert table.loc["default", ["parameters", "GFLOPs"]].tolist() == ["1,982,988", "-"]  # 20 isn't a multiple of 8
     assert float(table.loc["vnet_light", "GFLOPs"]) > 1

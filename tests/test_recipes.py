@@ -11,14 +11,12 @@ import torch
 from monai.bundle import ConfigParser
 
 import custom
-from custom.cli import config_files, mixins
 from custom.errors import ConfigError
+from custom.running.bundles import config_files, find_bundles, mixins
 from tests.conftest import Brainmri
 
-BUNDLES = [
-    name for name, folder in custom.bundles().items() if (folder / "configs/recipes/intensity_max.json").is_file()
-]
-IMAGE = [0.0, 0.0, 2.0, 6.0]  # mean 2, deviation root 6; of the brain 4 and 2
+BUNDLES = [name for name, folder in find_bundles().items() if (folder / "configs/recipes/intensity_max.json").is_file()]
+IMAGE = [0.0, 0.0, 2.0, 6.0]  # mean 2, standard deviation root 6; of the brain 4 and 2
 INTENSITIES = {
     "mean": [0.0, 0.0, -1.0, 1.0],
     "full_volume_mean": [-2 / 6**0.5, -2 / 6**0.5, 0.0, 4 / 6**0.5],

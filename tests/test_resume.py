@@ -16,8 +16,8 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
-from custom.cli import config_files
-from custom.files import load_checkpoint
+from custom.checkpoints.load import load_checkpoint
+from custom.running.bundles import config_files
 from tests.conftest import SMALL_RUN, Brainmri
 
 EPOCHS = 12

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from custom.errors import DataError, MissingDataError
-from custom.scans import datalist, find_scans, read_scan, stem
+from custom.reading.scans import datalist, find_scans, read_scan, stem
 
 SHAPE = (50, 60, 40)
 VOXELS = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) % 977
@@ -50,11 +50,11 @@ def save_dicom(
 def test_nibabels_formats(name: str, tmp_path: Path) -> None:
     kind = nibabel.MGHImage if name.endswith("mgz") else nibabel.Nifti1Image
     nibabel.save(kind(VOXELS, OBLIQUE), tmp_path / name)
-    voxels, affine, odd = read_scan(tmp_path / name)
+    voxels, affine, warnings = read_scan(tmp_path / name)
     np.testing.assert_array_equal(voxels, VOXELS)
     assert voxels.dtype == np.float32
     np.testing.assert_allclose(affine, OBLIQUE, atol=1e-5)
-    assert odd == []
+    assert warnings == []
     assert stem(name) == "a"
 
 
@@ -63,17 +63,17 @@ def test_nrrd_is_left_posterior_and_comes_out_right_anterior(tmp_path: Path) -> 
     image.SetSpacing((1.0, 1.0, 2.0))
     image.SetOrigin((10.0, 20.0, 30.0))
     itk.imwrite(image, str(tmp_path / "a.nrrd"))
-    voxels, affine, odd = read_scan(tmp_path / "a.nrrd")
+    voxels, affine, warnings = read_scan(tmp_path / "a.nrrd")
     np.testing.assert_array_equal(voxels, VOXELS)
     np.testing.assert_allclose(affine, [[-1, 0, 0, -10], [0, -1, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1]])
-    assert odd == []
+    assert warnings == []
 
 
 def test_dicom_series(tmp_path: Path) -> None:
-    voxels, affine, odd = read_scan(save_dicom(tmp_path / "series"))
+    voxels, affine, warnings = read_scan(save_dicom(tmp_path / "series"))
     np.testing.assert_array_equal(voxels, VOXELS)
     np.testing.assert_allclose(affine, [[-1, 0, 0, 40], [0, -1, 0, 50], [0, 0, 2, -30], [0, 0, 0, 1]])
-    assert odd == []
+    assert warnings == []
 
 
 def two_series(folder: Path) -> Path:
@@ -186,10 +186,10 @@ ODD = {
 
 @pytest.mark.parametrize(("make", "sentence"), ODD.values(), ids=ODD)
 def test_read_with_a_warning(make: Callable[[Path], Path], sentence: str, tmp_path: Path) -> None:
-    voxels, _, odd = read_scan(make(tmp_path))
+    voxels, _, warnings = read_scan(make(tmp_path))
     assert np.isfinite(voxels).all()
-    assert len(odd) == 1
-    assert odd[0].startswith(sentence)
+    assert len(warnings) == 1
+    assert warnings[0].startswith(sentence)
 
 
 def test_a_last_axis_of_one_is_no_series(tmp_path: Path) -> None:

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custom.cli import config_files
+from custom.commands.segment import collect, segment, share_of
+from custom.commands.segment_files import results_of
 from custom.datasets import freesurfer
 from custom.errors import ConfigError
 from custom.metrics import dice_by_name
-from custom.running import Segmenter
+from custom.running import Predictor
+from custom.running.bundles import config_files
+from custom.running.segmentation import volumes_ml, warnings_of
 from custom.samples import mni152
-from custom.segment import collect, segment, share_of
-from custom.segment_files import results_of
-from custom.segmentation import volumes_ml, warnings_of
 from tests.conftest import Brainmri
 
 LABELS = mni152.LABELS
@@ -33,9 +33,9 @@ MASKS = ("mask", "intracranial")
 
 
 @pytest.fixture(scope="session")
-def segmenter() -> Segmenter:
+def predictor() -> Predictor:
     """The shipped network, as brainmri segment uses it."""
-    return Segmenter(config_files("brain_mri_tissue", "inference.json"))
+    return Predictor(config_files("brain_mri_tissue", "inference.json"))
 
 
 @pytest.fixture(scope="session")
@@ -49,15 +49,15 @@ def turned(image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
 
 
 def test_the_shipped_weights_find_tissue_and_any_orientation_gives_the_same(
-    segmenter: Segmenter, mni152_2mm: Path, tmp_path: Path
+    predictor: Predictor, mni152_2mm: Path, tmp_path: Path
 ) -> None:
     scan, truth = (nibabel.load(mni152_2mm / name) for name in (mni152.T1, mni152.TRUTH))
-    found = segmenter(mni152_2mm / mni152.T1)["pred"]
+    found = predictor(mni152_2mm / mni152.T1)["pred"]
     dice = dice_by_name(found, np.asarray(truth.dataobj), LABELS)
     assert dice["GM"] > 0.86, dice
     assert dice["WM"] > 0.89, dice
     nibabel.save(turned(scan), tmp_path / "turned.nii.gz")
-    again = segmenter(tmp_path / "turned.nii.gz")
+    again = predictor(tmp_path / "turned.nii.gz")
     np.testing.assert_allclose(again["scan"].affine, turned(scan).affine, atol=1e-4)
     back = np.asarray(turned(nibabel.Nifti1Image(found, scan.affine)).dataobj)
     assert np.mean(again["pred"] == back) > 0.995
@@ -146,16 +146,16 @@ def test_the_printed_call_gives_the_same_labels(mni152_dir: Path, brainmri: Brai
 
 
 def test_done_scans_are_skipped_and_corrected_labels_are_kept(
-    segmenter: Segmenter, mni152_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    predictor: Predictor, mni152_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     place = [str(mni152_dir / mni152.T1)]
     result = tmp_path / "sub-mni152_desc-T1w_dseg.nii.gz"
-    assert segment(segmenter, place, tmp_path) == 0
+    assert segment(predictor, place, tmp_path) == 0
     result.write_bytes(b"corrected by hand")
-    assert segment(segmenter, place, tmp_path) == 0
+    assert segment(predictor, place, tmp_path) == 0
     assert "done already" in capsys.readouterr().out
     assert result.read_bytes() == b"corrected by hand"
-    other = Segmenter(config_files("brain_mri_tissue", "inference.json"))
+    other = Predictor(config_files("brain_mri_tissue", "inference.json"))
     other.sha256 = "other weights"
     assert segment(other, place, tmp_path) == 0
     assert nibabel.load(result).shape

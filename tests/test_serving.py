@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import custom
+from custom.checkpoints.find import check_for_patients, choose, find_weights
+from custom.checkpoints.record import read_record, write_record
 from custom.datasets import brats_slices
 from custom.errors import CheckpointError, ConfigError
 from custom.serving.bundles import Uncertainty, load_bundles
 from custom.serving.contrasts import contrast_of, study_and_contrast
 from custom.serving.environment import PINS, pip_calls
 from custom.serving.start import command_line
-from custom.serving.weights import check_for_patients, choose, find_weights
-from custom.weights_record import read_record, write_record
 from tests.conftest import Brainmri
 
 ROOT = Path(__file__).parents[1]

@@ -94,7 +94,7 @@ def test_dilation_and_closing_by_hand() -> None:
 def test_the_published_maps() -> None:
     folder = SHARED / "synthseg_labels"
     assert maps.verify(folder) == []
-    training, validation = (maps.datalist(folder, section) for section in ("training", "validation"))
+    training, validation = (maps.datalist(folder, split) for split in ("training", "validation"))
     assert (len(training), len(validation)) == (16, 4)
     assert [item["subject"] for item in validation] == [f"sub-{n}_dseg" for n in (17, 18, 19, 20)]
     assert not {item["label"] for item in training} & {item["label"] for item in validation}

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from custom.baselines.pooled_intensities import pooled, pooled_intensities
-from custom.cli import config_files
 from custom.datasets import tumor_images
+from custom.running.bundles import config_files
 from tests.conftest import Brainmri
 
 SMALL = ("--roi_size", "[80,80]", "--max_epochs", 2, "--batch_size", 16, "--learning_rate", 0.001)
@@ -130,23 +130,27 @@ def test_pooled_by_hand() -> None:
 
 
 def test_folds_test_everyone_once(tumor_images_dir: Path) -> None:
-    """Of the split folds: five test sections make the whole, groups stay together, and nobody is in two sections."""
+    """Of the partition folds: five test splits make the whole, groups stay together, and nobody is in two splits."""
     seen: list[str] = []
     for fold in range(5):
-        sections = [
+        splits = [
             tumor_images.datalist(tumor_images_dir, name, fold, "folds", cache_dir=None)
             for name in ("training", "validation", "test")
         ]
-        groups = [{item["group"] for item in items} for items in sections]
+        groups = [{item["group"] for item in items} for items in splits]
         assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
-        seen += [item["subject"] for item in sections[2]]
+        seen += [item["subject"] for item in splits[2]]
     everyone = [path.relative_to(tumor_images_dir).as_posix() for path in tumor_images_dir.glob("*/*/*.jpg")]
     assert sorted(seen) == sorted(everyone)
 
 
 def test_the_baseline_on_real_slices(cheng_dir: Path, tmp_path: Path) -> None:
     """Logistic regression on 8x8 means beats chance on three classes of real tumors, and not by much."""
-    settings = {"class_names": ["glioma", "meningioma", "pituitary"], "network_def#out_channels": 3, "split": "folds"}
+    settings = {
+        "class_names": ["glioma", "meningioma", "pituitary"],
+        "network_def#out_channels": 3,
+        "partition": "folds",
+    }
     where = {"dataset_dir": str(cheng_dir), "output_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")}
     found = pooled_intensities(config_files("tumor_class", "train.json"), **settings, **where, fold=3)
     assert 0.4 < found.set_index("label").loc["all", "balanced_accuracy"] < 0.75
@@ -157,7 +161,7 @@ def test_the_baseline_on_real_slices(cheng_dir: Path, tmp_path: Path) -> None:
 def test_real_slices_are_told_apart(cheng_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     """A few epochs of CustomCNN, on patients that it hasn't seen, do better than chance, with a temperature beside."""
     words = ("--dataset_dir", cheng_dir, "--class_names", "['glioma','meningioma','pituitary']", "--output_dir", "run")
-    words = (*words, "--network_def#out_channels", 3, "--split", "folds", "--fold", 3)
+    words = (*words, "--network_def#out_channels", 3, "--partition", "folds", "--fold", 3)
     trained = brainmri("train", "tumor_class", *words, "--max_epochs", 8, cwd=tmp_path, timeout=600)
     assert trained.returncode == 0, trained.stderr
     assert 0.05 < json.loads((tmp_path / "run/calibration.json").read_text())["temperature"] < 20

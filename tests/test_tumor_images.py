@@ -28,7 +28,7 @@ from custom.samples import tumor_images as sample
 from custom.transforms import CropToHeadd, LoadRGBd, head_mask
 from tests.conftest import Brainmri
 
-SECTIONS = ("training", "validation", "test")
+SPLITS = ("training", "validation", "test")
 THREE = ["glioma", "meningioma", "pituitary"]  # J. Cheng's
 FIRST, SECOND = "Training/glioma/Tr-gl_0004.jpg", "Training/glioma/Tr-gl_0005.jpg"
 
@@ -39,8 +39,8 @@ def copy(tumor_images_dir: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tumor_images_dir, tmp_path / "images"))
 
 
-def items(folder: Path, section: str, **options: object) -> list[dict]:
-    return tumor_images.datalist(folder, section, **({"cache_dir": None} | options))
+def items(folder: Path, split: str, **options: object) -> list[dict]:
+    return tumor_images.datalist(folder, split, **({"cache_dir": None} | options))
 
 
 def test_sample_is_as_it_says(tumor_images_dir: Path) -> None:
@@ -71,40 +71,42 @@ def test_labels_are_kaggles_folders() -> None:
     assert list(tumor_images.LABELS.values()) == sorted(tumor_images.LABELS.values())
 
 
-@pytest.mark.parametrize("split", tumor_images.SPLITS)
+@pytest.mark.parametrize("partition", tumor_images.PARTITIONS)
 @pytest.mark.parametrize("fold", [0, 4])
-def test_sections_share_out_all_images(split: str, fold: int, tumor_images_dir: Path) -> None:
-    sections = [items(tumor_images_dir, section, fold=fold, split=split) for section in SECTIONS]
-    subjects = [item["subject"] for section in sections for item in section]
+def test_splits_share_out_all_images(partition: str, fold: int, tumor_images_dir: Path) -> None:
+    splits = [items(tumor_images_dir, split, fold=fold, partition=partition) for split in SPLITS]
+    subjects = [item["subject"] for split in splits for item in split]
     assert sorted(subjects) == sorted(
         path.relative_to(tumor_images_dir).as_posix() for path in tumor_images_dir.rglob("*.jpg")
     )
-    for section in sections:
-        counts = Counter(item["label"] for item in section)
+    for split in splits:
+        counts = Counter(item["label"] for item in split)
         assert set(counts) == {0, 1, 2, 3}
         assert max(counts.values()) <= 2 * min(counts.values())
-        for item in section:
+        for item in split:
             assert item["label"] == ["glioma", "meningioma", "notumor", "pituitary"].index(
                 item["subject"].split("/")[1]
             )
             assert item["image"] == str(tumor_images_dir / item["subject"])
-    groups = [{item["group"] for item in section} for section in sections]
+    groups = [{item["group"] for item in split} for split in splits]
     shared = (groups[0] & groups[1]) | (groups[0] & groups[2]) | (groups[1] & groups[2])
-    assert bool(shared) == (split == "original")
+    assert bool(shared) == (partition == "original")
 
 
 def test_original_split(tumor_images_dir: Path) -> None:
     """Testing tests; every fifth image of Training, by name, validates."""
-    assert {item["subject"].split("/")[0] for item in items(tumor_images_dir, "test", split="original")} == {"Testing"}
+    assert {item["subject"].split("/")[0] for item in items(tumor_images_dir, "test", partition="original")} == {
+        "Testing"
+    }
     folds = [
-        {one["subject"] for one in items(tumor_images_dir, "validation", fold=fold, split="original")}
+        {one["subject"] for one in items(tumor_images_dir, "validation", fold=fold, partition="original")}
         for fold in range(5)
     ]
     assert sum(map(len, folds)) == len(set().union(*folds)) == 68
     assert [len(fold) for fold in folds] == [14, 14, 14, 13, 13]
 
 
-def test_test_section_is_the_same_in_all_folds(tumor_images_dir: Path) -> None:
+def test_test_split_is_the_same_in_all_folds(tumor_images_dir: Path) -> None:
     tests = [items(tumor_images_dir, "test", fold=fold) for fold in range(5)]
     assert all(one == tests[0] for one in tests)
     folds = [{one["subject"] for one in items(tumor_images_dir, "validation", fold=fold)} for fold in range(5)]
@@ -146,9 +148,9 @@ def test_unlabelled(tumor_images_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"section": "tset"}, r"section must be .*, got 'tset'"),
+        ({"split": "tset"}, r"split must be .*, got 'tset'"),
         ({"fold": 5}, r"fold must be 0 to 4, got 5"),
-        ({"split": "random"}, r"split must be one of \['grouped', 'original', 'folds'\], got 'random'"),
+        ({"partition": "random"}, r"partition must be one of \['grouped', 'original', 'folds'\], got 'random'"),
         ({"classes": ["glioma"]}, r"two or more names of class folders, got \['glioma'\]"),
         ({"classes": "glioma,notumor"}, r"two or more names of class folders, got 'glioma,notumor'"),
         ({"classes": ["glioma", "glioma", "notumor"]}, r"two or more names"),
@@ -156,7 +158,7 @@ def test_unlabelled(tumor_images_dir: Path) -> None:
 )
 def test_settings_that_make_no_sense(options: dict, sentence: str, tumor_images_dir: Path) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        items(tumor_images_dir, **({"section": "training"} | options))
+        items(tumor_images_dir, **({"split": "training"} | options))
 
 
 def cut_short(path: Path) -> None:
@@ -271,9 +273,9 @@ def test_split_original_needs_testing(copy: Path) -> None:
     shutil.rmtree(copy / "Testing")
     assert items(copy, "test")
     with pytest.raises(
-        MissingDataError, match=r"has no Testing, which the split original needs: take the split grouped"
+        MissingDataError, match=r"has no folder Testing, which partition 'original' needs. Use partition 'grouped'"
     ):
-        items(copy, "test", split="original")
+        items(copy, "test", partition="original")
 
 
 def test_too_few_groups(copy: Path) -> None:
@@ -289,7 +291,7 @@ def test_groups_of_a_table(copy: Path) -> None:
     paths = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*.jpg"))
     patients = [f"{path.split('/')[1]} {int(path[-8:-4]) // 4} {path.split('/')[0]}" for path in paths]
     pandas.DataFrame({"image": paths, "group": patients}).iloc[:-1].to_csv(copy / "groups.csv", index=False)
-    groups = {item["subject"]: item["group"] for section in SECTIONS for item in items(copy, section)}
+    groups = {item["subject"]: item["group"] for split in SPLITS for item in items(copy, split)}
     assert groups["Training/glioma/Tr-gl_0000.jpg"] == groups["Testing/glioma/Te-gl_0001.jpg"]
     assert groups["Training/glioma/Tr-gl_0007.jpg"] == groups["Training/glioma/Tr-gl_0005.jpg"] == FIRST
     assert len(set(groups.values())) <= 21  # twenty patients, and the last image if it's like no other
@@ -348,7 +350,7 @@ def test_hashes_are_computed_once(copy: Path, tmp_path: Path) -> None:
     assert items(copy, "training", cache_dir=cache) == before
     content[SECOND] = content[SECOND][:2] + content[FIRST][2:]  # as if they were one image
     file.write_text(json.dumps(content))
-    found = {item["subject"]: item["group"] for one in SECTIONS for item in items(copy, one, cache_dir=cache)}
+    found = {item["subject"]: item["group"] for one in SPLITS for item in items(copy, one, cache_dir=cache)}
     assert found[SECOND] == found[FIRST]
     (copy / SECOND).touch()  # changed: read again
     items(copy, "training", cache_dir=cache)
@@ -369,9 +371,9 @@ def test_chengs_slices(cheng_dir: Path) -> None:
     assert THRESHOLD == 32
     assert all(int(b[-8:-4]) - int(a[-8:-4]) == 3 and a.split("/")[1] == b.split("/")[1] for a, b in pairs)
     block = pandas.read_csv(cheng_dir / "groups.csv").set_index("image")["group"]
-    sections = [items(cheng_dir, section, classes=THREE) for section in SECTIONS]
-    assert [len(section) for section in sections] == [409, 106, 142]
-    blocks = [{block[item["subject"]] for item in section} for section in sections]
+    splits = [items(cheng_dir, split, classes=THREE) for split in SPLITS]
+    assert [len(split) for split in splits] == [409, 106, 142]
+    blocks = [{block[item["subject"]] for item in split} for split in splits]
     assert sum(map(len, blocks)) == len(set().union(*blocks)) == 25
 
 

@@ -20,12 +20,13 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from custom.baselines.flair_threshold import whole_tumor_by_flair
-from custom.cli import Commands, config_files
+from custom.cli import Commands
 from custom.datasets import brain_tumors, brats
 from custom.errors import ConfigError, DataError, find_cause
 from custom.handlers import SegmentationScores
 from custom.metrics import MEASURES, confusion
 from custom.networks import AttentionUNet, ClassicUNet, ImprovedUNet
+from custom.running.bundles import config_files
 from custom.transforms import (
     AddBackgroundd,
     LabelsToRegionsd,
@@ -70,17 +71,17 @@ def test_background_of_masks_and_of_logits() -> None:
 def test_slices_are_normalised_one_by_one() -> None:
     volume = torch.stack([torch.tensor([[0.0, 2], [4, 6]]), torch.full((2, 2), 7.0), 100 * torch.eye(2)], dim=-1)[None]
     z = NormalizeSlicesd("x")({"x": volume})["x"][0]
-    # slice 0: mean 3, deviation sqrt(5); slice 1 has no deviation: 0; slice 2: mean 50, deviation 50
+    # slice 0: mean 3, standard deviation sqrt(5); slice 1 has no deviation: 0; slice 2: mean 50, standard deviation 50
     torch.testing.assert_close(z[..., 0], torch.tensor([[-3.0, -1], [1, 3]]) / math.sqrt(5))
     assert z[..., 1].tolist() == [[0, 0], [0, 0]]
     assert z[..., 2].tolist() == [[1, -1], [-1, 1]]
-    # over 2, 4 and 6: mean 4, deviation sqrt(8/3); 0 stays
+    # over 2, 4 and 6: mean 4, standard deviation sqrt(8/3); 0 stays
     nonzero = NormalizeSlicesd("x", background="zero")({"x": volume[..., 0]})["x"][0]
     torch.testing.assert_close(nonzero, torch.tensor([[0.0, -2], [0, 2]]) / math.sqrt(8 / 3))
     span = NormalizeSlicesd("x", method="min-max")({"x": volume})["x"][0]
     torch.testing.assert_close(span[..., 0], torch.tensor([[0.0, 2], [4, 6]]) / 6)
     assert span[..., 1].tolist() == [[0, 0], [0, 0]]
-    # Corner 5 is the background: over 1, 3 and 8 the mean is 4 and the deviation sqrt(26/3), the span 7
+    # Corner 5 is the background: over 1, 3 and 8 the mean is 4 and the standard deviation sqrt(26/3), the span 7
     corner = {"x": torch.tensor([[[5.0, 1], [3, 8]]])}
     z = NormalizeSlicesd("x", background="corner")(corner)["x"][0]
     torch.testing.assert_close(z, torch.tensor([[0.0, -3], [-1, 4]]) / math.sqrt(26 / 3))
@@ -323,7 +324,7 @@ def test_baseline_command(brain_tumors_dir: Path, brainmri: Brainmri, tmp_path: 
 def test_own_labels_from_files_to_files(own_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     """One channel and three tissues, in the bundle that was made for four channels and tumors."""
     words = ("--recipe", "own_labels", "--dataset_dir", own_dir, "--output_dir", "run", "--roi_size", "[32,32,32]")
-    for command in (("train", "--max_epochs", 1), ("evaluate",), ("infer", "--section", "unlabelled"), ("export",)):
+    for command in (("train", "--max_epochs", 1), ("evaluate",), ("infer", "--split", "unlabelled"), ("export",)):
         result = brainmri(command[0], "brats_mri_tumor", *words, *command[1:], cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     assert pandas.read_csv(tmp_path / "run/evaluation/scores.csv")["label"].unique().tolist() == ["CSF", "GM", "WM"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from custom.cli import config_files
 from custom.errors import ConfigError
-from custom.workflow import StrictWorkflow, check_device, check_writable
+from custom.running.bundles import config_files
+from custom.running.workflow import StrictWorkflow, check_device, check_writable
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,14 @@ def test_devices_and_folders(tmp_path: Path) -> None:
 
 
 def test_by_name_from_monai(tmp_path: Path) -> None:
-    call = [sys.executable, "-m", "monai.bundle", "run_workflow", "--workflow_name", "custom.workflow.StrictWorkflow"]
+    call = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run_workflow",
+        "--workflow_name",
+        "custom.running.StrictWorkflow",
+    ]
     call += ["--run_id", "training", "--config_file", config_files("iseg", "train.json")[0], "--max_epoch", "1"]
     result = subprocess.run(call, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode != 0

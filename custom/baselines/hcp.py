@@ -36,7 +36,7 @@ from custom.reports.populations import (
     train_and_test_figure,
     volumes_figure,
 )
-from custom.workflow import StrictWorkflow
+from custom.running.workflow import StrictWorkflow
 
 # the table's columns for a model of their own
 SIMPLE = ("FS_BrainSeg_Vol", "FS_IntraCranial_Vol", "Age_in_Yrs", "Gender")

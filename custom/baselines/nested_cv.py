@@ -21,7 +21,7 @@ from sklearn.svm import SVC, SVR
 
 from custom.baselines.gram_pca import GramPCA
 from custom.errors import DataError
-from custom.metrics.classification import area
+from custom.metrics.classification import roc_auc
 
 
 def _of_deviations(model: BaseEstimator) -> TransformedTargetRegressor:
@@ -156,7 +156,7 @@ def check_enough(target: np.ndarray | None, groups: Sequence[str], folds: int) -
                 )
 
 
-def area_within_folds(target: np.ndarray, score: np.ndarray, fold: np.ndarray) -> float:
+def auc_within_folds(target: np.ndarray, score: np.ndarray, fold: np.ndarray) -> float:
     """The share of pairs of a fold, one person of each class, whose scores are in order: AUC without mixing models.
 
     Args:
@@ -172,7 +172,7 @@ def area_within_folds(target: np.ndarray, score: np.ndarray, fold: np.ndarray) -
         here = fold == number
         ones = target[here] == 1
         if n := int(ones.sum()) * int((~ones).sum()):
-            right += area(ones, score[here]) * n
+            right += roc_auc(ones, score[here]) * n
             pairs += n
     return float(right / pairs) if pairs else float("nan")
 
@@ -180,10 +180,10 @@ def area_within_folds(target: np.ndarray, score: np.ndarray, fold: np.ndarray) -
 def bootstrap_interval(
     target: np.ndarray, score: np.ndarray, fold: np.ndarray, groups: Sequence[str], draws: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """`area_within_folds` of out-of-fold scores, with a 95% interval from bootstrap samples of families.
+    """`auc_within_folds` of out-of-fold scores, with a 95% interval from bootstrap samples of families.
 
     Args:
-        target, score, fold: as area_within_folds takes them.
+        target, score, fold: as auc_within_folds takes them.
         groups: each person's family; families are drawn, with all their persons.
         draws: bootstrap samples.
         seed: of the draws.
@@ -193,9 +193,9 @@ def bootstrap_interval(
     rng, areas = np.random.default_rng(seed), []
     for _ in range(draws):
         chosen = np.concatenate([members[number] for number in rng.integers(0, len(names), len(names))])
-        areas.append(area_within_folds(target[chosen], score[chosen], fold[chosen]))
+        areas.append(auc_within_folds(target[chosen], score[chosen], fold[chosen]))
     low, high = np.nanquantile(areas, [0.025, 0.975])
-    return area_within_folds(target, score, fold), float(low), float(high)
+    return auc_within_folds(target, score, fold), float(low), float(high)
 
 
 def _columns(score: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from monai.transforms import Compose
 from custom import RESEARCH_USE_ONLY
 from custom.baselines.flair_threshold import whole_tumor_by_flair
 from custom.datasets import brain_tumors
-from custom.workflow import StrictWorkflow
+from custom.running.workflow import StrictWorkflow
 
 
 def flair_threshold(files: list[str], **overrides: Any) -> dict[str, float]:
@@ -22,7 +22,7 @@ def flair_threshold(files: list[str], **overrides: Any) -> dict[str, float]:
     """
     parser = StrictWorkflow(files, workflow_type="train", **overrides).parser
     where = parser.get_parsed_content("dataset_dir"), parser.get_parsed_content("fold")
-    training, test = (brain_tumors.datalist(where[0], section, where[1]) for section in ("training", "test"))
+    training, test = (brain_tumors.datalist(where[0], split, where[1]) for split in ("training", "test"))
     load = Compose(parser.get_parsed_content("train#deterministic_transforms"))
     threshold, scores = whole_tumor_by_flair(training, test, load)
     print(

@@ -16,7 +16,7 @@ from custom import RESEARCH_USE_ONLY
 from custom.datasets import tumor_images
 from custom.files import set_aside, written_whole
 from custom.metrics import classification_scores
-from custom.workflow import StrictWorkflow
+from custom.running.workflow import StrictWorkflow
 
 SIDE = 8  # pooled pixels along each axis
 
@@ -32,7 +32,7 @@ def pooled(images: Sequence[torch.Tensor]) -> np.ndarray:
 
 
 def pooled_intensities(files: list[str], **overrides: object) -> pandas.DataFrame:
-    """Trains on the training section, scores on the test section, and writes output_dir/baseline/scores.csv.
+    """Trains on the training split, scores on the test split, and writes output_dir/baseline/scores.csv.
 
     Args:
         files: the tumor classification bundle's train.json and mixins, whose data, split and preprocessing are used.
@@ -42,22 +42,22 @@ def pooled_intensities(files: list[str], **overrides: object) -> pandas.DataFram
         The table, as custom.metrics.classification_scores gives it.
     """
     parser = StrictWorkflow(files, workflow_type="train", **overrides).parser
-    names = ("dataset_dir", "fold", "split", "class_names", "cache_dir")
+    names = ("dataset_dir", "fold", "partition", "class_names", "cache_dir")
     dataset_dir, *settings = (parser.get_parsed_content(name) for name in names)
     load = parser.get_parsed_content("validate#preprocessing")
-    sections = {}
-    for section in ("training", "test"):
-        items = tumor_images.datalist(dataset_dir, section, *settings)
-        sections[section] = items, pooled([load({"image": item["image"]})["image"] for item in items])
+    splits = {}
+    for split in ("training", "test"):
+        items = tumor_images.datalist(dataset_dir, split, *settings)
+        splits[split] = items, pooled([load({"image": item["image"]})["image"] for item in items])
     classes = parser.get_parsed_content("classes")
-    scores, table = fit_and_score(*sections["training"], *sections["test"], classes)
+    scores, table = fit_and_score(*splits["training"], *splits["test"], classes)
     folder = Path(parser.get_parsed_content("output_dir")) / "baseline"
     set_aside(folder, ["scores.csv", "predictions.csv"])
     for name, frame in {"scores": scores, "predictions": table}.items():
         with written_whole(folder / f"{name}.csv") as partial:
             frame.to_csv(partial, index=False, float_format="%.6f")
     print(scores.to_string(index=False, float_format="%.3f", na_rep=""))
-    counts = {section: len(items) for section, (items, _) in sections.items()}
+    counts = {split: len(items) for split, (items, _) in splits.items()}
     print(f"Logistic regression on {SIDE}x{SIDE} means, images: {counts}; {folder}/scores.csv. {RESEARCH_USE_ONLY}")
     return scores
 

@@ -1,1 +1,13 @@
 """One module per data set: where its files lie, and what its labels mean."""
+
+NAMES = (  # have verify()
+    "brain_tumors",
+    "brats",
+    "brats_slices",
+    "freesurfer",
+    "hcp",
+    "iseg",
+    "msd",
+    "synthseg_labels",
+    "tumor_images",
+)

@@ -43,8 +43,8 @@ def output_codes(convention: str) -> tuple[int, ...]:
     return CODES[convention]
 
 
-def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]:
-    """The cases of one section: custom.datasets.msd's where there is a dataset.json, else custom.datasets.brats's.
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
+    """The cases of one split: custom.datasets.msd's where there is a dataset.json, else custom.datasets.brats's.
 
     Raises:
         DataError: dataset.json is of another task; else what the two raise.
@@ -52,7 +52,7 @@ def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]
     module = _module(dataset_dir)
     if module is msd and (problem := _other_task(dataset_dir)):
         raise DataError(problem)
-    return module.datalist(dataset_dir, section, fold)
+    return module.datalist(dataset_dir, split, fold)
 
 
 def verify(dataset_dir: str | Path) -> list[str]:

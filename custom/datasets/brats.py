@@ -16,7 +16,7 @@ from pathlib import Path
 
 from custom.datasets.split import split_by_person
 from custom.errors import DataError, MissingDataError
-from custom.volumes import case_problems, existing_folder, natural_order, require_one_grid
+from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
 LABELS = {0: "background", 1: "NCR", 2: "ED", 3: "ET"}  # necrotic and non-enhancing core, edema, enhancing tumor
@@ -61,12 +61,12 @@ def _find(dataset_dir: str | Path) -> tuple[dict[str, dict[str, Path]], list[str
     return dict(sorted(found.items(), key=lambda pair: natural_order(pair[0]))), problems
 
 
-def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]:
-    """The cases of one section, one patient each; the split is that of custom.datasets.split.
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
+    """The cases of one split, one patient each; the split is that of custom.datasets.split.
 
     Args:
         dataset_dir: a folder with BraTS's layout.
-        section: "training", "validation" and "test" share out the labelled cases; "unlabelled" is the rest.
+        split: "training", "validation" and "test" share out the labelled cases; "unlabelled" is the rest.
         fold: 0 to 4.
 
     Returns:
@@ -74,15 +74,15 @@ def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]
         unlabelled cases.
 
     Raises:
-        ConfigError: an unknown section or fold.
+        ConfigError: an unknown split or fold.
         DataError: a case lacks a contrast, its volumes differ in shape, or a file is cut short.
     """
     everyone = cases(dataset_dir)
-    if section == "unlabelled":
+    if split == "unlabelled":
         chosen = [case for case, files in everyone.items() if "seg" not in files]
     else:
         labelled = [case for case, files in everyone.items() if "seg" in files]
-        chosen = split_by_person(labelled, section, fold, dataset_dir)
+        chosen = split_by_person(labelled, split, fold, dataset_dir)
     if not chosen:
         raise MissingDataError(f"{dataset_dir} has no case without a segmentation.")
     return [_item(case, everyone[case]) for case in chosen]

@@ -28,7 +28,7 @@ from custom.datasets.brats import CHANNELS, LABELS
 from custom.datasets.split import split_by_person
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.files import written_whole
-from custom.volumes import existing_folder, natural_order
+from custom.reading.volumes import existing_folder, natural_order
 
 __all__ = ["CHANNELS", "CHANNEL_ORDER", "LABELS", "MASKS", "datalist", "prepare", "read_slice", "verify"]
 
@@ -43,13 +43,13 @@ HOW_TO_GET = (
 
 
 def datalist(
-    dataset_dir: str | Path, section: str, fold: int = 0, middle: int | None = None, stacked: bool = False
+    dataset_dir: str | Path, split: str, fold: int = 0, middle: int | None = None, stacked: bool = False
 ) -> list[dict]:
-    """The slices of one section, split by patient (a volume is a patient's).
+    """The slices of one split, split by patient (a volume is a patient's).
 
     Args:
         dataset_dir: a folder of HDF5 files or of prepared ones.
-        section: "training", "validation" or "test", as custom.datasets.split shares out the patients.
+        split: "training", "validation" or "test", as custom.datasets.split shares out the patients.
         fold: 0 to 4.
         middle: only so many slices in the middle of each volume; None for all.
         stacked: one item for each patient instead of one for each slice.
@@ -60,14 +60,14 @@ def datalist(
         ...], "label": [...]}, ...].
 
     Raises:
-        ConfigError: an unknown section or fold, or middle below 1.
+        ConfigError: an unknown split or fold, or middle below 1.
         DataError: no such files, or too few patients.
     """
     if middle is not None and middle < 1:
         raise ConfigError(f"middle must be 1 or more, got {middle!r}.")
     everyone = _slices(dataset_dir)
     items: list[dict] = []
-    for volume in split_by_person(map(str, everyone), section, fold, dataset_dir):
+    for volume in split_by_person(map(str, everyone), split, fold, dataset_dir):
         slices = everyone[int(volume)]
         wanted = min(middle or len(slices), len(slices))
         skipped = (len(slices) - wanted) // 2
@@ -134,7 +134,7 @@ def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
             if not target.is_file():
                 _convert([item[key][0] for item in slices], dataset, dtype, target)
     if (sample := Path(dataset_dir).expanduser() / "sample.json").is_file():
-        shutil.copy(sample, folder / "sample.json")  # weights trained on it are marked (custom.weights_record)
+        shutil.copy(sample, folder / "sample.json")  # weights trained on it are marked (custom.checkpoints.record)
     with written_whole(folder / "prepared.json") as partial:
         partial.write_text(json.dumps(listing))
     return folder

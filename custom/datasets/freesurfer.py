@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from custom.errors import MissingDataError
-from custom.volumes import existing_folder, natural_order, open_volume, read_problem
+from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
 HOW_TO_GET = "give a folder of FreeSurfer's subjects, with mri/aparc+aseg.mgz in each, or of such files."

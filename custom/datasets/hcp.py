@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from custom.datasets.split import split_by_person
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.volumes import existing_folder, natural_order, open_volume, read_problem
+from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("T1",)
 LABELS = {0: "F", 1: "M"}  # of the default target, Gender
@@ -228,7 +228,7 @@ def _numbers(people: pandas.DataFrame, subjects: Sequence[str], names: Sequence[
 
 def datalist(
     dataset_dir: str | Path,
-    section: str,
+    split: str,
     fold: int = 0,
     target: str = "Gender",
     kind: str = "classes",
@@ -237,10 +237,10 @@ def datalist(
     covariates: Sequence[str] = (),
     missing: str = "raise",
 ) -> list[dict]:
-    """The persons of one section; relatives are in one. The split is that of custom.datasets.split, by family.
+    """The persons of one split; relatives are in one. The split is that of custom.datasets.split, by family.
 
     Args:
-        section: "training", "validation" or "test"; "unlabelled" is every scan, whatever the table says.
+        split: "training", "validation" or "test"; "unlabelled" is every scan, whatever the table says.
         fold: 0 to 4.
         others: as `persons` takes them.
 
@@ -250,16 +250,16 @@ def datalist(
         scans have neither group nor label.
 
     Raises:
-        ConfigError, DataError: as `persons`, or an unknown section or fold.
+        ConfigError, DataError: as `persons`, or an unknown split or fold.
     """
-    if section == "unlabelled":
+    if split == "unlabelled":
         found = scans(dataset_dir, space)
         numbers = _numbers(table(dataset_dir), list(found), covariates) if covariates else None
         items = [{"subject": subject, "image": str(path)} for subject, path in found.items()]
         return [one | _covariates(numbers, one["subject"]) for one in items]
     rows = persons(dataset_dir, target, kind, band, space, covariates, missing)
-    everyone = families(table(dataset_dir)).values()  # so that a person is in one section, whatever the target
-    chosen = split_by_person(everyone, section, fold, dataset_dir)
+    everyone = families(table(dataset_dir)).values()  # so that a person is in one split, whatever the target
+    chosen = split_by_person(everyone, split, fold, dataset_dir)
     items = []
     for subject, row in rows[rows["family"].isin(chosen)].iterrows():
         open_volume(row["image"])
@@ -275,7 +275,7 @@ def covariates_of(items: Sequence[dict]) -> np.ndarray:
 
 
 def scale(items: Sequence[dict]) -> tuple[float, float]:
-    """Mean and deviation of a regression's labels, of the training section's datalist."""
+    """Mean and deviation of a regression's labels, of the training split's datalist."""
     labels = np.concatenate([item["label"] for item in items]).astype(float)
     if labels.std() == 0:
         raise DataError(f"All {len(labels)} training persons have the target {labels[0]:g}: there is nothing to learn.")

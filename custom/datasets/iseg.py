@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.volumes import case_problems, existing_folder, natural_order, require_one_grid
+from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 CHANNELS = ("T1", "T2")
 LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
@@ -66,12 +66,12 @@ def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str
     return dict(sorted(found.items())), problems
 
 
-def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]:
-    """The subjects of one section, split by person.
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
+    """The subjects of one split, split by person.
 
     Args:
         dataset_dir: a folder with iSeg's layout.
-        section: "training", "validation" and "test" share out the labelled subjects: subject 1 is the test
+        split: "training", "validation" and "test" share out the labelled subjects: subject 1 is the test
             subject, `fold` picks the validation subjects out of the others. "unlabelled" is all subjects
             that have no label map, the challenge's test set.
         fold: 0 to 4.
@@ -81,11 +81,11 @@ def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]
         for unlabelled subjects.
 
     Raises:
-        ConfigError: an unknown section or fold.
+        ConfigError: an unknown split or fold.
         DataError: a subject lacks a modality, its volumes differ in shape, or a file is cut short.
     """
-    if section not in ("training", "validation", "test", "unlabelled"):
-        raise ConfigError(f'section must be "training", "validation", "test" or "unlabelled", got {section!r}.')
+    if split not in ("training", "validation", "test", "unlabelled"):
+        raise ConfigError(f'split must be "training", "validation", "test" or "unlabelled", got {split!r}.')
     if fold not in range(FOLDS):
         raise ConfigError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")
     everyone = subjects(dataset_dir)
@@ -96,9 +96,9 @@ def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]
         "validation": others[fold::FOLDS],
         "test": [number for number in labelled if number == TEST_SUBJECT],
         "unlabelled": [number for number in everyone if number not in labelled],
-    }[section]
+    }[split]
     if not chosen:
-        raise MissingDataError(f"{dataset_dir} has no subject for the {section} section: it holds {list(everyone)}.")
+        raise MissingDataError(f"{dataset_dir} has no subject for the {split} split: it holds {list(everyone)}.")
     return [_item(number, everyone[number]) for number in chosen]
 
 

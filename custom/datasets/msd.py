@@ -12,7 +12,6 @@ imagesTr/CASE_0000.nii.gz, CASE_0001..., its label labelsTr/CASE.nii.gz, unlabel
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from monai.data import load_decathlon_datalist
 
 from custom.datasets.split import split_by_person
 from custom.errors import DataError, MissingDataError
-from custom.volumes import case_problems, existing_folder, natural_order, require_one_grid
+from custom.reading.volumes import case_problems, existing_folder, natural_order, person, require_one_grid
 
 _HOW_TO_GET = "it must hold a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
 
@@ -65,18 +64,12 @@ def channels(dataset_dir: str | Path) -> tuple[str, ...]:
     return description(dataset_dir)["channels"]
 
 
-def person(case: str) -> str:
-    """Who a case is of: sub-01 for sub-01_ses-2_T1w, BraTS-GLI-00001 for BraTS-GLI-00001-000, else the case itself."""
-    match = re.match(r"sub-[a-zA-Z0-9]+|BraTS-[A-Z]+-\d+(?=-\d+)", case)
-    return match[0] if match else case
-
-
-def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]:
-    """The cases of one section, split by person.
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
+    """The cases of one split, split by person.
 
     Args:
         dataset_dir: the folder of dataset.json.
-        section: "training", "validation" and "test" share out the labelled cases: every fifth person in natural
+        split: "training", "validation" and "test" share out the labelled cases: every fifth person in natural
             order tests, `fold` picks a fifth of the others to validate. "unlabelled" is the rest.
         fold: 0 to 4.
 
@@ -85,14 +78,14 @@ def datalist(dataset_dir: str | Path, section: str, fold: int = 0) -> list[dict]
         unlabelled cases.
 
     Raises:
-        ConfigError: an unknown section or fold.
-        DataError: no case for the section, a file that isn't there, or files of one case that differ in shape.
+        ConfigError: an unknown split or fold.
+        DataError: no case for the split, a file that isn't there, or files of one case that differ in shape.
     """
-    if section == "unlabelled":
+    if split == "unlabelled":
         chosen = _cases(dataset_dir, "test")
     else:
         cases = _cases(dataset_dir, "training")
-        wanted = split_by_person((person(case["subject"]) for case in cases), section, fold, dataset_dir)
+        wanted = split_by_person((person(case["subject"]) for case in cases), split, fold, dataset_dir)
         chosen = [case for case in cases if person(case["subject"]) in wanted]
     if not chosen:
         raise MissingDataError(f"{dataset_dir} has no case without a label.")

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from custom.errors import ConfigError, MissingDataError
-from custom.volumes import natural_order
+from custom.reading.volumes import natural_order
 
 FOLDS = 5  # of all persons a fifth tests, of the others a fifth validates
 
 
-def split_by_person(persons: Iterable[str], section: str, fold: int, source: object) -> list[str]:
-    """The persons of one section, in natural order.
+def split_by_person(persons: Iterable[str], split: str, fold: int, source: object) -> list[str]:
+    """The persons of one split, in natural order.
 
     Every fifth person tests, whatever the fold; `fold` picks every fifth of the others to validate; the rest train.
 
     Args:
         persons: names or numbers as text; one that comes twice counts once.
-        section: "training", "validation" or "test".
+        split: "training", "validation" or "test".
         fold: 0 to 4.
         source: the folder that errors name.
 
     Raises:
-        ConfigError: an unknown section or fold.
-        MissingDataError: too few persons for the section.
+        ConfigError: an unknown split or fold.
+        MissingDataError: too few persons for the split.
     """
-    check_section(section, fold)
+    check_split(split, fold)
     everyone = sorted(set(persons), key=natural_order)
     others = [one for index, one in enumerate(everyone) if index % FOLDS]
     validating = others[fold::FOLDS]
@@ -33,15 +33,15 @@ def split_by_person(persons: Iterable[str], section: str, fold: int, source: obj
         "training": [one for one in others if one not in validating],
         "validation": validating,
         "test": everyone[::FOLDS],
-    }[section]
+    }[split]
     if not chosen:
-        raise MissingDataError(f"{source} has too few persons for the {section} section: three are the least.")
+        raise MissingDataError(f"{source} has too few persons for the {split} split: three are the least.")
     return chosen
 
 
-def check_section(section: str, fold: int) -> None:
-    """Raises ConfigError for a section or fold that there isn't."""
-    if section not in ("training", "validation", "test"):
-        raise ConfigError(f'section must be "training", "validation" or "test", got {section!r}.')
+def check_split(split: str, fold: int) -> None:
+    """Raises ConfigError for a split or fold that there isn't."""
+    if split not in ("training", "validation", "test"):
+        raise ConfigError(f'split must be "training", "validation" or "test", got {split!r}.')
     if fold not in range(FOLDS):
         raise ConfigError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}.")

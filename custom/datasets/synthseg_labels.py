@@ -15,7 +15,7 @@ from pathlib import Path
 
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.volumes import existing_folder, natural_order, open_volume, read_problem
+from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
 LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
@@ -85,27 +85,27 @@ def labels_by_code(labels: dict[int, str]) -> dict[int, int]:
     return labels_of
 
 
-def datalist(dataset_dir: str | Path, section: str, draws: int = 1) -> list[dict]:
-    """The maps of one section, split by person.
+def datalist(dataset_dir: str | Path, split: str, draws: int = 1) -> list[dict]:
+    """The maps of one split, split by person.
 
     Args:
         dataset_dir: the folder of the maps.
-        section: "training" (all but the last four in natural order) or "validation" (the last four).
+        split: "training" (all but the last four in natural order) or "validation" (the last four).
         draws: how often each map is listed, with "draw" counting from 0, for as many scans drawn from it.
 
     Returns:
         [{"subject": "sub-01_dseg", "label": its path, "draw": 0}, ...]
 
     Raises:
-        ConfigError: an unknown section.
+        ConfigError: an unknown split.
         DataError: no folder, too few maps, or a file cut short.
     """
-    if section not in ("training", "validation"):
-        raise ConfigError(f'section must be "training" or "validation", got {section!r}.')
+    if split not in ("training", "validation"):
+        raise ConfigError(f'split must be "training" or "validation", got {split!r}.')
     paths = _maps(dataset_dir)
     if len(paths) <= VALIDATION:
         raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5: {HOW_TO_GET}")
-    chosen = paths[:-VALIDATION] if section == "training" else paths[-VALIDATION:]
+    chosen = paths[:-VALIDATION] if split == "training" else paths[-VALIDATION:]
     for path in chosen:
         open_volume(path)
     return [

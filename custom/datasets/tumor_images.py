@@ -19,15 +19,15 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from custom.datasets.image_groups import given_groups, joined
 from custom.datasets.near_duplicates import hashes, near_duplicates
-from custom.datasets.split import FOLDS, check_section
+from custom.datasets.split import FOLDS, check_split
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.images import SUFFIXES, image_files
-from custom.volumes import existing_folder, natural_order
+from custom.reading.images import SUFFIXES, image_files
+from custom.reading.volumes import existing_folder, natural_order
 
 LABELS = {0: "glioma", 1: "meningioma", 2: "notumor", 3: "pituitary"}  # alphabetical, as Kaggle's folders
 CHANNELS = ("red", "green", "blue")  # a grey image has three equal ones
 PARTS = ("Training", "Testing")
-SPLITS = ("grouped", "original", "folds")
+PARTITIONS = ("grouped", "original", "folds")
 CACHE = "cache/tumor_images"
 HOW_TO_GET = (
     "get it with Kaggle's own client (kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset), or write a "
@@ -37,23 +37,23 @@ HOW_TO_GET = (
 
 def datalist(
     dataset_dir: str | Path,
-    section: str,
+    split: str,
     fold: int = 0,
-    split: str = "grouped",
+    partition: str = "grouped",
     classes: Sequence[str] = tuple(LABELS.values()),
     cache_dir: str | Path | None = CACHE,
 ) -> list[dict]:
-    """The images of one section.
+    """The images of one split.
 
     Args:
         dataset_dir: a folder with Training, Testing or both; for "unlabelled", any folder of images, or one image.
-        section: "training", "validation", "test", or "unlabelled".
+        split: "training", "validation", "test", or "unlabelled".
         fold: 0 to 4.
-        split: "grouped": near-duplicates, and what groups.csv joins, are in one section; of the groups of Training
+        partition: "grouped": near-duplicates, and what groups.csv joins, are in one split; of the groups of Training
             and Testing a fifth tests, a fifth of the others (`fold`) validates, with the classes shared out evenly
             (scikit-learn's StratifiedGroupKFold). "folds": the same fifths, for cross-validation: number `fold` tests,
             the next one validates. "original": Testing tests, a fifth of Training (`fold`) validates,
-            and near-duplicates are in any section.
+            and near-duplicates are in any split.
         classes: names of class folders; the label is the place in this list. The set's other classes are left out.
         cache_dir: where hashes are kept; None for nowhere.
 
@@ -63,15 +63,15 @@ def datalist(
         unlabelled images.
 
     Raises:
-        ConfigError: an unknown section, fold or split, or less than two classes.
+        ConfigError: an unknown split, fold or partition, or less than two classes.
         DataError: a class folder that is missing, empty or unknown, an image that can't be used, a groups.csv that
             doesn't fit.
     """
-    if section == "unlabelled":
+    if split == "unlabelled":
         return _unlabelled(dataset_dir)
-    check_section(section, fold)
-    if split not in SPLITS:
-        raise ConfigError(f"split must be one of {list(SPLITS)}, got {split!r}.")
+    check_split(split, fold)
+    if partition not in PARTITIONS:
+        raise ConfigError(f"partition must be one of {list(PARTITIONS)}, got {partition!r}.")
     if isinstance(classes, str) or len(set(classes)) < 2 or len(set(classes)) < len(classes):
         raise ConfigError(f"classes must be two or more names of class folders, got {classes!r}.")
     folder = existing_folder(dataset_dir, HOW_TO_GET)
@@ -82,13 +82,13 @@ def datalist(
         more = f" {len(problems) - 1} more have problems: `brainmri verify` lists them." * (len(problems) > 1)
         raise DataError(problems[0] + more)
     group_of = joined(images, near_duplicates(list(found.values())), given_groups(folder, images))
-    if split == "original":
-        chosen = _original(folder, images, section, fold)
+    if partition == "original":
+        chosen = _original(folder, images, split, fold)
     else:
-        chosen = _grouped(folder, images, group_of, section, fold, rotating=split == "folds")
+        chosen = _grouped(folder, images, group_of, split, fold, rotating=partition == "folds")
     if absent := [name for name in classes if name not in {_class_of(image) for image in chosen}]:
         raise MissingDataError(
-            f"The {section} section of {folder} has no image of {absent[0]}: ten groups of images that belong together "
+            f"The {split} split of {folder} has no image of {absent[0]}: ten groups of images that belong together "
             "are the least for each class; add some, or leave the class out of class_names."
         )
     return [
@@ -143,7 +143,7 @@ def _class_of(image: str) -> str:
 
 
 def _grouped(
-    folder: Path, images: Sequence[str], group_of: Mapping[str, str], section: str, fold: int, rotating: bool
+    folder: Path, images: Sequence[str], group_of: Mapping[str, str], split: str, fold: int, rotating: bool
 ) -> list[str]:
     if (number := len(set(group_of.values()))) < 2 * FOLDS:
         raise MissingDataError(f"{folder} has {number} groups of images that belong together: ten are the least.")
@@ -151,12 +151,12 @@ def _grouped(
         fifths = [fifth for _, fifth in _folds(images, group_of)]
         place = {"test": fold, "validation": (fold + 1) % FOLDS}
         out = {*fifths[fold], *fifths[(fold + 1) % FOLDS]}
-        return fifths[place[section]] if section in place else [image for image in images if image not in out]
+        return fifths[place[split]] if split in place else [image for image in images if image not in out]
     others, testing = _folds(images, group_of)[0]
-    if section == "test":
+    if split == "test":
         return testing
     training, validating = _folds(others, group_of)[fold]
-    return training if section == "training" else validating
+    return training if split == "training" else validating
 
 
 def _folds(images: Sequence[str], group_of: Mapping[str, str]) -> list[tuple[list[str], list[str]]]:
@@ -166,13 +166,15 @@ def _folds(images: Sequence[str], group_of: Mapping[str, str]) -> list[tuple[lis
     return [([images[n] for n in most], [images[n] for n in fifth]) for most, fifth in divisions]
 
 
-def _original(folder: Path, images: list[str], section: str, fold: int) -> list[str]:
-    part = "Testing" if section == "test" else "Training"
+def _original(folder: Path, images: list[str], split: str, fold: int) -> list[str]:
+    part = "Testing" if split == "test" else "Training"
     own = [image for image in images if image.startswith(f"{part}/")]
     if not own:
-        raise MissingDataError(f"{folder} has no {part}, which the split original needs: take the split grouped.")
+        raise MissingDataError(
+            f"{folder} has no folder {part}, which partition 'original' needs. Use partition 'grouped'."
+        )
     validating = set(own[fold::FOLDS])
-    return own if section == "test" else [image for image in own if (image in validating) == (section == "validation")]
+    return own if split == "test" else [image for image in own if (image in validating) == (split == "validation")]
 
 
 def verify(dataset_dir: str | Path) -> list[str]:
@@ -222,6 +224,6 @@ def _duplicate_problems(images: Sequence[str], near: csr_matrix) -> list[str]:
         named = "; ".join(f"{a} and {b}" for a, b in across[:3])
         problems.append(
             f"{len(testing)} of the {total} images of Testing have near-duplicates in Training ({named}"
-            f"{'; ...' * (len(across) > 3)}): the split grouped keeps them together, the split original doesn't."
+            f"{'; ...' * (len(across) > 3)}). Partition 'grouped' keeps them together, 'original' does not."
         )
     return problems

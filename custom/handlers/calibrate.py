@@ -1,4 +1,4 @@
-"""What the outputs of the best weights mean, found on the validation section and kept beside them."""
+"""What the outputs of the best weights mean, found on the validation split and kept beside them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from custom import calibration
+from custom.checkpoints import calibration
+from custom.metrics.temperature import fit_temperature
 
 
 class Calibrate:
     """Writes calibration.json at the start, and after each validation that is the best so far: classes, a temperature.
 
-    The temperature is fitted to the validation's own probabilities (custom.calibration.fit_temperature); nobody of the
-    test section is looked at. Attach it to the trainer, after Checkpoint, which sets an earlier run's file aside. Of
-    several processes the first one writes.
+    The temperature is fitted to the validation's own probabilities (custom.metrics.temperature.fit_temperature);
+    the test split is not looked at. Attach it to the trainer, after Checkpoint, which sets an earlier run's file
+    aside. Of several processes the first one writes.
 
     Args:
         output_dir: where model.pt goes too.
@@ -59,12 +60,12 @@ class Calibrate:
     def _fit(self, engine: Engine) -> None:
         if self.scale is None and engine.state.best_metric_epoch == engine.state.epoch:
             probabilities, labels = (np.array(values) for values in zip(*self.seen, strict=True))
-            self._write(calibration.fit_temperature(probabilities, labels), len(labels))
+            self._write(fit_temperature(probabilities, labels), len(labels))
 
     def _write(self, temperature: float, n: int = 0) -> None:
         content: dict = {"classes": self.classes}
         if self.scale is None:
             content |= {"temperature": temperature, "n": n}
         else:
-            content |= {"mean": self.scale[0], "deviation": self.scale[1]}
+            content |= {"mean": self.scale[0], "std": self.scale[1]}
         calibration.write(self.folder, content)

@@ -11,9 +11,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim.lr_scheduler import LambdaLR
 
+from custom.checkpoints.load import load_checkpoint, load_weights
+from custom.checkpoints.record import write_record
 from custom.errors import CheckpointError
-from custom.files import load_checkpoint, load_weights, set_aside, written_whole
-from custom.weights_record import write_record
+from custom.files import set_aside, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Checkpoint:
     latest ones before the first validation), and is what evaluation, inference and export read. Both load with
     weights_only=True, are written to a temporary name, synced and renamed, so there is a whole one at every moment;
     the first is written before the first epoch. With `dataset_dir`, `model.json` beside `model.pt` says when and on
-    what the weights were trained, and whether that is a sample of custom.samples (custom.weights_record).
+    what the weights were trained, and whether that is a sample of custom.samples (custom.checkpoints.record).
 
     A new run in a folder that holds an earlier one moves that into earlier/<time of its last epoch>. Attach it
     after the handlers whose state it keeps, so that they have seen the epoch that it saves.

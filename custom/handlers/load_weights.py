@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
-from custom.files import load_checkpoint, load_weights
+from custom.checkpoints.load import load_checkpoint, load_weights
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import TensorboardLogger, global_step_from_engine
-
-from custom.reports import segmentation_figure
+from matplotlib.figure import Figure
 
 
 class TensorBoard:
@@ -24,7 +23,9 @@ class TensorBoard:
         log_dir: where the event file goes.
         optimizer: whose learning rate is shown.
         evaluator: the validation engine; for a picture, its outputs' "pred" and "label" are one-hot.
-        labels: {0: "background", 1: "CSF", ...}; without them no picture is drawn.
+        labels: {0: "background", 1: "CSF", ...}, the names of the picture's labels.
+        draw: custom.reports.segmentation_figure, or another function of a scan, reference labels, predicted labels
+            and `labels` that returns a matplotlib Figure; without it no picture is drawn.
         every: steps from one value of loss and learning rate to the next. Each value makes CUDA wait.
     """
 
@@ -34,12 +35,14 @@ class TensorBoard:
         optimizer: torch.optim.Optimizer,
         evaluator: Engine,
         labels: Mapping[int, str] | None = None,
+        draw: Callable[..., Figure] | None = None,
         every: int = 1,
     ) -> None:
         self.log_dir = log_dir
         self.optimizer = optimizer
         self.evaluator = evaluator
         self.labels = labels
+        self.draw = draw
         self.every = every
 
     def attach(self, engine: Engine) -> None:
@@ -59,12 +62,12 @@ class TensorBoard:
             metric_names="all",
             global_step_transform=global_step_from_engine(trainer),
         )
-        if self.labels is not None:
-            self._attach_picture(logger, trainer, self.labels)
+        if self.draw is not None:
+            self._attach_picture(logger, trainer, self.draw)
         trainer.add_event_handler(Events.COMPLETED, logger.close)
         trainer.add_event_handler(Events.EXCEPTION_RAISED, _close_and_raise, logger)
 
-    def _attach_picture(self, logger: TensorboardLogger, trainer: Engine, labels: Mapping[int, str]) -> None:
+    def _attach_picture(self, logger: TensorboardLogger, trainer: Engine, draw: Callable[..., Figure]) -> None:
         picture: dict[str, Any] = {}
 
         @self.evaluator.on(Events.EPOCH_STARTED)
@@ -82,7 +85,7 @@ class TensorBoard:
 
         @self.evaluator.on(Events.COMPLETED)
         def show(engine: Engine) -> None:
-            figure = segmentation_figure(**picture, labels=labels)
+            figure = draw(**picture, labels=self.labels)
             logger.writer.add_figure("validation/segmentation", figure, trainer.state.epoch)
 
 

@@ -11,14 +11,14 @@ class StandardizedMSELoss(torch.nn.MSELoss):
     So a network learns ages and grip strengths at one learning rate.
 
     Args:
-        scale: the target's mean and deviation in the training section.
+        scale: the target's mean and deviation in the training split.
 
     Shapes: (B, 1) and (B, 1).
     """
 
     def __init__(self, scale: tuple[float, float]) -> None:
         super().__init__()
-        self.mean, self.deviation = scale
+        self.mean, self.std = scale
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return super().forward(input, (target.to(input.dtype) - self.mean) / self.deviation)
+        return super().forward(input, (target.to(input.dtype) - self.mean) / self.std)

@@ -41,7 +41,7 @@ def classification_scores(
             "recall": recall[code],
             "precision": precision[code],
             "f1": f1[code],
-            "auc": area(labels == code, probabilities[:, code]),
+            "auc": roc_auc(labels == code, probabilities[:, code]),
         }
         for code in codes
     ]
@@ -51,7 +51,7 @@ def classification_scores(
     measures: dict[str, Callable[[np.ndarray], float]] = {
         "accuracy": lambda rows: float((found[rows] == labels[rows]).mean()),
         "balanced_accuracy": lambda rows: _balanced_accuracy(labels[rows], found[rows]),
-        "auc": lambda rows: _mean([area(labels[rows] == code, probabilities[rows, code]) for code in codes]),
+        "auc": lambda rows: _mean([roc_auc(labels[rows] == code, probabilities[rows, code]) for code in codes]),
     }
     overall |= _with_intervals(measures, groups, seed)
     likelihood = probabilities[np.arange(len(labels)), np.searchsorted(codes, labels)]
@@ -101,7 +101,7 @@ def regression_scores(
     return pandas.DataFrame([{"label": name, "n": len(values)} | _with_intervals(measures, groups, seed)])
 
 
-def area(truth: np.ndarray, score: np.ndarray) -> float:
+def roc_auc(truth: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve: the share of pairs, one true and one not, whose scores are in order (ties half).
 
     Args:

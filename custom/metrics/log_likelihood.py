@@ -10,7 +10,7 @@ from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced
 from monai.utils.dist import evenly_divisible_all_gather
 
-from custom.calibration import fit_temperature
+from custom.metrics.temperature import fit_temperature
 
 
 class LogLikelihood(Metric):

@@ -39,7 +39,7 @@ class HCPNet(nn.Module):
     """
 
     covariate_mean: torch.Tensor  # TorchScript reads these two: no postponed annotations in this file
-    covariate_deviation: torch.Tensor
+    covariate_std: torch.Tensor
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class HCPNet(nn.Module):
         )
         self.covariates = covariates
         self.register_buffer("covariate_mean", torch.zeros(covariates))
-        self.register_buffer("covariate_deviation", torch.ones(covariates))
+        self.register_buffer("covariate_std", torch.ones(covariates))
         self.head = nn.Linear(512 + covariates, out_channels)
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
@@ -86,7 +86,7 @@ class HCPNet(nn.Module):
             elif covariates.shape[1] != self.covariates:
                 raise ValueError(f"HCPNet was built for {self.covariates} covariates: pass (B, {self.covariates}).")
             else:
-                person = ((covariates - self.covariate_mean) / self.covariate_deviation).to(x.dtype)
+                person = ((covariates - self.covariate_mean) / self.covariate_std).to(x.dtype)
             x = torch.cat([x, person], dim=1)
         return self.head(x)
 
@@ -104,6 +104,6 @@ def fit_covariates(network: nn.Module, values: np.ndarray) -> None:
         network: built for k covariates.
         values: (n, k), of the training persons.
     """
-    mean, deviation = (torch.as_tensor(one, dtype=torch.float32) for one in (values.mean(axis=0), values.std(axis=0)))
+    mean, std = (torch.as_tensor(one, dtype=torch.float32) for one in (values.mean(axis=0), values.std(axis=0)))
     network.get_buffer("covariate_mean").copy_(mean)
-    network.get_buffer("covariate_deviation").copy_(torch.where(deviation > 0, deviation, torch.inf))
+    network.get_buffer("covariate_std").copy_(torch.where(std > 0, std, torch.inf))

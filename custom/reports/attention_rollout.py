@@ -15,7 +15,7 @@ ATTENTION = (SABlock, nn.TransformerEncoderLayer)
 def rollout(attentions: Sequence[torch.Tensor]) -> torch.Tensor:
     """How much each token of the last layer takes from each of the first.
 
-    Abnar, Zuidema 2020, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), section 3.1: of each layer the
+    Abnar, Zuidema 2020, "Quantifying Attention Flow in Transformers" (arXiv:2005.00928), split 3.1: of each layer the
     heads' mean and the identity, for the residual connection, half and half; multiplied from the last layer to the
     first.
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, roc_curve
 
 from custom import RESEARCH_USE_ONLY
-from custom.metrics.classification import area, calibration_error, reliability
+from custom.metrics.classification import calibration_error, reliability, roc_auc
 
 
 def confusion_figure(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[int, str]) -> Figure:
@@ -44,9 +44,9 @@ def roc_figure(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[i
         truth = labels == code
         if 0 < truth.sum() < len(truth):
             false, true, _ = roc_curve(truth, probabilities[:, code])
-            ax.plot(false, true, label=f"{name}, {area(truth, probabilities[:, code]):.3f}")
+            ax.plot(false, true, label=f"{name}, {roc_auc(truth, probabilities[:, code]):.3f}")
     ax.plot([0, 1], [0, 1], ":", color="gray")
-    ax.set(xlabel="false positive rate", ylabel="true positive rate", title=f"{len(labels)} in the section")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", title=f"{len(labels)} in the split")
     ax.legend(title="area")
     return _signed(figure)
 

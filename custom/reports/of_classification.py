@@ -31,7 +31,7 @@ def classification_figures(workflow: ConfigWorkflow) -> dict[str, Figure]:
 
     Heat maps are Grad-CAM, of DenseNets CAM too, of transformers attention rollout.
 
-    They are of the first persons of the section, and of what the network says of each.
+    They are of the first persons of the split, and of what the network says of each.
 
     Args:
         workflow: an evaluation that has run.

@@ -95,9 +95,9 @@ def train_and_test_figure(
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
     for number, (name, scores) in enumerate((("training", training), ("test", test))):
-        mean, deviation = scores.mean(axis=1), scores.std(axis=1)
+        mean, std = scores.mean(axis=1), scores.std(axis=1)
         ax.plot(values, mean, "o-", color=f"C{number}", label=name)
-        ax.fill_between(values, mean - deviation, mean + deviation, color=f"C{number}", alpha=0.2)
+        ax.fill_between(values, mean - std, mean + std, color=f"C{number}", alpha=0.2)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear", title=f"{test.shape[1]} folds")
     ax.legend()
     ax.grid(alpha=0.3)

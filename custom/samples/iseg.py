@@ -120,8 +120,8 @@ def simulate(
         signal += fraction * mean * (1 + 0.02 * smooth_noise(shape, voxel_size, 20.0, rng))
     field = smooth_noise(shape, voxel_size, 60.0, rng)
     signal *= 1 + rng.uniform(*BIAS) * field / np.abs(field).max()
-    deviation = rng.uniform(*NOISE) * max(means)
-    real, imaginary = deviation * rng.standard_normal((2, *shape), dtype=np.float32)
+    std = rng.uniform(*NOISE) * max(means)
+    real, imaginary = std * rng.standard_normal((2, *shape), dtype=np.float32)
     scan = np.hypot(signal + real, imaginary) * (fractions.argmax(axis=0) > 0)  # skull-stripped, as iSeg's are
     return np.rint(1000 * scan).astype(np.int16)
 
@@ -129,7 +129,7 @@ def simulate(
 def smooth_noise(
     shape: tuple[int, ...], voxel_size: tuple[float, ...], scale_mm: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """A random field of mean 0 and deviation 1 that varies over about `scale_mm`."""
+    """A random field of mean 0 and standard deviation 1 that varies over about `scale_mm`."""
     field = rng.standard_normal(
         [int(np.ceil(n * size / scale_mm)) + 3 for n, size in zip(shape, voxel_size, strict=True)]
     )

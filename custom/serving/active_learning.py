@@ -14,12 +14,12 @@ import numpy as np
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from custom.checkpoints.record import sha256_of
 from custom.errors import MissingDataError, find_cause
 from custom.metrics import dice_by_name
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import same_grid
 from custom.serving.studies import Store
-from custom.weights_record import sha256_of
 
 logger = logging.getLogger(__name__)
 Infer = Callable[[dict[str, Any]], dict[str, Any]]

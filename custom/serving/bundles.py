@@ -14,11 +14,12 @@ import torch
 from monai.bundle import ConfigParser
 
 import custom
+from custom.checkpoints.find import Weights, choose, find_weights
+from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.errors import BrainMRIError, ConfigError
-from custom.files import load_checkpoint, load_weights
+from custom.running.bundles import find_bundles
+from custom.running.workflow import StrictWorkflow
 from custom.serving.contrasts import contrast_of
-from custom.serving.weights import Weights, choose, find_weights
-from custom.workflow import StrictWorkflow
 
 logger = logging.getLogger(__name__)
 _ONE_AT_A_TIME = threading.Lock()  # one study fills the memory and all cores
@@ -155,7 +156,7 @@ def load_bundles(
         ConfigError: a name that no segmentation bundle has, a network that it hasn't.
         BrainMRIError: what `check` says of a named bundle.
     """
-    known = {name: root for name, root in custom.bundles().items() if _output(root).get("format") == "segmentation"}
+    known = {name: root for name, root in find_bundles().items() if _output(root).get("format") == "segmentation"}
     asked = [_part(name, known) for name in names] or [(name, None) for name in known]
     wanted = _weights_of(weights, known)
     served = {name: _load(name, known[name], runs / name, wanted(name), network) for name, network in asked}

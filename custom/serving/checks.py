@@ -18,7 +18,9 @@ from custom.serving.pacs import Pacs
 TAGS = ("final", "original")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._\-]{0,126}[A-Za-z0-9])?")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_RESERVED = re.compile(r"strategy|made|instances|uncertainty|dice|name|ts|path|labels|model|params|odd|Study|Series")
+_RESERVED = re.compile(
+    r"strategy|made|instances|uncertainty|dice|name|ts|path|labels|model|params|warnings|Study|Series"
+)
 _UPLOADS = (".nii.gz", ".nii")
 _DEEPEST = 20
 

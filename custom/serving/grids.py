@@ -13,8 +13,8 @@ import numpy as np
 import custom
 from custom.errors import DataError
 from custom.files import written_whole
+from custom.reading.volumes import in_one_place, open_volume, read_problem
 from custom.serving.contrasts import scan_name
-from custom.volumes import in_one_place, open_volume, read_problem
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")  # of results; .nrrd is what OHIF and 3D Slicer ask for
 

@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 import custom
+from custom.checkpoints.find import Weights, check_for_patients
 from custom.errors import ConfigError, DataError
 from custom.serving.active_learning import AtRandom, DiceOfPrediction, MeasureAll, MostUncertain
 from custom.serving.bundles import ServedBundle, load_bundles
@@ -25,7 +26,6 @@ from custom.serving.pacs import Pacs
 from custom.serving.segmentation import SegmentationTask, check_session, first_of, temporary_file
 from custom.serving.studies import Studies
 from custom.serving.training import TrainingTask
-from custom.serving.weights import Weights, check_for_patients
 
 logger = logging.getLogger(__name__)
 MADE_BY = "made by"  # in an image's info: the bundle and version of its last result
@@ -105,7 +105,7 @@ class BrainMRIApp(MONAILabelApp):
 
         Request: "model", "image", and custom.serving.segmentation.SegmentationTask's options; "save_label" keeps the
         result with the image under "label_tag"; of one that is "unseen" no label map can be made. Its parameters also
-        have "inputs", the scan that each channel was taken from, and "odd", what is strange about the scan.
+        have "inputs", the scan that each channel was taken from, and "warnings", what is strange about the scan.
 
         Raises:
             BrainMRIError: the study can't be segmented by this bundle.
@@ -122,7 +122,7 @@ class BrainMRIApp(MONAILabelApp):
         if not uploaded and not request.get("unseen"):
             version = version_of(bundle, params["weights"], params["weights_sha256"])
             self._datastore.update_image_info(image_id, {MADE_BY: {"model": bundle.name, "version": version}})
-            params["odd"] = self._datastore.get_image_info(image_id).get("odd")
+            params["warnings"] = self._datastore.get_image_info(image_id).get("warnings")
             params["inputs"] = [self._datastore.name_of(file) for file in files]
         if request.get("save_label") and not uploaded:
             info = {"model": bundle.name, "params": params, "labels": dict(bundle.labels)}

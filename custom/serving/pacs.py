@@ -17,13 +17,13 @@ from filelock import FileLock
 
 from custom.errors import DataError, MissingDataError
 from custom.files import written_whole
-from custom.scans import read_scan
+from custom.reading.scans import read_scan
+from custom.reading.volumes import natural_order, open_volume
 from custom.serving.contrasts import ORDER, scan_name
 from custom.serving.dicom_seg import read_seg, write_seg
 from custom.serving.dicomweb import DicomWeb, PacsError
 from custom.serving.grids import save_labels
 from custom.serving.studies import Store, check_one
-from custom.volumes import natural_order, open_volume
 
 logger = logging.getLogger(__name__)
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -119,11 +119,11 @@ class Pacs(Store):
             folder = self.dicom_folder(image_id)
             slices = len(list(folder.iterdir()))
             if not target.is_file() or self.get_image_info(image_id).get("instances") != slices:
-                voxels, affine, odd = read_scan(folder)
+                voxels, affine, warnings = read_scan(folder)
                 save_scan(voxels, affine, target)
                 self.refresh()
                 study = (self.web.find(image_id) or {}).get("study")
-                self.update_image_info(image_id, {"odd": odd, "StudyInstanceUID": study, "instances": slices})
+                self.update_image_info(image_id, {"warnings": warnings, "StudyInstanceUID": study, "instances": slices})
         return str(target)
 
     def dicom_folder(self, image_id: str) -> Path:

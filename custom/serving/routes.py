@@ -25,10 +25,10 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.task import AsyncTask
 
 from custom.errors import MissingDataError
+from custom.reading.volumes import open_volume
 from custom.serving import checks
 from custom.serving.grids import EXTENSIONS
 from custom.serving.label_app import BrainMRIApp
-from custom.volumes import open_volume
 
 router = APIRouter()
 WAITING = 8  # segmentations that may wait for the one that runs

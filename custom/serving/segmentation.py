@@ -16,10 +16,10 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
 import custom
+from custom.checkpoints.record import sha256_of
 from custom.errors import DataError
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import convert, on_one_grid
-from custom.weights_record import sha256_of
 
 
 class SegmentationTask(InferTask):

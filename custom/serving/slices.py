@@ -27,10 +27,10 @@ def as_slices(studies: Sequence[Mapping[str, Any]], masks: int, folder: Path) ->
     items = []
     for number, study in enumerate(studies, start=1):
         channels = np.stack([_lps(path).astype(np.float32) for path in study["image"]])
-        mean, deviation = channels.mean(axis=(1, 2, 3), keepdims=True), channels.std(axis=(1, 2, 3), keepdims=True)
+        mean, std = channels.mean(axis=(1, 2, 3), keepdims=True), channels.std(axis=(1, 2, 3), keepdims=True)
         label = _lps(study["label"])
         stacks = {
-            "image": ((channels - mean) / np.maximum(deviation, 1e-6)).astype(np.float16),
+            "image": ((channels - mean) / np.maximum(std, 1e-6)).astype(np.float16),
             "mask": np.stack([label == code for code in range(1, masks + 1)]).astype(np.uint8),
         }
         paths = {name: folder / f"volume_{number}_{name}.npy" for name in stacks}

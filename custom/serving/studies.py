@@ -17,12 +17,11 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
-from custom.datasets.msd import person
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.files import set_aside, written_whole
-from custom.scans import RESULTS
+from custom.reading.scans import RESULTS
+from custom.reading.volumes import natural_order, person
 from custom.serving.contrasts import ORDER, scan_name, study_and_contrast
-from custom.volumes import natural_order
 
 logger = logging.getLogger(__name__)
 PATTERNS = ("*.nii.gz", "*.nii")

@@ -18,17 +18,17 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
 import custom
+from custom.checkpoints.find import CORRECTED, Weights
+from custom.checkpoints.load import load_checkpoint, load_weights
+from custom.checkpoints.record import sha256_of, write_record
 from custom.errors import DataError
-from custom.files import load_checkpoint, load_weights
+from custom.reading.volumes import natural_order
+from custom.running.workflow import StrictWorkflow
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import on_one_grid
 from custom.serving.segmentation import first_of
 from custom.serving.slices import as_slices, one_by_one
 from custom.serving.studies import Store
-from custom.serving.weights import CORRECTED, Weights
-from custom.volumes import natural_order
-from custom.weights_record import sha256_of, write_record
-from custom.workflow import StrictWorkflow
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class TrainingTask(TrainTask):
         try:
             studies = self._studies(datastore, work)
             learned = start.record.get("persons", [])
-            training, validation = split(studies, learned, self.bundle.name)
+            training, validation = divide_studies(studies, learned, self.bundle.name)
             persons = sorted({*learned, *(str(one["person"]) for one in training)}, key=natural_order)
             workflow = self._workflow(request, training, validation, folder, str(datastore._datastore_path), work)
             record = self._train(workflow, start, folder, training, validation, str(datastore._datastore_path), persons)
@@ -176,7 +176,7 @@ class TrainingTask(TrainTask):
         )
 
 
-def split(
+def divide_studies(
     studies: Sequence[Mapping[str, Any]], learned: Sequence[str], bundle: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A fifth of the persons, one at least, validates: those whose names' checksums are the lowest. The others train.

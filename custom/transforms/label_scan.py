@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform
 
-from custom.grids import align, interpolated, slabs
+from custom.transforms.grids import align, interpolated, slabs
 from custom.transforms.resample_scan import with_meta_of
 
 

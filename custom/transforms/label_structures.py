@@ -11,7 +11,7 @@ import torch
 from monai.transforms import MapTransform
 from scipy import ndimage
 
-from custom.grids import Alignment, align, interpolated, slabs, spacing_of
+from custom.transforms.grids import Alignment, align, interpolated, slabs, spacing_of
 from custom.transforms.local_mixture import LocalMixture
 from custom.transforms.resample_scan import with_meta_of
 

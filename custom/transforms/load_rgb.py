@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from custom.images import read_image
+from custom.reading.images import read_image
 
 
 class LoadRGBd(MapTransform):
@@ -27,7 +27,7 @@ class LoadRGBd(MapTransform):
         filename_or_obj.
 
     Raises:
-        DataError: what custom.images.read_image raises.
+        DataError: what custom.reading.images.read_image raises.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -11,20 +11,20 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from custom.errors import DataError
-from custom.scans import read_scan
-from custom.volumes import in_one_place
+from custom.reading.scans import read_scan
+from custom.reading.volumes import in_one_place
 
 
 class LoadScand(MapTransform):
-    """Loads a NIfTI, Analyze, .mgz, NRRD or DICOM scan by custom.scans.read_scan.
+    """Loads a NIfTI, Analyze, .mgz, NRRD or DICOM scan by custom.reading.scans.read_scan.
 
     Args:
         keys: paths of scans, replaced.
         mask_key: where given and in the item, the path of a brain mask on the scan's grid. It is loaded too, as bool,
             and the scan is set to 0 outside it.
 
-    Result: a MetaTensor (1, x, y, z), float32, with the scan's affine (RAS+), `filename_or_obj`, and what is odd about
-    the scan in meta["odd"], a sentence a line.
+    Result: a MetaTensor (1, x, y, z), float32, with the scan's affine (RAS+), `filename_or_obj`, and warnings about
+    the scan in meta["warnings"], a sentence a line.
 
     Raises:
         DataError: the file isn't there, can't be a brain's MR volume, or the mask lies on another grid or is empty.
@@ -38,8 +38,8 @@ class LoadScand(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             path = result[key][0] if isinstance(result[key], (list, tuple)) else result[key]
-            voxels, affine, odd = read_scan(path)
-            meta = {"filename_or_obj": str(path), "odd": "\n".join(odd), "original_channel_dim": 0}
+            voxels, affine, warnings = read_scan(path)
+            meta = {"filename_or_obj": str(path), "warnings": "\n".join(warnings), "original_channel_dim": 0}
             if self.mask_key in result:
                 mask = _read_mask(result[self.mask_key], path, voxels.shape, affine)
                 result[self.mask_key] = MetaTensor(torch.as_tensor(mask)[None], affine=torch.as_tensor(affine))

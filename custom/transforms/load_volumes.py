@@ -10,7 +10,7 @@ from monai.transforms import LoadImaged
 from monai.utils import ensure_tuple
 
 from custom.errors import DataError
-from custom.volumes import read_problem, require_one_grid, voxel_problem
+from custom.reading.volumes import read_problem, require_one_grid, voxel_problem
 
 
 class LoadVolumesd(LoadImaged):

@@ -13,7 +13,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import avg_pool3d
 
-from custom.grids import interpolated
+from custom.transforms.grids import interpolated
 
 LEAST = 1e-4  # probability: no class is impossible
 

@@ -21,7 +21,7 @@ class NormalizeSlicesd(MapTransform):
 
     Args:
         keys: (C, H, W) slices or (C, x, y, z) volumes, whose slices lie along z.
-        method: "z-score" (mean 0, deviation 1) or "min-max" (0 to 1).
+        method: "z-score" (mean 0, standard deviation 1) or "min-max" (0 to 1).
         background: "counts" like every pixel; or is what is "zero", or what has the value of the slice's first
             "corner", and then doesn't count and becomes 0. The corner's finds the same background in a scan and in one
             whose intensities were shifted, scaled, or normalised inside the brain only.
@@ -61,8 +61,8 @@ def _z_scores(slices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     number = counts.sum((1, 2), keepdim=True).clamp(min=1)
     mean = torch.where(counts, slices, 0).sum((1, 2), keepdim=True) / number
     centred = torch.where(counts, slices - mean, 0)
-    deviation = (centred.square().sum((1, 2), keepdim=True) / number).sqrt()
-    return centred / _or_one(deviation, slices)
+    std = (centred.square().sum((1, 2), keepdim=True) / number).sqrt()
+    return centred / _or_one(std, slices)
 
 
 def _min_max(slices: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

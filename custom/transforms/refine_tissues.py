@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.utils import generate_spatial_bounding_box
 
-from custom.grids import spacing_of
+from custom.transforms.grids import spacing_of
 from custom.transforms.local_mixture import LocalMixture
 
 

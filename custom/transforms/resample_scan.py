@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from custom.grids import resampled, upright
+from custom.transforms.grids import resampled, upright
 
 
 class ResampleScand(MapTransform):
@@ -42,6 +42,6 @@ class ResampleScand(MapTransform):
 
 
 def with_meta_of(scan: MetaTensor, voxels: torch.Tensor, affine: Any = None) -> MetaTensor:
-    """A MetaTensor of the same file as a scan (its name, what is odd about it), on its grid or another one."""
+    """A MetaTensor of the same file as a scan (its name, warnings about it), on its grid or another one."""
     meta = {name: value for name, value in scan.meta.items() if name != "affine"}
     return MetaTensor(voxels, affine=torch.as_tensor(scan.affine if affine is None else affine), meta=meta)

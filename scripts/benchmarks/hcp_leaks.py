@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/hcp_leaks.py WORK_DIR [--seeds 0 1 2] [--subjects 100] [--max_epochs 30]
 
-Each seed writes another sample (`brainmri sample hcp`), trains on it with that seed and scores its test section, for
+Each seed writes another sample (`brainmri sample hcp`), trains on it with that seed and scores its test split, for
 Ventricles, whose cause is in the anatomy, and for Coin, which is drawn by chance. Prints the area under the ROC curve
 of pairs within one sample, with a 95% interval from bootstrap samples of families: Coin's must hold 0.5.
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas
 
 from custom.baselines.nested_cv import bootstrap_interval
-from custom.cli import config_files, run
 from custom.datasets import hcp
+from custom.running.bundles import config_files
+from custom.running.workflow import run
 from custom.samples import hcp as sample
 
 
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 def predictions(options: argparse.Namespace, target: str, seed: int) -> pandas.DataFrame:
-    """The test section's predictions.csv, with the second class in "positive" and its probability in "score"."""
+    """The test split's predictions.csv, with the second class in "positive" and its probability in "score"."""
     folder = sample.write(options.work_dir / f"sample-{seed}", subjects=options.subjects, seed=seed)
     out = options.work_dir / f"{target}-{seed}"
     settings = {"dataset_dir": str(folder), "output_dir": str(out), "cache_dir": str(options.work_dir / "cache")}

@@ -33,13 +33,13 @@ from monai.transforms import (
     SaveImage,
 )
 
-from custom.cli import config_files
+from custom.checkpoints.load import load_checkpoint
 from custom.datasets import freesurfer
 from custom.datasets.iseg import CODES
-from custom.files import load_checkpoint
 from custom.inferers import ForegroundInferer
 from custom.metrics import dice_by_name
-from custom.running import Segmenter
+from custom.running import Predictor
+from custom.running.bundles import config_files
 from custom.samples import iseg, mni152
 
 Case = tuple[torch.Tensor, torch.Tensor, torch.nn.Module, tuple[int, ...], float]
@@ -67,15 +67,15 @@ def t1_case(weights: str | None) -> Case:
         matrix = Compose([LoadImage(ensure_channel_first=True), ResizeWithPadOrCrop((192, 256, 256))])
         for name in (mni152.T1, mni152.TRUTH):
             SaveImage(folder, output_postfix="", separate_folder=False, print_log=False)(matrix(folder / name))
-        segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), device="cpu", **_given(weights))
-        item = segmenter(folder / mni152.T1)
+        predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), device="cpu", **_given(weights))
+        item = predictor(folder / mni152.T1)
         image = item["image"]
         truth = ResampleToMatch(mode="nearest")(LoadImage(ensure_channel_first=True)(folder / mni152.TRUTH), image)
         start = time.perf_counter()
         nibabel.save(nibabel.Nifti1Image(item["pred"], np.eye(4)), folder / "saved.nii.gz")
-        steps = segmenter.seconds | {"save": time.perf_counter() - start}
+        steps = predictor.seconds | {"save": time.perf_counter() - start}
     print("steps of brainmri segment: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in steps.items()))
-    return image.as_tensor()[None], truth.as_tensor().long(), segmenter.network, (112, 144, 144), 0.08
+    return image.as_tensor()[None], truth.as_tensor().long(), predictor.network, (112, 144, 144), 0.08
 
 
 def _given(weights: str | None) -> dict[str, str]:

@@ -16,9 +16,9 @@ import time
 import torch
 from monai.bundle import ConfigParser
 
-from custom.cli import config_files, find_bundle, mixins
 from custom.inferers import CPUAutocastInferer
 from custom.networks.cost import count_parameters
+from custom.running.bundles import config_files, find_bundle, mixins
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -122,18 +122,18 @@ class Method:
 
 
 def _ours() -> Segment:
-    from custom.brain_masks import brain_masks
-    from custom.cli import config_files
-    from custom.running import Segmenter
+    from custom.running import Predictor
+    from custom.running.bundles import config_files
+    from custom.transforms.brain_masks import brain_masks
 
     def segment(job: Job) -> Segmentation:
         import torch
 
         settings = {"ckpt_path": job.ckpt_path} if job.ckpt_path else {}
-        segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), device="cpu", **settings)
-        item = segmenter(job.scan)
+        predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), device="cpu", **settings)
+        item = predictor(job.scan)
         brain, _ = brain_masks(item["structures"], nibabel.load(job.scan).affine)
-        note = f"weights {segmenter.sha256[:12]}, threads used: {torch.get_num_threads()}"
+        note = f"weights {predictor.sha256[:12]}, threads used: {torch.get_num_threads()}"
         return Segmentation(tissues=item["pred"], brain=brain, note=note)
 
     return segment
@@ -258,8 +258,9 @@ def _describe(method: Method) -> dict[str, Any]:
     sizes = {name: _package_bytes(name) for name in names}
     if method.package == OUR_PACKAGE:  # an editable installation lists no files
         import custom
+        from custom.running.bundles import find_bundles
 
-        folders = [Path(custom.__file__).parent, *custom.bundles().values()]
+        folders = [Path(custom.__file__).parent, *find_bundles().values()]
         sizes[method.package] = sum(_size(path) for folder in folders for path in folder.rglob("*"))
     return {
         "version": version,
@@ -349,10 +350,10 @@ class Bench:
 
 def scores(volumes_path: Path, scan: nibabel.Nifti1Image, labels: np.ndarray) -> dict[str, float]:
     """Dice of CSF, GM, WM and brain, of what both the method and the reference give."""
-    from custom.brain_masks import brain_masks
     from custom.datasets import freesurfer
     from custom.metrics import dice_by_name
     from custom.samples import mni152
+    from custom.transforms.brain_masks import brain_masks
 
     volumes = dict(np.load(volumes_path))
     if "structures" in volumes:

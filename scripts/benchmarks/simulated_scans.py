@@ -28,13 +28,13 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
 
-from custom.brain_masks import brain_masks
-from custom.cli import config_files
 from custom.datasets import freesurfer
 from custom.datasets import synthseg_labels as maps
-from custom.running import Segmenter
-from custom.segmentation import confidence, read_fits
+from custom.running import Predictor
+from custom.running.bundles import config_files
+from custom.running.segmentation import confidence, read_fits
 from custom.transforms import Structures, SynthesizeScand
+from custom.transforms.brain_masks import brain_masks
 from custom.transforms.synthesize_scan import CONTRASTS
 
 TISSUES = np.asarray(freesurfer.TISSUE_NUMBERS)
@@ -49,11 +49,11 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 class Drawn:
     """Scans from the maps that validate, one after the other, and what the network makes of them."""
 
-    def __init__(self, folder: Path, segmenter: Segmenter, seed: int, **options: Any) -> None:
+    def __init__(self, folder: Path, predictor: Predictor, seed: int, **options: Any) -> None:
         structures = Structures(maps.labels_by_code(freesurfer.LABELS), maps.STRUCTURES, maps.BRIGHT_AS, maps.SIDES)
         self.transform = SynthesizeScand("label", structures, **options)
         self.transform.set_random_state(seed)
-        self.segmenter = segmenter
+        self.predictor = predictor
         paths = [item["label"] for item in maps.datalist(folder, "validation")]
         self.maps = [torch.as_tensor(np.asarray(nibabel.load(path).dataobj).astype(np.int16))[None] for path in paths]
 
@@ -64,13 +64,13 @@ class Drawn:
         left, right = torch.as_tensor(freesurfer.LEFT_CODES), torch.as_tensor(freesurfer.RIGHT_CODES)
         codes = torch.where(side == 1, left[outputs], right[outputs])
         with torch.inference_mode():
-            logits = self.segmenter.inferer(item["image"][None], self.segmenter.network)[0].float()
+            logits = self.predictor.inferer(item["image"][None], self.predictor.network)[0].float()
         return {"image": item["image"], "pred": logits, "outputs": outputs.numpy(), "codes": codes.numpy()}
 
     def labelled(self, drawn: dict[str, Any], logits: Any = None) -> dict[str, Any]:
         given = {"pred": drawn["pred"] if logits is None else logits, "scan": drawn["image"], "image": drawn["image"]}
         with torch.inference_mode():
-            return self.segmenter.labelling(given)
+            return self.predictor.labelling(given)
 
 
 def scores(drawn: dict[str, Any], item: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -91,8 +91,8 @@ def scores(drawn: dict[str, Any], item: dict[str, Any]) -> dict[str, dict[str, f
     return {"network": network, "refined": refined}
 
 
-def table(folder: Path, segmenter: Segmenter, scans: int, seed: int, fits: dict[str, Any], write: Path | None) -> None:
-    drawn = Drawn(folder, segmenter, seed)
+def table(folder: Path, predictor: Predictor, scans: int, seed: int, fits: dict[str, Any], write: Path | None) -> None:
+    drawn = Drawn(folder, predictor, seed)
     network, refined, trusted, raw = (defaultdict(list) for _ in range(4))
     for number in range(scans):
         one = drawn.draw(number)
@@ -118,7 +118,7 @@ def table(folder: Path, segmenter: Segmenter, scans: int, seed: int, fits: dict[
     sided = [values for name, values in refined.items() if name not in (*freesurfer.TISSUE_NAMES, "scan")]
     print(f"\nMean over structures and scans: {np.nanmean([np.nanmean(values) for values in sided]):.3f}")
     if write:
-        write_fits(write, segmenter.sha256, refined, raw)
+        write_fits(write, predictor.sha256, refined, raw)
 
 
 def _mean(values: list[float]) -> str:
@@ -144,12 +144,12 @@ def write_fits(path: Path, sha256: str, true: dict[str, list[float]], expected: 
     print(f"{path}: fits of {len(fits)} names")
 
 
-def contrasts(folder: Path, segmenter: Segmenter, heads: int, seed: int) -> None:
+def contrasts(folder: Path, predictor: Predictor, heads: int, seed: int) -> None:
     volumes: dict[str, list[list[float]]] = {"brain": [], "intracranial": []}
     paired: dict[str, list[list[float]]] = {name: [] for name in ("T1", "T2", "joint")}
     names = list(CONTRASTS)
     for number in range(heads):
-        drawn = {name: Drawn(folder, segmenter, seed + number, stripped=0, cut=0, contrast=name) for name in names}
+        drawn = {name: Drawn(folder, predictor, seed + number, stripped=0, cut=0, contrast=name) for name in names}
         ones = {name: one.draw(number) for name, one in drawn.items()}
         for one in volumes.values():
             one.append([])
@@ -160,7 +160,7 @@ def contrasts(folder: Path, segmenter: Segmenter, heads: int, seed: int) -> None
                 volumes[what][-1].append(float(mask.sum()) * 3.375e-3)
             if name in paired:
                 paired[name].append(_tissue_dice(ones[name], item))
-        product = segmenter._product([ones["T1"]["pred"].clone(), ones["T2"]["pred"].clone()])
+        product = predictor._product([ones["T1"]["pred"].clone(), ones["T2"]["pred"].clone()])
         paired["joint"].append(_tissue_dice(ones["T1"], drawn["T1"].labelled(ones["T1"], product)))
         print(f"{number + 1} of {heads}", end="\r", flush=True)
     print(f"| volume | n heads | {' | '.join(names)} | largest deviation from a head's mean: median, 90%, greatest |")
@@ -192,13 +192,13 @@ def main() -> None:
     parser.add_argument("--contrasts", type=int, default=0)
     options = parser.parse_args()
     settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
-    segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), **settings)
-    print(f"weights {segmenter.sha256[:12]}, seed {options.seed}, {torch.get_num_threads()} threads\n")
+    predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), **settings)
+    print(f"weights {predictor.sha256[:12]}, seed {options.seed}, {torch.get_num_threads()} threads\n")
     if options.contrasts:
-        contrasts(options.maps, segmenter, options.contrasts, options.seed)
+        contrasts(options.maps, predictor, options.contrasts, options.seed)
         return
-    fits = read_fits(segmenter.path, segmenter.sha256)
-    table(options.maps, segmenter, options.scans, options.seed, fits, options.write_fits)
+    fits = read_fits(predictor.path, predictor.sha256)
+    table(options.maps, predictor, options.scans, options.seed, fits, options.write_fits)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from nibabel.processing import resample_to_output
 from scipy import ndimage
 
 from custom.baselines.clustering import cluster_tissues
-from custom.brain_masks import brain_masks
-from custom.cli import config_files
 from custom.metrics import dice_by_name
-from custom.running import Segmenter
+from custom.running import Predictor
+from custom.running.bundles import config_files
 from custom.samples import mni152
+from custom.transforms.brain_masks import brain_masks
 
 LABELS = mni152.LABELS
 
@@ -105,15 +105,15 @@ def main() -> None:
     parser.add_argument("--no_clustering", action="store_true", help="the network alone, in a minute")
     options = parser.parse_args()
     settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
-    segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), **settings)
-    print(f"weights {segmenter.sha256[:12]}\n")
+    predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), **settings)
+    print(f"weights {predictor.sha256[:12]}\n")
     print("| scan | change | method | CSF | GM | WM | all tissue | brain |\n|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name, scan, truth in scans(options, folder):
             for change, changed_scan, labels in changed(scan, truth):
                 nibabel.save(changed_scan, folder / "scan.nii.gz")
-                item = segmenter(folder / "scan.nii.gz")
+                item = predictor(folder / "scan.nii.gz")
                 found = item["pred"]
                 brain, _ = brain_masks(item["structures"], changed_scan.affine)
                 whole = {"all": _dice(found > 0, labels > 0), "brain": _dice(brain, labels > 0)}

@@ -16,9 +16,9 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from custom.cli import config_files
 from custom.metrics import dice_by_name
-from custom.running import Segmenter
+from custom.running import Predictor
+from custom.running.bundles import config_files
 from custom.samples.mni152 import LABELS
 
 
@@ -28,15 +28,15 @@ def main() -> None:
     parser.add_argument("--ckpt_path")
     options = parser.parse_args()
     settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
-    segmenter = Segmenter(config_files("brain_mri_tissue", "inference.json"), **settings)
+    predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), **settings)
     (tumor_file,) = options.folder.glob("*_seg-autofused.nii.gz")
     tumor = np.asarray(nibabel.load(tumor_file).dataobj) > 0
     away = ~ndimage.binary_dilation(tumor, iterations=3)
     name = tumor_file.name.removesuffix("_seg-autofused.nii.gz")
-    reference = segmenter(options.folder / f"{name}_t1.nii.gz")["pred"] * away
+    reference = predictor(options.folder / f"{name}_t1.nii.gz")["pred"] * away
     print("| contrast | CSF | GM | WM |\n|---|---|---|---|")
     for contrast in ("t1ce", "t2", "flair"):
-        found = segmenter(options.folder / f"{name}_{contrast}.nii.gz")["pred"] * away
+        found = predictor(options.folder / f"{name}_{contrast}.nii.gz")["pred"] * away
         dice = dice_by_name(found, reference, LABELS)
         print(f"| {contrast} | {' | '.join(f'{dice[tissue]:.3f}' for tissue in ('CSF', 'GM', 'WM'))} |", flush=True)
 

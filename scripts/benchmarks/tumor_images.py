@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas
 
 from custom.baselines.pooled_intensities import pooled_intensities
-from custom.cli import config_files
 from custom.metrics import classification_scores, gain
+from custom.running.bundles import config_files
 
 SHOWN = ("balanced_accuracy", "accuracy", "auc")
 
@@ -41,7 +41,7 @@ def main() -> None:
     settings = {
         "dataset_dir": str(options.data_dir.absolute()),
         "cache_dir": str(options.work_dir.absolute() / "cache"),
-        "split": "folds",
+        "partition": "folds",
         "class_names": options.classes,
         "network_def#out_channels": len(options.classes),
     }

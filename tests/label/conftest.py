@@ -22,10 +22,11 @@ import torch
 from monai.bundle import ConfigParser
 
 import custom
+from custom.checkpoints.record import write_record
+from custom.running.bundles import find_bundles
 from custom.samples import brats as brats_sample
 from custom.samples import iseg as iseg_sample
 from custom.samples import mni152 as mni152_sample
-from custom.weights_record import write_record
 from tests.label.dicom_series import send
 
 sys.path.insert(0, str(Path(custom.__file__).parent / "serving" / "shims"))  # as the server does
@@ -118,7 +119,7 @@ def runs(iseg_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (TUMOR, SLICES):
         torch.manual_seed(0)
         parser = ConfigParser()
-        parser.read_config(custom.bundles()[name] / "configs" / "inference.json")
+        parser.read_config(find_bundles()[name] / "configs" / "inference.json")
         place = folder / "runs" / name
         place.mkdir(parents=True)
         torch.save(parser.get_parsed_content("network_def").state_dict(), place / "model.pt")

@@ -22,8 +22,9 @@ from monailabel.client import MONAILabelClient
 import custom
 from custom.errors import ConfigError, DataError
 from custom.metrics import dice_by_name
+from custom.running.bundles import find_bundles
 from custom.serving.studies import Studies
-from custom.serving.training import split
+from custom.serving.training import divide_studies
 from tests.label.conftest import INFANT, SLICES, TISSUE, TUMOR, Server, wait_for
 
 PATIENT = "BraTS20_Training_001"
@@ -52,11 +53,9 @@ def test_a_result_is_the_bundles_own(bundle: str, server: Server, studies: Path,
     served = server.infer(bundle, image_id, tmp_path / "served.nii.gz")
     paths = [str(studies / f"{name}.nii.gz") for name in names]
     settings = {
-        "config_file": custom.bundles()[bundle] / "configs" / "inference.json",
+        "config_file": find_bundles()[bundle] / "configs" / "inference.json",
         "data": [{"image": paths if len(paths) > 1 else paths[0]}],
-        "ckpt_path": runs / bundle / "model.pt"
-        if bundle != TISSUE
-        else custom.bundles()[bundle] / "models" / "model.pt",
+        "ckpt_path": runs / bundle / "model.pt" if bundle != TISSUE else find_bundles()[bundle] / "models" / "model.pt",
         "output_dir": tmp_path / "own",
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
@@ -209,7 +208,7 @@ def test_every_bundle_trains_on_saved_labels(
     assert 0 <= record["dice"] <= 1
     assert (len(record["trained_on"]), len(record["validated_on"])) == (1, 1)
     new = torch.load(folder / "model.pt", weights_only=True)
-    start = runs / bundle / "model.pt" if bundle != TISSUE else custom.bundles()[bundle] / "models" / "model.pt"
+    start = runs / bundle / "model.pt" if bundle != TISSUE else find_bundles()[bundle] / "models" / "model.pt"
     old = torch.load(start, weights_only=True)
     assert new.keys() == old.keys()
     assert any(not torch.equal(new[name], old[name]) for name in new)
@@ -388,7 +387,7 @@ FIRST = sorted(map(str, range(20)), key=lambda one: zlib.crc32(one.encode()))  #
     ],
 )
 def test_who_validates(persons: list[str], learned: list[str], validating: list[str]) -> None:
-    training, validation = split([{"person": one} for one in reversed(persons)], learned, "iseg")
+    training, validation = divide_studies([{"person": one} for one in reversed(persons)], learned, "iseg")
     assert sorted(one["person"] for one in validation) == sorted(validating)
     assert sorted(one["person"] for one in training) == sorted(set(persons) - set(validating))
 
@@ -403,7 +402,7 @@ def test_who_validates(persons: list[str], learned: list[str], validating: list[
 )
 def test_nobody_who_can_validate(persons: list[str], learned: list[str], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
-        split([{"person": one} for one in persons], learned, "iseg")
+        divide_studies([{"person": one} for one in persons], learned, "iseg")
 
 
 def _shift(mm: float) -> np.ndarray:

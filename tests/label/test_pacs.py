@@ -26,6 +26,7 @@ from monailabel.client import MONAILabelClient
 
 import custom
 from custom.errors import DataError
+from custom.running.bundles import find_bundles
 from custom.serving.dicom_seg import read_seg
 from custom.serving.pacs import Pacs
 from tests.label.conftest import INFANT, TISSUE, Orthanc, Server, free_port, wait_for
@@ -80,7 +81,7 @@ def test_a_result_equals_the_one_on_files(
         rounded = np.round(np.asarray(image.dataobj)).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(rounded, image.affine), tmp_path / f"{name}.nii.gz")
     settings = {
-        "config_file": custom.bundles()[INFANT] / "configs" / "inference.json",
+        "config_file": find_bundles()[INFANT] / "configs" / "inference.json",
         "data": [{"image": [str(tmp_path / "T1w.nii.gz"), str(tmp_path / "T2w.nii.gz")]}],
         "ckpt_path": runs / INFANT / "model.pt",
         "output_dir": tmp_path / "own",
@@ -94,7 +95,7 @@ def test_a_result_equals_the_one_on_files(
         answer = pacs.ask("POST", f"/infer/{INFANT}?image={series[f'sub-01_{shown}']}&output=json").json()
         described = {"T1w": "T1 MPRAGE sag", "T2w": "t2_tse_tra"}
         assert answer["inputs"] == [f"{text} ({series[f'sub-01_{name}']})" for name, text in described.items()]
-        assert answer["odd"] == ["its voxels are up to 4 mm long: boundaries between them are guessed"]
+        assert answer["warnings"] == ["its voxels are up to 4 mm long: boundaries between them are guessed"]
     np.testing.assert_allclose(nibabel.as_closest_canonical(served).affine, nibabel.as_closest_canonical(own).affine)
 
 

@@ -16,10 +16,16 @@ from monai.inferers import SlidingWindowInferer
 
 import custom
 from custom.baselines.clustering import cluster_tissues
-from custom.cli import Commands, config_files, run
-from custom.files import load_checkpoint, written_whole
+from custom.checkpoints.load import load_checkpoint
+from custom.commands.export import export
+from custom.commands.segment import segment
+from custom.errors import DataError
+from custom.files import written_whole
 from custom.metrics import dice_by_name
 from custom.reports.of_run import evaluated_subject, labels_of, save_figure, subject_figure
+from custom.running import Predictor
+from custom.running.bundles import config_files
+from custom.running.workflow import print_call, run
 from custom.samples import iseg as sample
 from custom.samples import mni152
 
@@ -27,7 +33,7 @@ WHAT_IT_IS = (
     "A smoke test on simulated contrast and one template's anatomy (n = 1 subject), not a result on the iSeg "
     f"challenge. The clustering is given the true brain mask. {custom.RESEARCH_USE_ONLY}"
 )
-KNOBS = {"roi_size": [64, 64, 64], "samples_per_volume": 2, "learning_rate": 0.003, "val_interval": 10}
+SMALL = {"roi_size": [64, 64, 64], "samples_per_volume": 2, "learning_rate": 0.003, "val_interval": 10}
 
 
 def main(folder: Path, max_epochs: int) -> None:
@@ -43,10 +49,13 @@ def main(folder: Path, max_epochs: int) -> None:
 
     data, output = folder / "sample", folder / "run"
     where = {"dataset_dir": str(data), "output_dir": str(output)}
-    small = {"roi_size": KNOBS["roi_size"]}
+    small = {"roi_size": SMALL["roi_size"]}
     with step("segment a real brain with the shipped weights"):
         real = mni152.write(folder / "mni152")
-        Commands().segment(str(real / mni152.T1), output_dir=str(folder / "segmentations"))
+        segmentations = folder / "segmentations"
+        predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), output_dir=str(segmentations))
+        if segment(predictor, [str(real / mni152.T1)], segmentations):
+            raise DataError(f"{real / mni152.T1} could not be segmented, as listed above.")
         found = nibabel.load(folder / "segmentations" / "sub-mni152_desc-T1w_dseg.nii.gz")
         maps = np.asarray(nibabel.load(real / mni152.TRUTH).dataobj)
         shipped = dice_by_name(np.asarray(found.dataobj), maps, mni152.LABELS)
@@ -60,7 +69,7 @@ def main(folder: Path, max_epochs: int) -> None:
             print(f"{output / 'model.pt'} is trained already.")
         else:
             train = config_files("iseg", "train.json")
-            run("training", train, **where, **KNOBS, max_epochs=max_epochs, resume=True)
+            run("training", train, **where, **SMALL, max_epochs=max_epochs, resume=True)
     with step("evaluate"):
         evaluation = run("evaluating", config_files("iseg", "train.json", "evaluate.json"), **where, **small)
     with step("segment"):
@@ -70,7 +79,7 @@ def main(folder: Path, max_epochs: int) -> None:
         else:
             run("inferring", config_files("iseg", "inference.json"), **where, **small)
     with step("export"):
-        exported = Commands().export("iseg", output_dir=str(output))
+        exported = export(config_files("iseg", "inference.json"), output, "torchscript", print_call)
         agreement = _agreement(evaluation, exported)
         print(f"The exported network gives the checkpoint's label at {agreement:.4%} of the voxels.")
     with step("figure"):

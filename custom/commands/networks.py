@@ -7,9 +7,9 @@ import re
 import pandas
 from monai.bundle import ConfigParser
 
-from custom.cli import config_files, find_bundle, mixins
 from custom.errors import ConfigError
 from custom.networks.cost import count_parameters, gflops
+from custom.running.bundles import config_files, find_bundle, mixins
 
 
 def network_table(bundle: str, size: int | None = None) -> pandas.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from custom.errors import DataError, MissingDataError
-from custom.volumes import natural_order
+from custom.reading.volumes import natural_order
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's names for what has 8 bits a channel or fewer, grey or RGB

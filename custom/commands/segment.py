@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import custom
+from custom.checkpoints.record import sha256_of
+from custom.commands.segment_files import results_of, wanted_files, write_files
 from custom.errors import ConfigError, DataError, find_cause
 from custom.files import set_aside, written_whole
-from custom.running import Segmenter
-from custom.scans import BIDS, find_scans, stem
-from custom.segment_files import results_of, wanted_files, write_files
-from custom.segmentation import Segmentation, read_fits
-from custom.weights_record import sha256_of
-from custom.workflow import check_writable
+from custom.reading.scans import BIDS, find_scans, stem
+from custom.running import Predictor
+from custom.running.segmentation import Segmentation, read_fits
+from custom.running.workflow import check_writable
 
 JOINED = (
     "T1w",
@@ -40,7 +40,7 @@ class Options:
     """What `brainmri segment` writes, and from what.
 
     Args:
-        outputs: of custom.segment_files.OUTPUTS.
+        outputs: of custom.commands.segment_files.OUTPUTS.
         figure: draw one for each scan.
         from_mask: a brain mask, or a folder with BIDS masks (<entities>_desc-brain_mask.nii.gz); None for none.
         joint: segment the scans of one subject together.
@@ -138,7 +138,7 @@ def _mask_of(scan: Path, place: Path, jobs: int) -> Path:
     return place
 
 
-def segment(segmenter: Segmenter, places: Sequence[str], output_dir: Path, options: Options | None = None) -> int:
+def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, options: Options | None = None) -> int:
     """Segments every scan in some places, and goes on after one that can't be.
 
     A scan whose record (.json, written last) names the same file, weights and settings is skipped. Earlier results of
@@ -154,17 +154,17 @@ def segment(segmenter: Segmenter, places: Sequence[str], output_dir: Path, optio
     options = options or Options()
     check_writable(output_dir)
     jobs = share_of(find_jobs(places, output_dir, options))
-    fits = read_fits(segmenter.path, segmenter.sha256)
+    fits = read_fits(predictor.path, predictor.sha256)
     failures = []
     for index, job in enumerate(jobs, start=1):
         results, head = results_of(job.scans[0], job.inside, output_dir), f"[{index}/{len(jobs)}] {job.inside}"
         try:
-            made_from = _made_from(segmenter, job)
+            made_from = _made_from(predictor, job)
             if _is_done(results, made_from, options):
                 print(f"{head}: done already ({results['record']})", flush=True)
                 continue
             start = time.monotonic()
-            record = _segment_one(segmenter, job, made_from, results, options, fits)
+            record = _segment_one(predictor, job, made_from, results, options, fits)
             ml = ", ".join(f"{name} {value:.0f} ml" for name, value in record["volumes_ml"].items())
             trusted = f", expected Dice {record['confidence']['scan']:.2f}" if record["confidence"] else ""
             print(f"{head}: {ml}{trusted} ({time.monotonic() - start:.1f} s)", flush=True)
@@ -180,7 +180,7 @@ def segment(segmenter: Segmenter, places: Sequence[str], output_dir: Path, optio
     return len(failures)
 
 
-def _made_from(segmenter: Segmenter, job: Job) -> dict[str, Any]:
+def _made_from(predictor: Predictor, job: Job) -> dict[str, Any]:
     """What must be equal for a result to be this scan's by these weights and settings."""
     files = [file for scan in job.scans for file in (sorted(scan.iterdir()) if scan.is_dir() else [scan])]
     more = {} if job.mask is None else {"mask": str(job.mask), "mask_sha256": sha256_of(job.mask)}
@@ -189,8 +189,8 @@ def _made_from(segmenter: Segmenter, job: Job) -> dict[str, Any]:
         **({"joint_scans": [str(scan) for scan in job.scans]} if len(job.scans) > 1 else {}),
         "scan_bytes": sum(path.stat().st_size for path in files if path.is_file()),
         "scan_changed": max(path.stat().st_mtime for path in files),
-        "weights_sha256": segmenter.sha256,
-        "settings": segmenter.settings,
+        "weights_sha256": predictor.sha256,
+        "settings": predictor.settings,
         **more,
     }
 
@@ -212,20 +212,20 @@ def _is_made_from(record_file: Path, made_from: Mapping[str, Any]) -> bool:
 
 
 def _segment_one(
-    segmenter: Segmenter,
+    predictor: Predictor,
     job: Job,
     made_from: dict[str, Any],
     results: dict[str, Path],
     options: Options,
     fits: Mapping[str, Any],
 ) -> dict[str, Any]:
-    item = segmenter(job.scans, job.mask, probabilities="probabilities" in options.outputs)
+    item = predictor(job.scans, job.mask, probabilities="probabilities" in options.outputs)
     wanted = wanted_files(options.outputs, options.figure)
     try:
-        segmentation = Segmentation(item, segmenter.labels, fits)
+        segmentation = Segmentation(item, predictor.labels, fits)
         if segmentation.codes is None and {"structures", "mask", "brain"} & set(options.outputs):
             raise ConfigError(
-                f"Labels {list(segmenter.labels.values())} are neither tissues nor structures. "
+                f"Labels {list(predictor.labels.values())} are neither tissues nor structures. "
                 "Use --outputs tissues or probabilities."
             )
     except DataError as error:
@@ -234,7 +234,7 @@ def _segment_one(
     kept = set(results) - {*wanted, "record"} if _is_made_from(results["record"], made_from) else set()
     set_aside(results["record"].parent, [path.name for name, path in results.items() if name not in kept])
     write_files(segmentation, results, wanted, job.scans[0].name)
-    seconds = segmenter.seconds | {"write": time.perf_counter() - start}
+    seconds = predictor.seconds | {"write": time.perf_counter() - start}
     record = made_from | {
         "volumes_ml": segmentation.volumes,
         "structures_ml": segmentation.structures,
@@ -243,11 +243,11 @@ def _segment_one(
         "confidence_is_calibrated": bool(fits),
         "contrast": segmentation.contrast,
         "warnings": segmentation.warnings,
-        "labels": segmenter.labels,
-        "weights": str(segmenter.path),
+        "labels": predictor.labels,
+        "weights": str(predictor.path),
         "version": custom.__version__,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "device": str(segmenter.device),
+        "device": str(predictor.device),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "command": " ".join(["brainmri", *sys.argv[1:]]),
         "note": custom.RESEARCH_USE_ONLY,

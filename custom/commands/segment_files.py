@@ -14,8 +14,8 @@ import custom
 from custom.datasets import freesurfer
 from custom.errors import ConfigError
 from custom.files import written_whole
-from custom.scans import BIDS, stem
-from custom.segmentation import Segmentation
+from custom.reading.scans import BIDS, stem
+from custom.running.segmentation import Segmentation
 
 OUTPUTS = ("tissues", "structures", "mask", "brain", "probabilities")
 TISSUE_COLOURS = {"CSF": (60, 60, 60), "GM": (205, 62, 78), "WM": (245, 245, 245)}
@@ -134,9 +134,9 @@ def _save_table(rows: Mapping[int, tuple[str, tuple[int, int, int] | None]], pat
 
 def _save_figure(segmentation: Segmentation, path: Path, title: str) -> None:
     """The scan as the network saw it, and the labels brought to that grid."""
-    from custom.grids import align
     from custom.reports import segmentation_figure
     from custom.reports.of_run import save_figure
+    from custom.transforms.grids import align
 
     image = segmentation.item["image"]
     alignment = align(np.asarray(image.affine, dtype=np.float64), segmentation.affine)

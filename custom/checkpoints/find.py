@@ -1,4 +1,4 @@
-"""Which weights of a bundle there are, and which are served."""
+"""Which weights a bundle has, and which of them a command or the server uses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from custom.checkpoints.record import read_record
 from custom.errors import CheckpointError, ConfigError
-from custom.weights_record import read_record
 
 CORRECTED = "corrected"  # the folder, in a bundle's output_dir, of weights trained from corrected labels
 
@@ -22,7 +22,7 @@ class Weights:
         name: "shipped", "trained" (the user's own training), or the time of a training from corrected labels.
         path: the file.
         date: when they were made.
-        record: what stands beside them (custom.weights_record); {} where nothing does.
+        record: what stands beside them (custom.checkpoints.record); {} where nothing does.
     """
 
     name: str
@@ -41,6 +41,17 @@ class Weights:
         return False if self.name == "shipped" else self.record.get("simulated")
 
 
+def default_weights(output_dir: str | Path, bundle_root: str | Path) -> str:
+    """The user's own training, output_dir/model.pt, if there is one; otherwise the weights shipped with the bundle."""
+    own, shipped = Path(output_dir) / "model.pt", shipped_weights(bundle_root)
+    return str(shipped if shipped.is_file() and not own.is_file() else own)
+
+
+def shipped_weights(bundle_root: str | Path) -> Path:
+    """Where a bundle's shipped weights lie, if it has any."""
+    return Path(bundle_root) / "models" / "model.pt"
+
+
 def find_weights(bundle_root: Path, output_dir: Path, network: str | None = None) -> list[Weights]:
     """All weights of a bundle, the newest first, the shipped ones last.
 
@@ -54,7 +65,7 @@ def find_weights(bundle_root: Path, output_dir: Path, network: str | None = None
     found = [_weights(name, path) for name, path in own]
     finished = [one for one in found if one.name == "trained" or "good" in one.record]
     finished = [one for one in finished if one.record.get("network", network) == network]
-    shipped = bundle_root / "models" / "model.pt"
+    shipped = shipped_weights(bundle_root)
     newest_first = sorted(finished, key=lambda one: one.date, reverse=True)
     return newest_first + ([_weights("shipped", shipped)] if shipped.is_file() else [])
 

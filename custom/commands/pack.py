@@ -13,9 +13,11 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 import custom
-from custom import calibration
+from custom.checkpoints import calibration
+from custom.commands.export import export
 from custom.errors import CheckpointError
 from custom.files import written_whole
+from custom.running.workflow import print_call
 
 PACKAGE = Path(custom.__file__).resolve().parent
 
@@ -59,7 +61,32 @@ def _imports(tree: ast.AST) -> list[str]:
     return [name for name in names if name.split(".")[0] == "custom"]
 
 
-def pack(bundle: Path, weights: Path, exported: Path, target: Path, settings: dict[str, Any]) -> Path:
+def pack(bundle: Path, files: list[str], mixins: list[str], folder: Path, **overrides: Any) -> Path:
+    """Exports a run's weights and writes folder/<bundle>.zip.
+
+    Args:
+        bundle: the bundle's folder.
+        files: inference.json and mixins.
+        mixins: all networks and recipes that the weights were trained with.
+        folder: the run's output_dir.
+        overrides: settings that the weights were trained with.
+
+    Raises:
+        CheckpointError: a file of weights is missing or does not fit.
+        ConfigError: an unknown setting.
+    """
+    exported = export(files, folder, "torchscript", print_call, **overrides)
+    settings: dict[str, Any] = {}
+    for mixin in mixins:
+        for key, value in json.loads(Path(mixin).read_text(encoding="utf-8")).items():
+            settings.pop(key, None)  # so that the later one also comes later
+            settings[key] = value
+    settings.pop("_desc_", None)
+    weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
+    return write_zip(bundle, weights, exported, folder / f"{bundle.name}.zip", settings | overrides)
+
+
+def write_zip(bundle: Path, weights: Path, exported: Path, target: Path, settings: dict[str, Any]) -> Path:
     """Writes the zip: a folder of the bundle's name that `python -m monai.bundle run` takes as it is.
 
     Args:

@@ -1,16 +1,19 @@
-"""MONAI's ConfigWorkflow, without its silence about misspelt settings."""
+"""One run of a bundle: MONAI's ConfigWorkflow, with checked options."""
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+import shlex
+import warnings
 from collections.abc import Iterable
 from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigWorkflow, create_workflow
 
 from custom.errors import ConfigError
 
@@ -19,7 +22,7 @@ class StrictWorkflow(ConfigWorkflow):
     """Refuses what ConfigWorkflow lets pass, before anything runs or is written.
 
     `brainmri` uses it; plain MONAI does with
-    `python -m monai.bundle run_workflow --workflow_name custom.workflow.StrictWorkflow --run_id training ...`.
+    `python -m monai.bundle run_workflow --workflow_name custom.running.StrictWorkflow --run_id training ...`.
     Takes ConfigWorkflow's arguments.
 
     Raises:
@@ -102,3 +105,39 @@ def check_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"There is no device {str(device)!r} here: name one of {there}.") from error
     return found
+
+
+def run(run_id: str, files: list[str], **overrides: Any) -> Any:
+    """Prints and makes one `monai.bundle run_workflow` call.
+
+    Returns:
+        The workflow, finished.
+    """
+    call = {"workflow_name": "custom.running.StrictWorkflow", "run_id": run_id, "config_file": files, **overrides}
+    print_call("run_workflow", call)
+    silence_duplicates()
+    workflow = create_workflow(**(call | {"workflow_name": StrictWorkflow}))
+    workflow.run()
+    workflow.finalize()
+    return workflow
+
+
+def print_call(function: str, arguments: dict[str, Any]) -> None:
+    """Prints a `python -m monai.bundle` call as a shell takes it."""
+    words = [f"--{name} {shlex.quote(_as_text(value))}" for name, value in arguments.items()]
+    print(" ".join(["python -m monai.bundle", function, *words]), flush=True)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
+    return str(value)
+
+
+def silence_duplicates() -> None:
+    """Hides MONAI's warning about every config, and errors that Ignite logs and `brainmri` prints as well."""
+    warnings.filterwarnings("ignore", message="parsing config_file")
+    for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
+        logger = logging.getLogger(f"ignite.engine.engine.{engine}")
+        logger.addFilter(lambda record: record.levelno < logging.ERROR)
+    logging.getLogger("monai.bundle.workflows").addFilter(lambda record: "skipping logging" not in record.getMessage())

@@ -1,4 +1,4 @@
-"""One scan in any of the usual formats: where scans lie, what reading one gives, and what is odd about it."""
+"""One scan in any of the usual formats: where scans lie, what reading one gives, and warnings about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.volumes import natural_order, open_volume
+from custom.reading.volumes import natural_order, open_volume
 
 NIBABEL = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr")
 ITK = (".nrrd", ".nhdr", ".mha", ".dcm")
@@ -111,7 +111,7 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         path: a NIfTI, Analyze, .mgz, NRRD, MetaImage or DICOM file, or a folder with one DICOM series.
 
     Returns:
-        voxels (x, y, z) in float32; affine (4, 4), voxels to mm, RAS+; what is odd about the scan, a sentence each.
+        voxels (x, y, z) in float32; affine (4, 4), voxels to mm, RAS+; warnings about the scan, a sentence each.
 
     Raises:
         MissingDataError: there is no such file.
@@ -119,25 +119,25 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """
     path = Path(path).expanduser().absolute()  # itk changes the current folder while it is imported
     by_nibabel = path.is_file() and path.name.lower().endswith(NIBABEL)
-    voxels, affine, odd = _by_nibabel(path) if by_nibabel or not path.exists() else _by_itk(path)
+    voxels, affine, warnings = _by_nibabel(path) if by_nibabel or not path.exists() else _by_itk(path)
     _check_affine(path, voxels.shape, affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     cosines = affine[:3, :3] / sizes
     if np.abs(cosines.T @ cosines - np.eye(3)).max() > 0.01:
-        odd.append("its axes aren't at right angles (a sheared affine): it is resampled, look at the figure")
+        warnings.append("its axes aren't at right angles (a sheared affine): it is resampled, look at the figure")
     extent = sizes * voxels.shape
     if extent.min() < min(SLAB, 0.6 * sorted(extent)[1]):
-        odd.append(f"it is a slab of {extent.min():.3g} mm: volumes are those of the part in view")
+        warnings.append(f"it is a slab of {extent.min():.3g} mm: volumes are those of the part in view")
     if sizes.max() > 3.5:
-        odd.append(f"its voxels are up to {sizes.max():.3g} mm long: boundaries between them are guessed")
+        warnings.append(f"its voxels are up to {sizes.max():.3g} mm long: boundaries between them are guessed")
     if invalid := int((~np.isfinite(voxels)).sum()):
-        odd.append(f"{invalid} voxels are NaN or infinite: they count as 0")
+        warnings.append(f"{invalid} voxels are NaN or infinite: they count as 0")
         voxels = np.nan_to_num(voxels, nan=0.0, posinf=0.0, neginf=0.0)
     if voxels.min() == voxels.max():
         raise DataError(f"{path} holds the value {voxels.flat[0]:g} everywhere: export the scan again.")
     if np.mean(voxels <= -900) > 0.1:
         raise DataError(f"{path} looks like CT (air at {voxels.min():.0f} HU): this network knows MR only.")
-    return voxels, affine, odd
+    return voxels, affine, warnings
 
 
 def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -163,7 +163,7 @@ def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 def _by_itk(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     import itk
 
-    odd: list[str] = []
+    warnings: list[str] = []
     files = _one_series(path, itk) if path.is_dir() else [str(path)]
     try:
         io = itk.ImageIOFactory.CreateImageIO(files[0], itk.CommonEnums.IOFileMode_ReadMode)
@@ -182,14 +182,14 @@ def _by_itk(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         _check_modality(path, files[0], itk)
     metadata = dict(image)
     if float(metadata.get("ITK_non_uniform_sampling_deviation", 0)) > 0.1:
-        odd.append("its slices are unevenly spaced, so some may be missing: lengths along them are wrong")
+        warnings.append("its slices are unevenly spaced, so some may be missing: lengths along them are wrong")
     voxels = np.asarray(itk.array_view_from_image(image)).T
     shape = tuple(image.GetLargestPossibleRegion().GetSize())
     _check_shape(path, shape)
     affine = np.eye(4)
     affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing())
     affine[:3, 3] = np.asarray(image.GetOrigin())
-    return np.ascontiguousarray(voxels), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, odd  # LPS to RAS
+    return np.ascontiguousarray(voxels), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, warnings  # LPS to RAS
 
 
 def _one_series(folder: Path, itk: Any) -> list[str]:

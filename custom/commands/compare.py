@@ -22,12 +22,12 @@ import torch
 from matplotlib.figure import Figure
 
 from custom import RESEARCH_USE_ONLY
-from custom.cli import config_files, mixins, run
 from custom.errors import ConfigError, DataError
 from custom.files import written_whole
 from custom.networks.cost import count_parameters, gflops
 from custom.reports.of_run import save_figure
-from custom.workflow import StrictWorkflow
+from custom.running.bundles import config_files, mixins
+from custom.running.workflow import StrictWorkflow, run
 
 COST, SCORES = "cost.json", "evaluation/scores.csv"  # of one network and seed: written after training, and last
 
@@ -83,7 +83,7 @@ def compare(
             if not all((folder / name).is_file() for name in (COST, SCORES)):
                 print(f"== {network}, seed {seed}: {folder}", flush=True)
                 words = [bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides)]
-                done = subprocess.run([sys.executable, "-m", "custom.compare", *words], check=False)
+                done = subprocess.run([sys.executable, "-m", "custom.commands.compare", *words], check=False)
                 if done.returncode:
                     raise DataError(f"{network} with seed {seed} failed, as said above; run again, it goes on.")
     return _summarise(networks, seeds, output_dir) if summary else []

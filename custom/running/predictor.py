@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from custom.checkpoints.load import load_checkpoint, load_weights
+from custom.checkpoints.record import sha256_of
 from custom.datasets import freesurfer
 from custom.errors import DataError
-from custom.files import load_checkpoint, load_weights
-from custom.volumes import in_one_place
-from custom.weights_record import sha256_of
-from custom.workflow import StrictWorkflow, check_device
+from custom.reading.volumes import in_one_place
+from custom.running.workflow import StrictWorkflow, check_device
 
 
-class Segmenter:
+class Predictor:
     """Labels one scan, or several scans of one subject, at a time.
 
     Args:
@@ -79,8 +79,8 @@ class Segmenter:
             item = items[0]
             if len(items) > 1:
                 item["pred"] = self._product([other["pred"] for other in items])
-                odd = [line for other in items for line in other["scan"].meta["odd"].splitlines()]
-                item["scan"].meta["odd"] = "\n".join(dict.fromkeys(odd))
+                warnings = [line for other in items for line in other["scan"].meta["warnings"].splitlines()]
+                item["scan"].meta["warnings"] = "\n".join(dict.fromkeys(warnings))
             item["wants_probabilities"] = probabilities
             item = self._timed("labels on the scan's grid", self.labelling, item)
         item["pred"] = np.asarray(item["pred"].cpu(), dtype=np.uint8)[0]

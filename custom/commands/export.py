@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from monai.bundle import ckpt_export, onnx_export
 
+from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.errors import CheckpointError, ConfigError
-from custom.files import load_checkpoint, load_weights, written_whole
-from custom.workflow import StrictWorkflow
+from custom.files import written_whole
+from custom.running.workflow import StrictWorkflow
 
 Announce = Callable[[str, dict[str, Any]], None]
 FORMATS = {"torchscript": "model.ts", "onnx": "model.onnx"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from monai.networks.utils import freeze_layers
 
+from custom.checkpoints.load import load_checkpoint
 from custom.errors import CheckpointError
-from custom.files import load_checkpoint
 
 logger = logging.getLogger(__name__)
 DECODER = r"^(up\.|decoder\.|last|head\.)"  # the upward layers of SubpixelUNet

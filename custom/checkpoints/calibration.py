@@ -6,15 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 
 from custom.errors import CheckpointError, ConfigError
 from custom.files import written_whole
 
 FILE = "calibration.json"  # beside model.pt
-ENOUGH = 20  # persons or images
 Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -23,9 +20,9 @@ def softmax(temperature: float = 1.0) -> Decode:
     return lambda logits: torch.softmax(logits.double() / temperature, dim=0)  # half precision would underflow
 
 
-def in_units(mean: float, deviation: float) -> Decode:
+def in_units(mean: float, std: float) -> Decode:
     """Deviations (1,) to the target's own unit."""
-    return lambda output: output.double() * deviation + mean
+    return lambda output: output.double() * std + mean
 
 
 def decoder(ckpt_path: str | Path, temperature: float | None = None) -> Decode:
@@ -41,8 +38,8 @@ def decoder(ckpt_path: str | Path, temperature: float | None = None) -> Decode:
     if temperature is not None and (not isinstance(temperature, (int, float)) or not temperature > 0):
         raise ConfigError(f"temperature must be a number above 0, got {temperature!r}.")
     kept = read(ckpt_path)
-    if "deviation" in kept:
-        return in_units(kept["mean"], kept["deviation"])
+    if "std" in kept:
+        return in_units(kept["mean"], kept["std"])
     return softmax(temperature or kept.get("temperature", 1.0))
 
 
@@ -104,25 +101,3 @@ def write(folder: str | Path, content: dict) -> None:
     """Writes a calibration.json whole."""
     with written_whole(Path(folder) / FILE) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def fit_temperature(probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """The temperature under which the true classes of persons that weren't trained on are likeliest, 0.05 to 20.
-
-    Of fewer than 20 persons or images it is 1: they say little.
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML.
-
-    Args:
-        probabilities: (n, C) by softmax without a temperature.
-        labels: (n,), 0 to C - 1.
-    """
-    if len(labels) < ENOUGH:
-        return 1.0
-    logits = torch.as_tensor(probabilities, dtype=torch.float64).clamp_min(1e-300).log()
-    truth = torch.as_tensor(np.asarray(labels), dtype=torch.long)
-
-    def loss(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), truth))
-
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

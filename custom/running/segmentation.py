@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from custom.brain_masks import brain_masks
 from custom.datasets import freesurfer
 from custom.errors import DataError
+from custom.transforms.brain_masks import brain_masks
 
 # ml in adults and children from two years on; outside them a result is likelier wrong than rare
 PLAUSIBLE = {"CSF": (30, 700), "GM": (350, 1000), "WM": (250, 800)}
@@ -36,7 +36,7 @@ class Segmentation:
     """One scan's labels with all that is measured from them.
 
     Args:
-        item: what custom.running.Segmenter gives.
+        item: what custom.running.Predictor gives.
         labels: {0: "background", 1: "CSF", ...} of item["pred"].
         fits: what turns the Dice that the probabilities expect into the one to be expected, by name: {name: ([expected,
             ...], [Dice, ...])}; see scripts/benchmarks/confidence.py.
@@ -64,7 +64,7 @@ class Segmentation:
         self.names = dict(labels)
         self.codes: np.ndarray | None = item.get("structures")
         self.volumes = volumes_ml(self.labels, self.affine, self.names)
-        self.warnings = [*item["scan"].meta["odd"].splitlines()]
+        self.warnings = [*item["scan"].meta["warnings"].splitlines()]
         self.structures: dict[str, float] = {}
         self.asymmetry: dict[str, float] = {}
         self.confidence: dict[str, float] = {}

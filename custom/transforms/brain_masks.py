@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from custom.grids import spacing_of
+from custom.transforms.grids import spacing_of
 
 CLOSING_MM = 3.0
 FINEST_MM = 0.7  # the closing works on voxels of this size or larger

@@ -136,3 +136,9 @@ def case_problems(files: Mapping[Path, Collection[int] | None]) -> list[str]:
         except DataError as error:
             problems.append(str(error))
     return problems
+
+
+def person(case: str) -> str:
+    """Who a case is of: sub-01 for sub-01_ses-2_T1w, BraTS-GLI-00001 for BraTS-GLI-00001-000, else the case itself."""
+    match = re.match(r"sub-[a-zA-Z0-9]+|BraTS-[A-Z]+-\d+(?=-\d+)", case)
+    return match[0] if match else case

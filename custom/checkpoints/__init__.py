@@ -1,0 +1,1 @@
+"""Weights on disk: how they are read, found, described and started from."""

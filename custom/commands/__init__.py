@@ -1,0 +1,1 @@
+"""What a command does, where it is more than one call."""

@@ -1,0 +1,115 @@
+"""Where bundles and their config files lie."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from custom.errors import ConfigError
+
+
+def find_bundles() -> dict[str, Path]:
+    """Every bundle that came with this package: its name and its folder."""
+    package = Path(__file__).resolve().parents[1]
+    places = (package / "bundles", package.parent / "bundles")  # installed, and in the repository
+    folders = (metadata.parents[1] for place in places for metadata in sorted(place.glob("*/configs/metadata.json")))
+    return {folder.name: folder for folder in folders}
+
+
+def find_bundle(part: str) -> Path:
+    """The folder of the only bundle whose name contains `part`.
+
+    Raises:
+        ConfigError: no bundle or several bundles match.
+    """
+    bundles = find_bundles()
+    matches = [name for name in bundles if part == name] or [name for name in bundles if part and part in name]
+    if len(matches) != 1:
+        problem = f"matches several bundles: {', '.join(matches)}" if matches else "matches no bundle"
+        raise ConfigError(f"{part!r} {problem}. Use a unique part of one of: {', '.join(sorted(bundles))}.")
+    return bundles[matches[0]]
+
+
+def bundle_root(name: str) -> str:
+    """The folder of the bundle that is being run.
+
+    MONAI puts the folder of the bundle whose config it runs on sys.path. So a copy or an unzipped bundle finds itself.
+    Otherwise it is the bundle of that name that came with this package.
+
+    Args:
+        name: the bundle's `name` in configs/metadata.json, and the name of its folder.
+
+    Raises:
+        FileNotFoundError: there is no such bundle.
+    """
+    for entry in sys.path:
+        metadata = Path(entry) / "configs" / "metadata.json"
+        if metadata.is_file() and json.loads(metadata.read_text(encoding="utf-8")).get("name") == name:
+            return str(metadata.parents[1].resolve())
+    if name not in find_bundles():
+        raise FileNotFoundError(f"There is no bundle {name!r}, only {sorted(find_bundles())}.")
+    return str(find_bundles()[name])
+
+
+def read_metadata(bundle_folder: Path) -> dict[str, Any]:
+    """The content of a bundle's configs/metadata.json."""
+    content = json.loads((bundle_folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def config_files(bundle: str, *names: str | None) -> list[str]:
+    """Paths of a bundle's config files. None stands for a mixin that was not asked for.
+
+    Raises:
+        ConfigError: no such bundle or file.
+    """
+    folder = find_bundle(bundle) / "configs"
+    for path in (folder / name for name in names if name):
+        if not path.is_file():
+            known = sorted(other.stem for other in path.parent.glob("*.json"))
+            raise ConfigError(f"{path.parent} has no file {path.name}. Use one of: {', '.join(known)}.")
+    return [str(folder / name) for name in names if name]
+
+
+def mixins(
+    bundle: str, network: str | None, recipe: Any, overrides: Mapping[str, Any] | None = None, inference: bool = False
+) -> list[str]:
+    """File names of a network and of recipes, as `config_files` takes them.
+
+    Args:
+        bundle: any unique part of a bundle's name.
+        network: the stem of a file in configs/networks, or None for the default.
+        recipe: one name, several as "a,b" or as a list, or None.
+        overrides: with a "dataset_dir" that has a dataset.json, the recipe own_scans is added where the bundle has it
+            and no other recipe is named.
+        inference: leave out recipes that change the training only, and print their names.
+    """
+    given = recipe if isinstance(recipe, (list, tuple)) else str(recipe or "").split(",")
+    names = [name for name in (str(entry).strip() for entry in given) if name]
+    own = find_bundle(bundle) / "configs" / "recipes" / "own_scans.json"
+    folder = (overrides or {}).get("dataset_dir")
+    if not names and own.is_file() and folder and (Path(str(folder)) / "dataset.json").is_file():
+        names = ["own_scans"]
+    if inference:
+        of_training = [name for name in names if _changes_training_only(bundle, name)]
+        names = [name for name in names if name not in of_training]
+        if of_training:
+            print(f"Not used here, since it changes the training only: {', '.join(of_training)}.")
+    return [*([f"networks/{network}.json"] if network else []), *(f"recipes/{name}.json" for name in names)]
+
+
+def _changes_training_only(bundle: str, recipe: str) -> bool:
+    """Whether a recipe sets nested keys that inference.json does not have."""
+    (base,) = config_files(bundle, "inference.json")
+    (own,) = config_files(bundle, f"recipes/{recipe}.json")
+    known, keys = (json.loads(Path(path).read_text(encoding="utf-8")) for path in (base, own))
+    return any("#" in key and key.split("#")[0] not in known for key in keys)
+
+
+def output_dir_of(files: list[str], given: str | None) -> Path:
+    """The folder that a run of these config files writes to: `given`, or the first file's default."""
+    return Path(given or json.loads(Path(files[0]).read_text(encoding="utf-8"))["output_dir"])
