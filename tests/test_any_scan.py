@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import subprocess
@@ -20,9 +21,11 @@ from custom.metrics import dice_by_name
 from custom.reading.scans import read_scan
 from custom.running import Predictor
 from custom.running.bundles import config_files
-from custom.running.segmentation import Segmentation, confidence, order_of_tissues, read_fits
+from custom.running.confidence import Fit, confidence, evidence_of, read_fits
+from custom.running.segmentation import Segmentation, order_of_tissues
 from custom.samples import mni152
 from custom.transforms.brain_masks import brain_masks
+from custom.transforms.measures import Measures, Outputs
 from tests.conftest import SHARED
 
 FILES = config_files("brain_mri_tissue", "inference.json")
@@ -146,7 +149,7 @@ def test_a_whole_head_its_slabs_and_both_halves_of_its_precision(predictor: Pred
     image, mask = nibabel.load(path), nibabel.load(SHARED / "t1_studyforrest" / "sub-02_brainmask_approx.nii.gz")
     item = predictor(path)
     whole = item["pred"]
-    brain, _ = brain_masks(item["structures"], image.affine)
+    brain, _ = brain_masks(item["structures"], image.affine, freesurfer.AROUND_BRAIN)
     reference = np.asarray(mask.dataobj) > 0
     assert 2 * (brain & reference).sum() / (brain.sum() + reference.sum()) > 0.94
     threads = torch.get_num_threads()
@@ -201,17 +204,35 @@ def test_order_of_tissues() -> None:
         assert bool(found[1]) == bool(warning)
 
 
-def test_confidence_is_what_the_fits_make_of_expected_dice(predictor: Predictor, scans: Path) -> None:
+def test_confidence_is_what_the_fits_make_of_the_evidence(predictor: Predictor, scans: Path) -> None:
     measures = predictor(scans / "sub-1_T1w.nii.gz")["measures"]
-    raw = confidence(measures, {})
-    fitted = confidence(measures, {"Thalamus": [[0, 1], [0.2, 0.4]], "GM": [[0, 1], [0.5, 0.5]]})
+    raw = confidence(measures, 1e-3, {})
+    fitted = confidence(measures, 1e-3, {"Thalamus": Fit((0, 1), (0.2, 0.4)), "GM": Fit((0, 1), (0.5, 0.5))})
     assert fitted["GM"] == 0.5
     assert fitted["WM"] == raw["WM"]
     assert fitted["Left-Thalamus"] == pytest.approx(0.2 + 0.2 * raw["Left-Thalamus"], abs=2e-3)
     shipped = read_fits(predictor.path, predictor.sha256)
-    assert {"scan", "CSF", "GM", "WM", *(one.title for one in freesurfer.STRUCTURES)} <= set(shipped)
-    assert all(np.diff(x).min() > 0 and np.diff(y).min() >= 0 for x, y in shipped.values())
+    assert {"scan", "CSF", "GM", "WM", *(structure.title for structure in freesurfer.STRUCTURES)} <= set(shipped)
+    assert all(np.diff(fit.evidence).min() > 0 and np.diff(fit.dice).min() >= 0 for fit in shipped.values())
     assert read_fits(predictor.path, "other weights") == {}
+
+
+def test_evidence_by_hand() -> None:
+    """Two voxels of thalamus at .5 and .7, one of which it also expects elsewhere; 8 ml a voxel."""
+    outputs = Outputs((0, 2, 3), (0, 1, 2), (0, 10, 2), (0, 49, 41), 0, (), (), 15)
+    measures = Measures(outputs)
+    measures.voxels |= {10: 2, 2: 4, -2: 2, -3: 4}
+    measures.agreement |= {10: 1.2, 2: 4.0, -2: 1.2, -3: 4.0}
+    measures.probability |= {10: 2.0, 2: 4.0, -2: 2.0, -3: 4.0}
+    evidence = evidence_of(measures, voxel_ml=8.0)
+    assert evidence["Left-Thalamus"].own == pytest.approx(2 * 1.2 / 4)
+    assert evidence["Left-Thalamus"].median == pytest.approx((0.6 + 1.0) / 2)
+    assert evidence["Left-Thalamus"].log_ml == pytest.approx(math.log(16))
+    assert evidence["scan"].own == pytest.approx((0.6 + 1.0) / 2)
+    assert "Right-Thalamus" not in evidence
+    fit = Fit((1.0, 3.0), (0.0, 1.0), weights=(1.0, 1.0, 0.5))
+    expected = (0.6 + 0.8 + 0.5 * math.log(16) - 1.0) / 2
+    assert confidence(measures, 8.0, {"Thalamus": fit})["Left-Thalamus"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_no_connection_is_opened(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,6 @@ def test_masks_by_hand() -> None:
     codes = np.zeros((20, 20, 20), np.uint8)
     codes[4:16, 4:16, 4:16] = 24
     codes[7:13, 7:13, 7:13] = 3
-    brain, intracranial = brain_masks(codes, np.eye(4))
+    brain, intracranial = brain_masks(codes, np.eye(4), around_brain=24)
     assert brain.sum() == 6**3
     assert intracranial.sum() == 12**3

@@ -19,7 +19,8 @@ from custom.errors import ConfigError, DataError, find_cause
 from custom.files import set_aside, written_whole
 from custom.reading.scans import BIDS, find_scans, stem
 from custom.running import Predictor
-from custom.running.segmentation import Segmentation, read_fits
+from custom.running.confidence import read_fits
+from custom.running.segmentation import Segmentation
 from custom.running.workflow import check_writable
 
 JOINED = (

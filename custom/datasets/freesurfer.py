@@ -71,6 +71,7 @@ STRUCTURES = (
     Structure("ventral diencephalon", "WM", 28, 60, "VentralDC", (165, 42, 42)),
 )  # fmt: skip
 VENTRICLES = "third to fifth ventricle"  # one output; the fourth is told apart by its place
+AROUND_BRAIN = 24  # the code of fluid around the brain, which noise imitates
 FOURTH_VENTRICLE = (15, "4th-Ventricle", (42, 204, 164))
 LABELS = {0: "background", **{number: one.name for number, one in enumerate(STRUCTURES, start=1)}}
 SIDE_CHANNEL = len(LABELS)  # a network's last output: positive on the left

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from custom.datasets import freesurfer
 from custom.errors import DataError
+from custom.running.confidence import Fit, confidence, shows_a_head
 from custom.transforms.brain_masks import brain_masks
 
 # ml in adults and children from two years on; outside them a result is likelier wrong than rare
 PLAUSIBLE = {"CSF": (30, 700), "GM": (350, 1000), "WM": (250, 800)}
 DOUBTFUL = 0.7  # expected Dice below which a scan gets a warning
-# Raw expected Dice of the structures: the least plain mean, or the least mean by volume, that a head has. Of 60
-# simulated heads of all kinds the lowest mean was 0.88. Of two phantoms, a body, noise and a head without its brain the
-# highest was 0.70, and by volume 0.77.
-HEAD_MEAN, HEAD_MEAN_BY_VOLUME = 0.80, 0.85
 DOUBTFUL_STRUCTURE = 0.5
 ORDERS = {
     ("CSF", "GM", "WM"): "T1w",
@@ -28,7 +22,6 @@ ORDERS = {
     ("CSF", "WM", "GM"): "FLAIR",
     ("WM", "CSF", "GM"): "PDw",
 }
-AROUND_BRAIN = 24  # the code of fluid around the brain, which noise imitates
 WHY = "possible reasons are motion, a contrast agent, a lesion, or a field of view that cuts the brain"
 
 
@@ -38,8 +31,7 @@ class Segmentation:
     Args:
         item: what custom.running.Predictor gives.
         labels: {0: "background", 1: "CSF", ...} of item["pred"].
-        fits: what turns the Dice that the probabilities expect into the one to be expected, by name: {name: ([expected,
-            ...], [Dice, ...])}; see scripts/benchmarks/confidence.py.
+        fits: calibration of the confidence, by name (custom.running.confidence.read_fits).
 
     Attributes:
         volumes: ml by label; with structures, also "brain" and "intracranial".
@@ -56,7 +48,7 @@ class Segmentation:
         self,
         item: Mapping[str, Any],
         labels: Mapping[int, str],
-        fits: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        fits: Mapping[str, Fit] | None = None,
     ) -> None:
         self.item = item
         self.affine = np.asarray(item["scan"].affine, dtype=np.float64)
@@ -74,12 +66,12 @@ class Segmentation:
             self._measure(self.codes, fits or {})
         self.warnings += warnings_of(self.labels, self.volumes)
 
-    def _measure(self, codes: np.ndarray, fits: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    def _measure(self, codes: np.ndarray, fits: Mapping[str, Fit]) -> None:
         measures, ml = self.item["measures"], abs(np.linalg.det(self.affine[:3, :3])) / 1000
-        self.confidence = confidence(measures, fits)
+        self.confidence = confidence(measures, ml, fits)
         if not shows_a_head(measures):
             raise DataError("no head was found. Give an MR scan that shows a brain.")
-        self.brain, self.intracranial = brain_masks(codes, self.affine)
+        self.brain, self.intracranial = brain_masks(codes, self.affine, freesurfer.AROUND_BRAIN)
         if "mask" in self.item:
             given = np.asarray(self.item["mask"])[0] > 0
             self.brain, self.intracranial = given, given | self.intracranial
@@ -109,48 +101,6 @@ class Segmentation:
         if order:
             said.append(order)
         return said
-
-
-def confidence(measures: Any, fits: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, float]:
-    """The Dice to be expected of a scan's labels, 0 to 1: "scan" (the mean of the tissues'), tissues, structures.
-
-    {} where there is no tissue.
-    """
-    expected = {name: measures.expected_dice(-n) for n, name in enumerate(freesurfer.TISSUE_NAMES, start=1)}
-    present = [value for value in expected.values() if not math.isnan(value)]
-    if not present:
-        return {}
-    found = {"scan": sum(present) / len(present)} | expected
-    for code, (name, _) in freesurfer.names_and_colours().items():
-        found[name] = measures.expected_dice(code)
-    return {
-        name: round(_fitted(value, fits.get(name.removeprefix("Left-").removeprefix("Right-"))), 3)
-        for name, value in found.items()
-        if not math.isnan(value)
-    }
-
-
-def shows_a_head(measures: Any) -> bool:
-    """Whether the network is as sure of the structures as it is in a head, whole or in part."""
-    codes = [code for code in measures.codes if measures.voxels[code] and code != AROUND_BRAIN]
-    if not codes:
-        return False
-    expected = np.array([measures.expected_dice(code) for code in codes])
-    voxels = np.array([measures.voxels[code] for code in codes])
-    return bool(expected.mean() >= HEAD_MEAN or np.average(expected, weights=voxels) >= HEAD_MEAN_BY_VOLUME)
-
-
-def _fitted(value: float, fit: Sequence[Sequence[float]] | None) -> float:
-    return float(np.interp(value, fit[0], fit[1])) if fit else value
-
-
-def read_fits(weights: Path, sha256: str) -> dict[str, list[list[float]]]:
-    """The fits beside weights, confidence.json; {} where there are none, or they are other weights'."""
-    try:
-        content = json.loads(weights.with_name("confidence.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content["fits"] if content.get("weights_sha256") == sha256 else {}
 
 
 def order_of_tissues(scan: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> tuple[str, str]:

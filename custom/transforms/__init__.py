@@ -7,12 +7,13 @@ from custom.transforms.encode_labels import EncodeLabelsd
 from custom.transforms.fill_sulci import FillSulcid
 from custom.transforms.keep_on_disk import KeepOnDiskd
 from custom.transforms.label_scan import LabelScand
-from custom.transforms.label_structures import LabelStructuresd, Outputs
+from custom.transforms.label_structures import LabelStructuresd
 from custom.transforms.load_rgb import LoadRGBd
 from custom.transforms.load_scan import LoadScand
 from custom.transforms.load_slice import LoadSliced
 from custom.transforms.load_volumes import LoadVolumesd
 from custom.transforms.measure_brain import MeasureBraind
+from custom.transforms.measures import Outputs
 from custom.transforms.merge_channels import MergeChannelsd
 from custom.transforms.normalize_slices import NormalizeSlicesd
 from custom.transforms.pad_to_size import PadToSized

@@ -57,20 +57,18 @@ def _grown(mask: np.ndarray, reach: Sequence[int]) -> np.ndarray:
     return mask
 
 
-def brain_masks(
-    codes: np.ndarray, affine: np.ndarray, around_brain: Sequence[int] = (24,)
-) -> tuple[np.ndarray, np.ndarray]:
+def brain_masks(codes: np.ndarray, affine: np.ndarray, around_brain: int) -> tuple[np.ndarray, np.ndarray]:
     """The brain (grey and white matter, ventricles) and the intracranial space (fluid around the brain too).
 
     Args:
         codes: FreeSurfer's, (x, y, z), integers; 0 is the background.
         affine: (4, 4), voxels to mm.
-        around_brain: the codes of fluid around the brain.
+        around_brain: the code of fluid around the brain.
 
     Returns:
         Two masks (x, y, z), bool; the second holds the first.
     """
     brain = np.ones(256, dtype=bool)
-    brain[[0, *around_brain]] = False
+    brain[[0, around_brain]] = False
     of_brain = closed_and_filled(brain[codes], affine)
     return of_brain, closed_and_filled((codes > 0) | of_brain, affine)

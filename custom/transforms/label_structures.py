@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,34 +12,12 @@ from scipy import ndimage
 
 from custom.transforms.grids import Alignment, align, interpolated, slabs, spacing_of
 from custom.transforms.local_mixture import LocalMixture
+from custom.transforms.measures import Measures, Outputs, SlabLabels
 from custom.transforms.resample_scan import with_meta_of
 
 SMALLEST_PIECE = 0.05  # of the largest connected piece: smaller ones are no brain
 LEARN_MM = 2.0  # the mixture learns from a voxel every so many mm
 NOTHING = 0.99  # above this probability of background a voxel is left out
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a network's outputs mean, but the last one, which is the side (positive on the left).
-
-    Args:
-        tissues: for each output, 0 background, or the number of its tissue from 1.
-        groups: for each output, 0 background, or the number from 1 of those that share an intensity.
-        left, right: for each output, its code on both sides.
-        ventricle: the output that holds both the third and the fourth ventricle, told apart by what is nearer.
-        near_third, near_fourth: outputs that lie around them.
-        fourth: the code of the fourth.
-    """
-
-    tissues: Sequence[int]
-    groups: Sequence[int]
-    left: Sequence[int]
-    right: Sequence[int]
-    ventricle: int
-    near_third: Sequence[int]
-    near_fourth: Sequence[int]
-    fourth: int
 
 
 class LabelStructuresd(MapTransform):
@@ -85,7 +62,7 @@ class LabelStructuresd(MapTransform):
         for key in self.key_iterator(result):
             logits, scan = result[key], result[self.scan_key]
             mask = result.get(self.mask_key)
-            slab_labels = _SlabLabels(
+            labeller = _Labeller(
                 torch.as_tensor(logits).as_subclass(torch.Tensor),
                 np.asarray(logits.affine, dtype=np.float64),
                 torch.as_tensor(scan).as_subclass(torch.Tensor)[0],
@@ -100,13 +77,13 @@ class LabelStructuresd(MapTransform):
             wanted = bool(result.get("wants_probabilities", False))
             tissues = torch.zeros((max(self.outputs.tissues), *shape) if wanted else (0,), dtype=torch.float16)
             measures = Measures(self.outputs)
-            for part, found in slab_labels.run():
-                labels[part][found.inside] = self.labels[found.structure.long()]
-                codes[part][found.inside] = found.code
-                measures.add(found)
+            for part, slab in labeller.run():
+                labels[part][slab.inside] = self.labels[slab.structure.long()]
+                codes[part][slab.inside] = slab.code
+                measures.add(slab)
                 if wanted:
-                    for tissue, values in zip(tissues, found.tissues[1:], strict=True):
-                        tissue[part][found.inside] = values.half()
+                    for tissue, values in zip(tissues, slab.tissues[1:], strict=True):
+                        tissue[part][slab.inside] = values.half()
             result[key] = with_meta_of(scan, labels[None])
             result["structures"] = with_meta_of(scan, codes[None])
             result["measures"] = measures
@@ -115,83 +92,7 @@ class LabelStructuresd(MapTransform):
         return result
 
 
-@dataclass
-class Found:
-    """One slab's voxels that may be brain, n of them.
-
-    Args:
-        inside: which voxels of the slab these are, bool.
-        probabilities: of the outputs, (K, n), on the network's device.
-        tissues: their sums, (T + 1, n).
-        structure: the output that each voxel is labelled with, (n,); code: the same with a side.
-        left: probability of the left side, (n,).
-    """
-
-    inside: torch.Tensor
-    probabilities: torch.Tensor
-    tissues: torch.Tensor
-    structure: torch.Tensor
-    code: torch.Tensor
-    left: torch.Tensor
-
-
-class Measures:
-    """Sums over a scan's voxels from which volumes and confidence follow, for each code and each tissue.
-
-    Attributes:
-        voxels: {code: number of voxels with this label}; tissues have the keys -1, -2, ...
-        probability: {code: sum of its probability over all voxels}.
-        agreement: {code: sum of its probability over the voxels with this label}.
-    """
-
-    def __init__(self, outputs: Outputs) -> None:
-        self.outputs = outputs
-        self.codes = sorted({*outputs.left, *outputs.right, outputs.fourth} - {0})
-        self.tissue_codes = [-n for n in range(1, max(outputs.tissues) + 1)]
-        names = [*self.codes, *self.tissue_codes]
-        self.voxels: dict[int, int] = dict.fromkeys(names, 0)
-        self.probability: dict[int, float] = dict.fromkeys(names, 0.0)
-        self.agreement: dict[int, float] = dict.fromkeys(names, 0.0)
-
-    def add(self, found: Found) -> None:
-        """Counts one slab."""
-        least = int(max(self.codes)) + 1
-        code, structure = found.code.long().cpu(), found.structure.long()
-        at_label = found.probabilities.gather(0, structure[None].to(found.probabilities.device))[0].cpu()
-        voxels = torch.bincount(code, minlength=least)
-        agreement = torch.bincount(code, weights=at_label.double(), minlength=least)
-        on_left = (found.probabilities @ found.left).double().cpu()
-        total = found.probabilities.sum(dim=1).double().cpu()
-        fourth = self.outputs.fourth
-        for output, (left, right) in enumerate(zip(self.outputs.left, self.outputs.right, strict=True)):
-            if output == 0:
-                continue
-            if left != right:
-                self.probability[left] += float(on_left[output])
-                self.probability[right] += float(total[output] - on_left[output])
-            elif output == self.outputs.ventricle:  # shared as the labels are
-                both = max(1, int(voxels[left] + voxels[fourth]))
-                self.probability[left] += float(total[output]) * int(voxels[left]) / both
-                self.probability[fourth] += float(total[output]) * int(voxels[fourth]) / both
-            else:
-                self.probability[left] += float(total[output])
-        for one in self.codes:
-            self.voxels[one] += int(voxels[one])
-            self.agreement[one] += float(agreement[one])
-        tissue = torch.as_tensor(self.outputs.tissues)[structure.cpu()]
-        for number, name in enumerate(self.tissue_codes, start=1):
-            has_it = (tissue == number).to(found.tissues.device)
-            self.voxels[name] += int(has_it.sum())
-            self.probability[name] += float(found.tissues[number].sum())
-            self.agreement[name] += float(found.tissues[number][has_it].sum())
-
-    def expected_dice(self, code: int) -> float:
-        """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label that isn't there."""
-        both = self.voxels[code] + self.probability[code]
-        return 2 * self.agreement[code] / both if self.voxels[code] else float("nan")
-
-
-class _SlabLabels:
+class _Labeller:
     """The probabilities of one scan, ready to be read off slab by slab."""
 
     def __init__(
@@ -224,7 +125,7 @@ class _SlabLabels:
         self.codes = torch.as_tensor([list(outputs.right), list(outputs.left)], dtype=torch.uint8, device=self.device)
 
     def run(self) -> Any:
-        """(a slab's slices, what was found there), one after the other."""
+        """(a slab's slices, what was slab there), one after the other."""
         size = [part.stop - part.start for part in self.box]
         if min(size) <= 0 or not self.classes.numel():
             return
@@ -253,7 +154,7 @@ class _SlabLabels:
             return None
         return LocalMixture(scan.float().to(self.device), prior, self.spacing * steps, self.trust)
 
-    def _label(self, part: tuple[slice, ...], mixture: LocalMixture | None) -> Found:
+    def _label(self, part: tuple[slice, ...], mixture: LocalMixture | None) -> SlabLabels:
         indices = [np.arange(one.start, one.stop) for one in part]
         positions = [self._positions(axis, at) for axis, at in enumerate(indices)]
         dense = interpolated(self.classes, positions)
@@ -280,7 +181,7 @@ class _SlabLabels:
         assert self.fourth is not None
         fourth = torch.as_tensor(self.fourth[np.ix_(*nearest)], device=self.device)[inside]
         code[(structure == self.outputs.ventricle) & fourth] = self.outputs.fourth
-        return Found(inside.cpu(), probabilities, tissues, structure.to(torch.uint8).cpu(), code.cpu(), left)
+        return SlabLabels(inside.cpu(), probabilities, tissues, structure.to(torch.uint8).cpu(), code.cpu(), left)
 
     def _near_fourth(self) -> np.ndarray:
         """Which voxels of the box are nearer to the fourth ventricle's surroundings than to the third's, bool."""

@@ -130,9 +130,11 @@ def _ours() -> Segment:
         import torch
 
         settings = {"ckpt_path": job.ckpt_path} if job.ckpt_path else {}
+        from custom.datasets import freesurfer
+
         predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), device="cpu", **settings)
         item = predictor(job.scan)
-        brain, _ = brain_masks(item["structures"], nibabel.load(job.scan).affine)
+        brain, _ = brain_masks(item["structures"], nibabel.load(job.scan).affine, freesurfer.AROUND_BRAIN)
         note = f"weights {predictor.sha256[:12]}, threads used: {torch.get_num_threads()}"
         return Segmentation(tissues=item["pred"], brain=brain, note=note)
 
@@ -363,7 +365,7 @@ def scores(volumes_path: Path, scan: nibabel.Nifti1Image, labels: np.ndarray) ->
             tissue_of_code[code] = 1 + freesurfer.TISSUE_NAMES.index(freesurfer.TISSUES[name])
         volumes["tissues"] = tissue_of_code[codes]
         known = np.where((volumes["tissues"] > 0) & (codes < 256), codes, 0)
-        volumes["brain"], _ = brain_masks(known, scan.affine)
+        volumes["brain"], _ = brain_masks(known, scan.affine, freesurfer.AROUND_BRAIN)
     dice: dict[str, float] = {}
     has_tissues = labels.max() > 1
     if "tissues" in volumes and has_tissues:

@@ -8,7 +8,7 @@ MAPS is the folder of SynthSeg's maps (custom.datasets.synthseg_labels); the las
 The first form prints, for each tissue and structure, Dice of the network alone and after the refinement (mean and
 standard deviation over scans), the mean confidence, and Spearman's correlation of confidence and Dice; draws are as
 hard as in training: all contrasts, slabs, thick slices, lesions, noise. --write_fits writes what turns expected into
-true Dice, a monotone regression by structure, for models/confidence.json. --contrasts draws each of so many whole heads
+true Dice, a monotone curve by structure, for models/confidence.json. --contrasts draws each of so many whole heads
 as T1w, T2w, FLAIR and PD and prints how far brain and intracranial volume differ between them, and Dice of T1w, T2w and
 both jointly.
 """
@@ -32,13 +32,14 @@ from custom.datasets import freesurfer
 from custom.datasets import synthseg_labels as maps
 from custom.running import Predictor
 from custom.running.bundles import config_files
-from custom.running.segmentation import confidence, read_fits
+from custom.running.confidence import Evidence, Fit, confidence, evidence_of, read_fits, without_side
 from custom.transforms import Structures, SynthesizeScand
 from custom.transforms.brain_masks import brain_masks
 from custom.transforms.synthesize_scan import CONTRASTS
 
 TISSUES = np.asarray(freesurfer.TISSUE_NUMBERS)
 FOURTH, THIRD = freesurfer.FOURTH_VENTRICLE[0], 14
+VOXEL_ML = 1.5**3 / 1000
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -91,26 +92,28 @@ def scores(drawn: dict[str, Any], item: dict[str, Any]) -> dict[str, dict[str, f
     return {"network": network, "refined": refined}
 
 
-def table(folder: Path, predictor: Predictor, scans: int, seed: int, fits: dict[str, Any], write: Path | None) -> None:
+def table(folder: Path, predictor: Predictor, scans: int, seed: int, write: Path | None) -> None:
     drawn = Drawn(folder, predictor, seed)
-    network, refined, trusted, raw = (defaultdict(list) for _ in range(4))
+    fits = {} if write else read_fits(predictor.path, predictor.sha256)
+    network, refined, expected = (defaultdict(list) for _ in range(3))
+    evidence: list[dict[str, Evidence]] = []
     for number in range(scans):
-        one = drawn.draw(number)
-        item = drawn.labelled(one)
-        found = scores(one, item)
-        for name, value in found["network"].items():
+        scan = drawn.draw(number)
+        item = drawn.labelled(scan)
+        dices = scores(scan, item)
+        evidence.append(evidence_of(item["measures"], VOXEL_ML))
+        trusted = confidence(item["measures"], VOXEL_ML, fits)
+        for name, value in dices["network"].items():
             network[name].append(value)
-        fitted, plain = (confidence(item["measures"], used) for used in (fits, {}))
-        for name, value in found["refined"].items():
+        for name, value in dices["refined"].items():
             refined[name].append(value)
-            trusted[name].append(fitted.get(name, math.nan))
-            raw[name].append(plain.get(name, math.nan))
+            expected[name].append(trusted.get(name, math.nan))
         print(f"{number + 1} of {scans}", end="\r", flush=True)
     print("| label | n | network alone | refined | confidence | Spearman |\n|---|---|---|---|---|---|")
     for name, values in refined.items():
-        both = np.array([values, trusted[name]])
+        both = np.array([values, expected[name]])
         both = both[:, ~np.isnan(both).any(axis=0)]
-        alone = network.get(name) or network.get(name.partition("-")[2], [math.nan])
+        alone = network.get(name) or network.get(without_side(name), [math.nan])
         print(
             f"| {name} | {both.shape[1]} | {_mean(alone)} | {_mean(values)} | {both[1].mean():.3f} | "
             f"{spearmanr(*both).statistic:.2f} |"
@@ -118,30 +121,66 @@ def table(folder: Path, predictor: Predictor, scans: int, seed: int, fits: dict[
     sided = [values for name, values in refined.items() if name not in (*freesurfer.TISSUE_NAMES, "scan")]
     print(f"\nMean over structures and scans: {np.nanmean([np.nanmean(values) for values in sided]):.3f}")
     if write:
-        write_fits(write, predictor.sha256, refined, raw)
+        fits = fit_all(evidence, refined)
+        content = {"weights_sha256": predictor.sha256, "fits": {name: _as_json(fit) for name, fit in fits.items()}}
+        write.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(f"{write}: fits of {len(fits)} names")
 
 
 def _mean(values: list[float]) -> str:
     return f"{np.nanmean(values):.3f} ({np.nanstd(values):.3f})"
 
 
-def write_fits(path: Path, sha256: str, true: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
-    """Monotone regressions of true on expected Dice, left and right together, at 11 places each."""
-    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for name, values in true.items():
-        pairs[name.removeprefix("Left-").removeprefix("Right-")] += zip(expected[name], values, strict=True)
-    fits = {}
-    for name, both in pairs.items():
-        x, y = np.array([pair for pair in both if not np.isnan(pair).any()]).T
-        line = np.polyfit(x, y, 1)  # what carries on where no scan was drawn
-        smooth = IsotonicRegression(out_of_bounds="clip").fit(x, y)
-        at = np.quantile(x, np.linspace(0, 1, 11))
-        places = np.unique(np.concatenate([[0.0], at, [1.0]]))
-        fitted = np.where((places < x.min()) | (places > x.max()), np.polyval(line, places), smooth.predict(places))
-        fitted = np.maximum.accumulate(np.clip(0.5 * fitted + 0.5 * np.polyval(line, places), 0, 1))
-        fits[name] = [[round(float(v), 4) for v in values] for values in (places, fitted)]
-    path.write_text(json.dumps({"weights_sha256": sha256, "fits": fits}, indent=1) + "\n", encoding="utf-8")
-    print(f"{path}: fits of {len(fits)} names")
+def fit_all(evidence: list[dict[str, Evidence]], dices: dict[str, list[float]]) -> dict[str, Fit]:
+    """A fit for each name, left and right together.
+
+    The weighted sum is the label's own evidence alone, or all three values by ridge regression where these order the
+    scans clearly better (Spearman's correlation by at least 0.05) when each sixth of the scans is predicted from the
+    other five sixths.
+    """
+    samples: dict[str, list[tuple[int, Evidence, float]]] = defaultdict(list)
+    for name, values in dices.items():
+        for number, value in enumerate(values):
+            if name in evidence[number] and not math.isnan(value):
+                samples[without_side(name)].append((number, evidence[number][name], value))
+    return {name: _fit(rows) for name, rows in samples.items()}
+
+
+def _fit(rows: list[tuple[int, Evidence, float]]) -> Fit:
+    part = np.array([number % 6 for number, _, _ in rows])
+    x = np.array([(seen.own, seen.median, seen.log_ml) for _, seen, _ in rows])
+    y = np.array([value for _, _, value in rows])
+    crossed = np.empty_like(y)
+    for fold in range(6):
+        others = part != fold
+        weights = _ridge(x[others], y[others])
+        crossed[~others] = y[others].mean() + (x[~others] - x[others].mean(axis=0)) @ weights
+    better = spearmanr(crossed, y).statistic >= spearmanr(x[:, 0], y).statistic + 0.05
+    weights = _ridge(x, y) if better else np.array([1.0, 0.0, 0.0])
+    return _curve(x @ weights, y, tuple(float(round(weight, 5)) for weight in weights))
+
+
+def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights of three values; the constant is left to the curve."""
+    centred = x - x.mean(axis=0)
+    scale = centred.std(axis=0) + 1e-9
+    return np.linalg.solve((centred / scale).T @ (centred / scale) + np.eye(3), (centred / scale).T @ y) / scale
+
+
+def _curve(x: np.ndarray, y: np.ndarray, weights: tuple[float, ...]) -> Fit:
+    """Half a monotone regression and half a line, at 11 places; beyond them the line alone."""
+    line = np.polyfit(x, y, 1)
+    smooth = IsotonicRegression(out_of_bounds="clip").fit(x, y)
+    reach = max(1.0, x.max() - x.min())
+    places = np.unique([x.min() - reach, *np.quantile(x, np.linspace(0, 1, 11)), x.max() + reach])
+    fitted = np.where((places < x.min()) | (places > x.max()), np.polyval(line, places), smooth.predict(places))
+    fitted = np.maximum.accumulate(np.clip(0.5 * fitted + 0.5 * np.polyval(line, places), 0, 1))
+    return Fit(tuple(map(float, places)), tuple(map(float, fitted)), weights)
+
+
+def _as_json(fit: Fit) -> dict[str, Any]:
+    curve = {"evidence": [round(v, 4) for v in fit.evidence], "dice": [round(v, 4) for v in fit.dice]}
+    return curve if fit.weights == (1.0, 0.0, 0.0) else {"weights": list(fit.weights)} | curve
 
 
 def contrasts(folder: Path, predictor: Predictor, heads: int, seed: int) -> None:
@@ -156,8 +195,10 @@ def contrasts(folder: Path, predictor: Predictor, heads: int, seed: int) -> None
         for name in names:
             item = drawn[name].labelled(ones[name])
             affine = np.asarray(item["structures"].affine, dtype=float)
-            for what, mask in zip(volumes, brain_masks(np.asarray(item["structures"])[0], affine), strict=True):
-                volumes[what][-1].append(float(mask.sum()) * 3.375e-3)
+            for what, mask in zip(
+                volumes, brain_masks(np.asarray(item["structures"])[0], affine, freesurfer.AROUND_BRAIN), strict=True
+            ):
+                volumes[what][-1].append(float(mask.sum()) * VOXEL_ML)
             if name in paired:
                 paired[name].append(_tissue_dice(ones[name], item))
         product = predictor._product([ones["T1"]["pred"].clone(), ones["T2"]["pred"].clone()])
@@ -197,8 +238,7 @@ def main() -> None:
     if options.contrasts:
         contrasts(options.maps, predictor, options.contrasts, options.seed)
         return
-    fits = read_fits(predictor.path, predictor.sha256)
-    table(options.maps, predictor, options.scans, options.seed, fits, options.write_fits)
+    table(options.maps, predictor, options.scans, options.seed, options.write_fits)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from nibabel.processing import resample_to_output
 from scipy import ndimage
 
 from custom.baselines.clustering import cluster_tissues
+from custom.datasets import freesurfer
 from custom.metrics import dice_by_name
 from custom.running import Predictor
 from custom.running.bundles import config_files
@@ -115,7 +116,7 @@ def main() -> None:
                 nibabel.save(changed_scan, folder / "scan.nii.gz")
                 item = predictor(folder / "scan.nii.gz")
                 found = item["pred"]
-                brain, _ = brain_masks(item["structures"], changed_scan.affine)
+                brain, _ = brain_masks(item["structures"], changed_scan.affine, freesurfer.AROUND_BRAIN)
                 whole = {"all": _dice(found > 0, labels > 0), "brain": _dice(brain, labels > 0)}
                 rows = {"network": dice_by_name(found, labels, LABELS) | whole}
                 only_mask = labels.max() == 1

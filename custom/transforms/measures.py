@@ -1,0 +1,107 @@
+"""What the labels of a scan mean, and the sums over voxels from which volumes and confidence follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network's outputs mean, but the last one, which is the side (positive on the left).
+
+    Args:
+        tissues: for each output, 0 background, or the number of its tissue from 1.
+        groups: for each output, 0 background, or the number from 1 of those that share an intensity.
+        left, right: for each output, its code on both sides.
+        ventricle: the output that holds both the third and the fourth ventricle, told apart by what is nearer.
+        near_third, near_fourth: outputs that lie around them.
+        fourth: the code of the fourth.
+    """
+
+    tissues: Sequence[int]
+    groups: Sequence[int]
+    left: Sequence[int]
+    right: Sequence[int]
+    ventricle: int
+    near_third: Sequence[int]
+    near_fourth: Sequence[int]
+    fourth: int
+
+
+@dataclass
+class SlabLabels:
+    """One slab's voxels that may be brain, n of them.
+
+    Args:
+        inside: which voxels of the slab these are, bool.
+        probabilities: of the outputs, (K, n), on the network's device.
+        tissues: their sums, (T + 1, n).
+        structure: the output that each voxel is labelled with, (n,); code: the same with a side.
+        left: probability of the left side, (n,).
+    """
+
+    inside: torch.Tensor
+    probabilities: torch.Tensor
+    tissues: torch.Tensor
+    structure: torch.Tensor
+    code: torch.Tensor
+    left: torch.Tensor
+
+
+class Measures:
+    """Sums over a scan's voxels from which volumes and confidence follow, for each code and each tissue.
+
+    Attributes:
+        voxels: {code: number of voxels with this label}; tissues have the keys -1, -2, ...
+        probability: {code: sum of its probability over all voxels}.
+        agreement: {code: sum of its probability over the voxels with this label}.
+    """
+
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
+        self.codes = sorted({*outputs.left, *outputs.right, outputs.fourth} - {0})
+        self.tissue_codes = [-n for n in range(1, max(outputs.tissues) + 1)]
+        names = [*self.codes, *self.tissue_codes]
+        self.voxels: dict[int, int] = dict.fromkeys(names, 0)
+        self.probability: dict[int, float] = dict.fromkeys(names, 0.0)
+        self.agreement: dict[int, float] = dict.fromkeys(names, 0.0)
+
+    def add(self, slab: SlabLabels) -> None:
+        """Counts one slab."""
+        least = int(max(self.codes)) + 1
+        code, structure = slab.code.long().cpu(), slab.structure.long()
+        at_label = slab.probabilities.gather(0, structure[None].to(slab.probabilities.device))[0].cpu()
+        voxels = torch.bincount(code, minlength=least)
+        agreement = torch.bincount(code, weights=at_label.double(), minlength=least)
+        on_left = (slab.probabilities @ slab.left).double().cpu()
+        total = slab.probabilities.sum(dim=1).double().cpu()
+        fourth = self.outputs.fourth
+        for output, (left, right) in enumerate(zip(self.outputs.left, self.outputs.right, strict=True)):
+            if output == 0:
+                continue
+            if left != right:
+                self.probability[left] += float(on_left[output])
+                self.probability[right] += float(total[output] - on_left[output])
+            elif output == self.outputs.ventricle:  # shared as the labels are
+                both = max(1, int(voxels[left] + voxels[fourth]))
+                self.probability[left] += float(total[output]) * int(voxels[left]) / both
+                self.probability[fourth] += float(total[output]) * int(voxels[fourth]) / both
+            else:
+                self.probability[left] += float(total[output])
+        for one in self.codes:
+            self.voxels[one] += int(voxels[one])
+            self.agreement[one] += float(agreement[one])
+        tissue = torch.as_tensor(self.outputs.tissues)[structure.cpu()]
+        for number, name in enumerate(self.tissue_codes, start=1):
+            has_it = (tissue == number).to(slab.tissues.device)
+            self.voxels[name] += int(has_it.sum())
+            self.probability[name] += float(slab.tissues[number].sum())
+            self.agreement[name] += float(slab.tissues[number][has_it].sum())
+
+    def expected_dice(self, code: int) -> float:
+        """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label that isn't there."""
+        both = self.voxels[code] + self.probability[code]
+        return 2 * self.agreement[code] / both if self.voxels[code] else float("nan")
