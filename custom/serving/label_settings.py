@@ -20,5 +20,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--weights", default="newest", help="newest, shipped, trained, a time, or iseg=shipped,...")
     parser.add_argument("--runs", default="runs", help="where trainings wrote, and new weights go")
     parser.add_argument("--allow_simulated", action="store_true", help="serve weights of a sample to a PACS")
-    parser.add_argument("--largest_upload_mb", default=512, type=int)
+    parser.add_argument("--largest_upload_mb", default=512, type=int, help="of one upload, in megabytes")
     return parser
+
+
+def meanings() -> dict[str, str]:
+    """What each setting means, but those that `brainmri label` explains itself."""
+    actions = arguments()._actions
+    return {action.dest: action.help or "" for action in actions if action.dest not in ("help", "studies", "bundles")}
