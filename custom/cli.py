@@ -112,20 +112,22 @@ def train(bundle: str, *, network: str | None = None, recipe: str | None = None,
 
 def evaluate(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
     """Scores a trained network on the test split: brainmri evaluate iseg --dataset_dir DIR."""
+    from custom.commands.trained import trained_call
     from custom.running.workflow import run
 
     if overrides.get("split") == "unlabelled":
         raise ConfigError("The split unlabelled has no reference labels to score against. Use brainmri infer for it.")
-    files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
-    run("evaluating", files, **typed(files, overrides))
+    files, settings = trained_call("evaluating", bundle, network, recipe, overrides)
+    run("evaluating", files, **settings)
 
 
 def infer(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
     """Runs a trained network on new scans: brainmri infer iseg --dataset_dir DIR --split unlabelled."""
+    from custom.commands.trained import trained_call
     from custom.running.workflow import run
 
-    files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
-    run("inferring", files, **typed(files, overrides))
+    files, settings = trained_call("inferring", bundle, network, recipe, overrides)
+    run("inferring", files, **settings)
     print(custom.RESEARCH_USE_ONLY)
 
 
@@ -178,22 +180,24 @@ def segment(
     **overrides: Any,
 ) -> None:
     """Segments scans, whole heads of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
-    from custom.commands.segment import Options, check_places, segment
+    from custom.commands.segment import segment
     from custom.commands.segment_files import check_outputs
+    from custom.commands.segment_jobs import Options, check_places, find_jobs
+    from custom.commands.trained import trained_call
     from custom.running import Predictor
     from custom.running.processes import local_device
     from custom.running.workflow import silence_duplicates
 
-    files = config_files(bundle, "inference.json")
     places = check_places(scans)
     folder = Path(output_dir).expanduser()
     mask = None if from_mask is None else Path(from_mask).expanduser()
     options = Options(check_outputs(outputs), figure, mask, joint)
-    settings = typed(files, overrides)
+    find_jobs(places, folder, options)  # a missing file or two results of one name show before weights are loaded
+    files, settings = trained_call("inferring", bundle, None, None, {"output_dir": output_dir, **overrides})
     if "LOCAL_RANK" in os.environ:
         settings.setdefault("device", str(local_device()))
     silence_duplicates()
-    predictor = Predictor(files, **settings, output_dir=str(folder))
+    predictor = Predictor(files, **(settings | {"output_dir": str(folder)}))
     print(f"Weights: {predictor.path}", flush=True)
     failed = segment(predictor, places, folder, options)
     print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
@@ -220,11 +224,13 @@ def export(
 ) -> Path:
     """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
     from custom.commands.export import export
+    from custom.commands.trained import trained_call
     from custom.running.workflow import print_call
 
-    files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
+    given = overrides if output_dir is None else {"output_dir": output_dir, **overrides}
+    files, settings = trained_call("inferring", bundle, network, recipe, given)
     print(custom.RESEARCH_USE_ONLY)
-    return export(files, output_dir_of(files, output_dir), format, print_call, **typed(files, overrides))
+    return export(files, output_dir_of(files, settings.pop("output_dir", None)), format, print_call, **settings)
 
 
 def pack(
@@ -237,21 +243,23 @@ def pack(
 ) -> Path:
     """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
     from custom.commands.pack import pack
+    from custom.commands.trained import trained_call
 
-    files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
-    folder = output_dir_of(files, output_dir)
+    given = overrides if output_dir is None else {"output_dir": output_dir, **overrides}
+    files, settings = trained_call("inferring", bundle, network, recipe, given)
+    folder = output_dir_of(files, settings.pop("output_dir", None))
     print(custom.RESEARCH_USE_ONLY)
-    mixin_files = config_files(bundle, *mixins(bundle, network, recipe))
-    return pack(find_bundle(bundle), files, mixin_files, folder, **typed(files, overrides))
+    return pack(find_bundle(bundle), files, network, recipe, folder, **settings)
 
 
 def report(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
     """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir DIR."""
+    from custom.commands.trained import trained_call
     from custom.reports.of_run import save_report
     from custom.running.workflow import run
 
-    files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
-    for path in save_report(run("evaluating", files, **typed(files, overrides))):
+    files, settings = trained_call("evaluating", bundle, network, recipe, overrides)
+    for path in save_report(run("evaluating", files, **settings)):
         print(path)
 
 

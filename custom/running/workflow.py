@@ -19,6 +19,7 @@ from monai.bundle import ConfigWorkflow, create_workflow
 
 from custom.errors import ConfigError
 from custom.running import log
+from custom.running.description import describe_training
 
 
 class StrictWorkflow(ConfigWorkflow):
@@ -52,6 +53,8 @@ class StrictWorkflow(ConfigWorkflow):
         self.parser.update({name: _literal(value) for name, value in settings.items()})
         if self.run_id not in self.parser:
             raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{self._nearest(self.run_id)}.")
+        files = [config_file] if isinstance(config_file, (str, Path)) else list(config_file)
+        describe_training(self.parser, [str(file) for file in files], settings)
 
     def initialize(self) -> Any:
         result = super().initialize()
