@@ -95,11 +95,11 @@ def subjects_of(data: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    found = Path(path).stat()
-    return _sha256(str(path), found.st_size, found.st_mtime_ns)
+    status = Path(path).stat()
+    return _sha256(str(path), status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)  # a server asks again and again
-def _sha256(path: str, size: int, time_ns: int) -> str:
+def _sha256(path: str, _size: int, _time_ns: int) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

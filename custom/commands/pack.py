@@ -197,7 +197,7 @@ def described(metadata: dict[str, Any], record: Mapping[str, Any], out_channels:
     formats = metadata["network_data_format"]
     image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
     channels, labels = list(record.get("channels", ())), dict(record.get("labels", {}))
-    if channels and len(channels) != image["num_channels"] or "own" in str(record.get("recipe", "")):
+    if channels:
         image["num_channels"] = len(channels)
         image["channel_def"] = {str(number): name for number, name in enumerate(channels)}
     if not labels or (labels == pred.get("labels", pred["channel_def"]) and out_channels == pred["num_channels"]):

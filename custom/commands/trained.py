@@ -101,9 +101,7 @@ def recorded_overrides(
     own = resolved(parser, sorted(read), without="dataset_dir")
     changed: dict[str, Any] = {}
     for name in own:
-        for key, value in differences(own[name], record["options"][name], name).items():
-            if not any(_overlap(key, other) for other in given):
-                changed[key] = value
+        changed |= differences(own[name], record["options"][name], name)
     for key, value in given.items():
         name, *inner = key.removeprefix("+").split("#")
         recorded: Any = record["options"].get(name)
@@ -112,7 +110,7 @@ def recorded_overrides(
         same = encoded(value) == recorded or str(value) == str(recorded)
         if name in read and name not in OF_ONE_COMMAND and recorded is not None and not same:
             _warn(key, value, recorded)
-    return changed
+    return {key: value for key, value in changed.items() if not any(_overlap(key, other) for other in given)}
 
 
 def _overlap(first: str, second: str) -> bool:

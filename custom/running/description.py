@@ -13,15 +13,15 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 # What belongs to a machine or to one command, not to the weights.
-OF_ONE_COMMAND = frozenset(
-    "bundle_root dataset_dir freesurfer_dir output_dir cache_dir ckpt_path device num_workers resume from_weights split "
-    "data temperature submission output_codes".split()
-)
+OF_ONE_COMMAND = frozenset({
+    "bundle_root", "dataset_dir", "freesurfer_dir", "output_dir", "cache_dir", "ckpt_path", "device", "num_workers",
+    "resume", "from_weights", "split", "data", "temperature", "submission", "output_codes",
+})  # fmt: skip
 # Sections of the config files that are no options.
-SECTIONS = frozenset(
-    "imports train validate network average training evaluating inferring run record dataset dataloader inferer "
-    "labelling postprocessing saving handlers evaluator".split()
-)
+SECTIONS = frozenset({
+    "imports", "train", "validate", "network", "average", "training", "evaluating", "inferring", "run", "record",
+    "dataset", "dataloader", "inferer", "labelling", "postprocessing", "saving", "handlers", "evaluator",
+})  # fmt: skip
 LONGEST = 4000  # characters of one option in a record
 _REFERENCE = re.compile(r"[@%]([A-Za-z_]\w*(?:(?:#|::)\w+)*)")
 _MARKS = ("$", "@", "%")

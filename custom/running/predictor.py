@@ -56,7 +56,7 @@ class Predictor:
         parser = workflow.parser
         parser.parse()
         metadata = parser.get("_meta_")
-        if metadata["network_data_format"]["outputs"]["pred"]["format"] != "segmentation":
+        if metadata["kind"] != "segmentation":
             raise ConfigError(f"{metadata['name']} gives no label maps. Use brainmri infer for it.")
         parsed = parser.get_parsed_content
         self.device = check_device(parsed("device"))

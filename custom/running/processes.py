@@ -24,6 +24,7 @@ def start() -> None:
 
 
 def stop() -> None:
+    """Leaves the group."""
     distributed.destroy_process_group()
 
 
