@@ -43,8 +43,9 @@ def compare(
 
     comparison.csv has a row for each network: parameters, GFLOPs of a window forward, seconds an epoch, peak memory of
     training (of the process on the CPU, of the allocator on CUDA), and of each measure the mean over the test subjects
-    (each one's mean over labels) and seeds, its standard deviation over subjects and over seeds, and n. Classifiers have no
-    measures of one subject: theirs are of all, with the means of their intervals' ends.
+    (of each subject its mean over labels) and seeds, its standard deviation over subjects and over seeds, and n. A
+    classifier has no measures of one subject: its measures are over all subjects, with the means of their intervals'
+    ends.
 
     Args:
         bundle: any part of a bundle's name.
