@@ -70,7 +70,7 @@ def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overr
 
 
 def _torchscript(
-    network: torch.nn.Module, call: dict, window: list[int], target: Path, partial: Path, announce: Announce
+    network: torch.nn.Module, call: dict[str, Any], window: list[int], target: Path, partial: Path, announce: Announce
 ) -> None:
     try:
         torch.jit.script(network)

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 
 import custom
 from custom.checkpoints import calibration
+from custom.checkpoints.find import default_weights
 from custom.checkpoints.record import read_record
 from custom.commands.export import export
 from custom.errors import CheckpointError
@@ -86,7 +87,7 @@ def pack(
         CheckpointError: a file of weights is missing or does not fit.
         ConfigError: an unknown option.
     """
-    weights = Path(overrides.get("ckpt_path", folder / "model.pt"))
+    weights = Path(overrides.get("ckpt_path") or default_weights(folder, bundle))
     record = read_record(weights)
     chosen = mixins(bundle.name, network or record.get("network"), recipe or record.get("recipe"))
     settings: dict[str, Any] = {}
@@ -153,7 +154,7 @@ def write_zip(bundle: Path, weights: Path, exported: Path, target: Path, packed:
     """
     for path in (weights, exported):
         if not path.is_file():
-            raise CheckpointError(f"There is no {path}: train and export first, or name the run's output_dir.")
+            raise CheckpointError(f"{path} does not exist. Train and export first, or give the output_dir of the run.")
     files = [path for path in sorted(bundle.rglob("*")) if path.is_file() and path.parent.name != "models"]
     texts = [path.read_text(encoding="utf-8") for path in files if path.suffix == ".json"]
     with written_whole(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:

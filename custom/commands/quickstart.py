@@ -16,6 +16,7 @@ from monai.inferers import SlidingWindowInferer
 
 import custom
 from custom.baselines.clustering import cluster_tissues
+from custom.checkpoints.find import trained_weights
 from custom.checkpoints.load import load_checkpoint
 from custom.commands.export import export
 from custom.commands.segment import segment
@@ -75,7 +76,7 @@ class Quickstart:
     def train(self) -> None:
         """Trains, unless an earlier run did."""
         if _epochs_done(self.output) >= self.max_epochs:
-            print(f"{self.output / 'model.pt'} is trained already.")
+            print(f"{trained_weights(self.output)} is trained already.")
         else:
             files = config_files("iseg", "train.json")
             run("training", files, **self.where, **SMALL, max_epochs=self.max_epochs, resume=True)
@@ -83,7 +84,7 @@ class Quickstart:
     def segment_sample(self) -> Path:
         """Segments the test subject, unless its segmentation is newer than the weights; returns the label map."""
         segmentation = self.output / "segmentations" / "subject-1-T1_seg.nii.gz"
-        if segmentation.is_file() and segmentation.stat().st_mtime > (self.output / "model.pt").stat().st_mtime:
+        if segmentation.is_file() and segmentation.stat().st_mtime > (trained_weights(self.output)).stat().st_mtime:
             print(f"{segmentation} is there already.")
         else:
             run("inferring", config_files("iseg", "inference.json"), **self.where, **self.small)
@@ -128,7 +129,7 @@ def main(folder: Path, max_epochs: int) -> None:
     written = {
         "MNI152, labels": folder / "segmentations",
         "data": steps.data,
-        "weights": steps.output / "model.pt",
+        "weights": trained_weights(steps.output),
         "TorchScript": exported,
         "segmentation": segmentation,
         "scores": steps.output / "evaluation" / "scores.csv",

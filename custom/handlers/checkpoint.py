@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from torch.optim.lr_scheduler import LambdaLR
 
 import custom
+from custom.checkpoints.find import trained_weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import device_name, subjects_of, versions, write_record
 from custom.errors import CheckpointError
@@ -145,10 +146,10 @@ class Checkpoint:
         try:
             unvalidated = self.evaluator.state.best_metric_epoch < 1
             if engine.state.epoch > 0 and (unvalidated or best != self.saved_best):
-                with written_whole(self.folder / "model.pt") as partial:
+                with written_whole(trained_weights(self.folder)) as partial:
                     torch.save(self.weights.state_dict(), partial)
                 if self.dataset_dir is not None:
-                    write_record(self.folder / "model.pt", self.dataset_dir, **self._record(engine))
+                    write_record(trained_weights(self.folder), self.dataset_dir, **self._record(engine))
                 self.saved_best = None if unvalidated else best
             with written_whole(self.folder / "last.pt") as partial:
                 torch.save(state, partial)
