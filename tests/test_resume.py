@@ -89,7 +89,7 @@ def test_a_new_run_keeps_the_earlier_one(trained: Path, iseg_dir: Path, brainmri
     for _ in range(2):
         assert brainmri("train", "iseg", *words, cwd=tmp_path).returncode == 0
     (earlier,) = (tmp_path / "run/earlier").iterdir()
-    assert {path.name for path in earlier.iterdir()} == {"last.pt", "model.pt", "model.json", "tensorboard"}
+    assert {path.name for path in earlier.iterdir()} == {"last.pt", "model.pt", "model.json", "tensorboard", "run.log"}
     assert_same_weights(earlier / "last.pt", tmp_path / "run/last.pt")
 
 

@@ -164,6 +164,26 @@ def test_labels_of_ones_own_scans_without_the_scans(weights: Path) -> None:
     assert settings == {"labels": labels, "spacing": 1.0}
 
 
+def test_own_labels_are_scored_on_the_data_that_are_given(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    own_volumes(tmp_path / "own")
+    labels = "${0: 'background', 1: 'ventricle', 2: 'lesion'}"
+    network = UNET | {"out_channels": 3, "channels": [4, 8], "strides": [2]}
+    options = {"labels": labels, "codes": "$(0, 1, 2)", "network_def": network, "fold": 1}
+    record(weights, "brats_mri_tumor", recipe=["own_labels"], options=options)
+    for name, warning in (("lesion", ""), ("tumor", "Warning: the data set has the labels {0: 'background', 1: 'vent")):
+        text = (tmp_path / "own/dataset.json").read_text().replace("lesion", name)
+        (tmp_path / "own/dataset.json").write_text(text)
+        files, settings = call("evaluating", "brats_mri_tumor", weights, dataset_dir=str(tmp_path / "own"))
+        assert files == ["train.json", "own_labels.json", "evaluate.json"]
+        changed = {"network_def#channels": [4, 8], "network_def#strides": [2], "fold": 1}
+        assert settings == changed | {"dataset_dir": str(tmp_path / "own")}
+        printed = capsys.readouterr().out
+        assert printed.startswith(warning)
+        assert bool(printed) == bool(warning)
+
+
 def test_weights_of_another_bundle(weights: Path) -> None:
     record(weights, "iseg")
     message = r"was trained with the bundle iseg_mri_tissue_segmentation, not with brats_mri_tumor"

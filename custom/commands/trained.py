@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from custom.checkpoints.record import read_record
 from custom.commands.options import typed
 from custom.errors import CheckpointError
 from custom.running.bundles import config_files, find_bundle, mixins, output_dir_of
-from custom.running.description import OF_ONE_COMMAND, differences, encoded, option_names, references, resolved
+from custom.running.description import differences, encoded, option_names, references, resolved
 
 
 def trained_call(
@@ -93,24 +93,51 @@ def recorded_overrides(
         given: overrides as the user gave them; a warning is printed for one that contradicts the record.
     """
     parser = ConfigParser(ConfigParser.load_config_files(files))
+    if "dataset_dir" in given:
+        parser["dataset_dir"] = given["dataset_dir"]
     parser.parse()
     config = parser.get()
     read = references(config, run_id) & set(option_names(config)) & set(record["options"])
-    if run_id == "evaluating":
-        read = {name for name in read if not {"dataset_dir"} & references(config, name)}
     own = resolved(parser, sorted(read), without="dataset_dir")
     changed: dict[str, Any] = {}
     for name in own:
         changed |= differences(own[name], record["options"][name], name)
+    if run_id == "evaluating":
+        changed = {key: value for key, value in changed.items() if not _is_of_data(parser, key)}
+        changed |= {key: value for key, value in record.get("overrides", {}).items() if key.startswith("validate#")}
+        _compare_labels(parser, record["options"])
     for key, value in given.items():
-        name, *inner = key.removeprefix("+").split("#")
-        recorded: Any = record["options"].get(name)
-        for part in inner:
-            recorded = recorded.get(part) if isinstance(recorded, Mapping) else None
-        same = encoded(value) == recorded or str(value) == str(recorded)
-        if name in read and name not in OF_ONE_COMMAND and recorded is not None and not same:
-            _warn(key, value, recorded)
+        _compare(key, value, record["options"], read)
     return {key: value for key, value in changed.items() if not any(_overlap(key, other) for other in given)}
+
+
+def _is_of_data(parser: ConfigParser, key: str) -> bool:
+    """Whether an option is an expression that depends on the data set."""
+    return isinstance(parser[key], str) and "dataset_dir" in references(parser.get(), key)
+
+
+def _compare_labels(parser: ConfigParser, options: Mapping[str, Any]) -> None:
+    """Prints a warning if the data set's own labels are not those of the training."""
+    if "labels" not in parser or "labels" not in options or not _is_of_data(parser, "labels"):
+        return
+    try:
+        labels = parser.get_parsed_content("labels")
+    except Exception:  # the run itself says what is wrong with the data set
+        return
+    if encoded(labels) != options["labels"]:
+        trained = ConfigParser({"labels": options["labels"]}).get_parsed_content("labels")
+        print(f"Warning: the data set has the labels {labels}, but these weights were trained with {trained}.")
+
+
+def _compare(key: str, value: Any, options: Mapping[str, Any], read: Collection[str]) -> None:
+    """Prints a warning if an option that the user gives contradicts a recorded one that the run reads."""
+    name, *inner = key.removeprefix("+").split("#")
+    recorded: Any = options.get(name)
+    for part in inner:
+        recorded = recorded.get(part) if isinstance(recorded, Mapping) else None
+    if name not in read or recorded is None or encoded(value) == recorded or str(value) == str(recorded):
+        return
+    _warn(key, value, recorded)
 
 
 def _overlap(first: str, second: str) -> bool:
