@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from monai.networks.utils import freeze_layers
 
-from custom.checkpoints.find import shipped_weights
 from custom.checkpoints.load import load_checkpoint
 from custom.errors import CheckpointError
 
@@ -25,11 +24,11 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
         bundle_root: the bundle's folder.
 
     Raises:
-        CheckpointError: the file does not exist, is damaged, or holds another network's weights.
+        CheckpointError: the file isn't there, is damaged, or holds another network's weights.
     """
     if source is None:
         return
-    path = shipped_weights(bundle_root) if source == "shipped" else Path(source)
+    path = Path(bundle_root) / "models" / "model.pt" if source == "shipped" else Path(source)
     weights, own = load_checkpoint(path), network.state_dict()
     fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
     fresh = [name for name in own if name not in fitting]
