@@ -22,6 +22,7 @@ from custom import datasets, samples
 from custom.commands.command_line import CommandLine
 from custom.commands.options import Word, convert, typed
 from custom.errors import ConfigError, DataError, find_cause
+from custom.files import without_partial
 from custom.running import log
 from custom.running.bundles import config_files, find_bundle, find_bundles, mixins, output_dir_of
 
@@ -29,7 +30,6 @@ OPTIONS = {  # what each parameter of the commands means; --help prints this
     "bundle": "a bundle, by any unique part of its name",
     "network": "another network of the bundle: brainmri networks BUNDLE lists them",
     "recipe": "recipes of the bundle; several are separated by commas",
-    "name": "the data set: {0}",
     "folder": "the folder of the data set",
     "output_dir": "the folder to write to",
     "quickstart.folder": "the folder for all files of the quickstart",
@@ -57,6 +57,16 @@ OPTIONS = {  # what each parameter of the commands means; --help prints this
     "environment": "the folder of MONAI Label's own Python environment",
     "shell": "bash or zsh",
 }
+SAMPLE_OPTIONS = {
+    "spacing": "voxel size in mm (all but synthseg_labels and tumor_images)",
+    "contrast": "infant or adult (iseg)",
+    "labelled": "number of patients with labels (brats, brats_slices, msd)",
+    "subjects": "number of subjects, 10 or more (hcp)",
+    "detail": "detail of the anatomy in mm, 1 to 4 (synthseg_labels)",
+    "maps": "number of label maps, 5 or more (synthseg_labels)",
+    "images": "number of images, 80 or more (tumor_images)",
+    "seed": "seed of the random numbers (all but mni152)",
+}
 
 
 def quickstart(folder: str = "quickstart", /, max_epochs: int = 100) -> None:
@@ -71,9 +81,11 @@ def sample(name: str, folder: str, **options: Any) -> None:
     module = _known_module(samples, name)
     known = dict(list(inspect.signature(module.write).parameters.items())[1:])
     if unknown := sorted(set(options) - set(known)):
-        raise ConfigError(f"{name}'s sample takes {list(known)} (there is no option {unknown[0]!r}).")
-    values = {key: convert(value, type(known[key].default)) if isinstance(value, Word) else value
-              for key, value in options.items()}  # fmt: skip
+        raise ConfigError(f"The sample {name} has no option {unknown[0]!r}. Use one of: {', '.join(known)}.")
+    values = {
+        key: convert(value, type(known[key].default)) if isinstance(value, Word) else value
+        for key, value in options.items()
+    }
     print(f"{module.write(folder, **values)}: {(module.__doc__ or '').splitlines()[0]}")
 
 
@@ -278,10 +290,6 @@ def _label_options() -> dict[str, str]:
     return meanings()
 
 
-def _sample_options() -> dict[str, str]:
-    return {}
-
-
 FUNCTIONS = (
     quickstart, segment, train, evaluate, infer, report, export, pack, compare, baseline, networks, label,
     sample, verify, prepare, download, completion,
@@ -291,12 +299,12 @@ COMMANDS = CommandLine(
     OPTIONS,
     f"Brain MRI Bundles: segmentation and classification of brain MRI. {custom.RESEARCH_USE_ONLY}",
     f"brainmri {custom.__version__}",
-    {"label": _label_options, "sample": _sample_options},
+    {"label": _label_options, "sample": lambda: SAMPLE_OPTIONS},
 )
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs a command; a mistake that a user can correct ends as one sentence and exit code 1 (2 for the call itself)."""
+    """Runs a command. Mistakes that a user can correct end as one sentence: exit code 1, or 2 for a wrong call."""
     call = COMMANDS.read(sys.argv[1:] if words is None else words)
     with log.console(call.quiet, call.verbose):
         try:
@@ -309,7 +317,7 @@ def main(words: Sequence[str] | None = None) -> None:
             sys.exit(130)
         except Exception as error:
             if cause := find_cause(error):
-                sys.exit(f"brainmri: {log.without_partial(str(cause))}")
+                sys.exit(f"brainmri: {without_partial(str(cause))}")
             raise
 
 

@@ -61,7 +61,8 @@ def test_two_networks(brats_slices_dir: Path, brainmri: Brainmri, tmp_path: Path
     assert {"channels.png", "overlay.png", "attention.png", "attention.gif", "axial.gif"} <= pictures
     (tmp_path / "out/classic-seed0/evaluation/scores.csv").unlink()
     again = compare("classic", "--summary", False)  # scored again, not trained again
-    assert "Engine run resuming" in again.stdout
+    assert "--run_id evaluating" in again.stdout
+    assert "--run_id training" not in again.stdout
     assert (tmp_path / "out/classic-seed0/cost.json").stat().st_mtime_ns == done
     assert "seed is set for each run" in compare("classic", "--seed", 3).stderr
     assert np.isfinite(table["dice"]).all()

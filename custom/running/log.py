@@ -138,6 +138,9 @@ class _Copied(io.TextIOBase):
     def flush(self) -> None:
         self.stream.flush()
 
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
     def isatty(self) -> bool:
         return self.stream.isatty()
 

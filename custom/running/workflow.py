@@ -54,6 +54,7 @@ class StrictWorkflow(ConfigWorkflow):
             raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{self._nearest(self.run_id)}.")
 
     def initialize(self) -> Any:
+        """Resolves the config, and checks the device and the output_dir."""
         result = super().initialize()
         check_device(self.parser.get_parsed_content("device", default="cpu"))
         if "output_dir" in self.parser:
