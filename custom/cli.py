@@ -217,8 +217,9 @@ def label(*, studies: str, bundles: str = "", environment: str = ".venv-label", 
     """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR --bundles iseg."""
     from custom.serving.start import start
 
-    values = {key: convert(value, bool) if isinstance(value, Word) else value for key, value in settings.items()}
-    start({"studies": studies, "bundles": bundles, **values}, Path(environment))
+    if isinstance(given := settings.get("allow_simulated"), Word):
+        settings["allow_simulated"] = convert(given, bool)
+    start({"studies": studies, "bundles": bundles, **settings}, Path(environment))
 
 
 def export(

@@ -54,7 +54,7 @@ def test_two_networks(brats_slices_dir: Path, brainmri: Brainmri, tmp_path: Path
     other = compare("classic", "--learning_rate", 0.1)
     assert other.returncode == 1
     assert "holds a comparison with" in other.stderr
-    assert "no 'resnet' in" in compare("resnet").stderr
+    assert "has no file resnet.json" in compare("resnet").stderr
     words = ("--network", "attention", "--dataset_dir", brats_slices_dir, "--output_dir", "out/attention-seed0", *SMALL)
     assert brainmri("report", "brats_mri_slice", *words, cwd=tmp_path).returncode == 0
     pictures = {path.name for path in (tmp_path / "out/attention-seed0/report").iterdir()}
