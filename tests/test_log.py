@@ -77,13 +77,14 @@ def test_console(mode: dict, out: list[str], err: list[str], capsys: pytest.Capt
     assert logging.getLogger().handlers == handlers
 
 
-def test_run_log_has_everything(tmp_path: Path) -> None:
+def test_run_log_has_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(2):
-        with log.run_log(tmp_path / "run", f"command {number}"):
+        monkeypatch.setattr(sys, "argv", ["brainmri", f"command{number}"])
+        with log.run_log(tmp_path / "run"):
             messages()
             logging.getLogger("monai.x").info("writes %s", tmp_path / ".partial-pid12-x.nii")
     text = (tmp_path / "run/run.log").read_text()
-    for line in ("command 0", "command 1", "ours", "our warning", "theirs", "printed", "x.nii"):
+    for line in ("brainmri command0", "brainmri command1", "ours", "our warning", "theirs", "printed", "x.nii"):
         assert line in text
     assert ".partial" not in text
 
@@ -91,7 +92,7 @@ def test_run_log_has_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("begun", [False, True])
 def test_run_log_of_a_failure(begun: bool, tmp_path: Path) -> None:
     def fail() -> None:
-        with log.run_log(tmp_path / "run", "command"):
+        with log.run_log(tmp_path / "run"):
             logging.getLogger("custom.x").info("step", extra={log.BEGUN: begun})
             raise DataError("bad scan")
 

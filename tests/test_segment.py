@@ -78,6 +78,7 @@ def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmr
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert made == {
         "volumes.csv",
+        "run.log",
         *(f"head_{end}" for end in ("seg.nii.gz", "seg.tsv", "seg.png", "seg.json", "probabilities.nii.gz")),
         *(f"head_{end}" for end in ("structures.nii.gz", "structures.tsv", "mask.nii.gz", "intracranial.nii.gz")),
         "head_skullstripped.nii.gz",

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -159,7 +160,7 @@ class _Copied(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def run_log(folder: str | Path, heading: str) -> Iterator[None]:
+def run_log(folder: str | Path) -> Iterator[None]:
     """Appends all messages, and what is printed to stdout, to folder/run.log while the block runs.
 
     The file is opened when the run's first step is done, or at the end: a run that fails before writes nothing. Of
@@ -167,7 +168,6 @@ def run_log(folder: str | Path, heading: str) -> Iterator[None]:
 
     Args:
         folder: the run's output_dir.
-        heading: the first line, the command for instance.
     """
     if int(os.environ.get("RANK", "0")) > 0:
         yield
@@ -175,7 +175,8 @@ def run_log(folder: str | Path, heading: str) -> Iterator[None]:
     handler = _RunLog(Path(folder))
     levels = {logger: logger.level for logger in (logging.getLogger(), logging.getLogger("custom"))}
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    handler.write(f"== {now} {heading}\nbrainmri {custom.__version__}, Python {platform.python_version()}\n")
+    command = shlex.join(["brainmri", *sys.argv[1:]])
+    handler.write(f"== {now} {command}\nbrainmri {custom.__version__}, Python {platform.python_version()}\n")
     _add(handler)
     for logger, level in zip(levels, (logging.INFO, logging.DEBUG), strict=True):
         logger.setLevel(level)

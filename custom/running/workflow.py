@@ -6,7 +6,6 @@ import difflib
 import logging
 import os
 import shlex
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Number
@@ -138,7 +137,7 @@ def run(run_id: str, files: list[str], **overrides: Any) -> Any:
         own = {"workflow_name": StrictWorkflow, "logging_file": False}
         workflow = create_workflow(**(call | own))
         folder = workflow.parser.get_parsed_content("output_dir")
-        with log.run_log(folder, shlex.join(["brainmri", *sys.argv[1:]])):
+        with log.run_log(folder):
             print_call("run_workflow", call)
             workflow.run()
             workflow.finalize()
