@@ -94,6 +94,7 @@ class Checkpoint:
             "segmentations",
             "predictions.csv",
             "report",
+            "run.log",
         )
         if earlier := set_aside(self.folder, names):
             logger.info("The earlier run of %s is kept in %s.", self.folder, earlier)
