@@ -20,43 +20,12 @@ from typing import Any
 import custom
 from custom import datasets, samples
 from custom.commands.command_line import CommandLine
+from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS
 from custom.commands.options import Word, convert, typed
 from custom.errors import ConfigError, DataError, find_cause
+from custom.files import without_partial
 from custom.running import log
 from custom.running.bundles import config_files, find_bundle, find_bundles, mixins, output_dir_of
-
-OPTIONS = {  # what each parameter of the commands means; --help prints this
-    "bundle": "a bundle, by any unique part of its name",
-    "network": "another network of the bundle: brainmri networks BUNDLE lists them",
-    "recipe": "recipes of the bundle; several are separated by commas",
-    "name": "the data set: {0}",
-    "folder": "the folder of the data set",
-    "output_dir": "the folder to write to",
-    "quickstart.folder": "the folder for all files of the quickstart",
-    "quickstart.max_epochs": "epochs of the training",
-    "sample.folder": "a new folder for the sample",
-    "sample.name": f"the data set: {', '.join(samples.NAMES)}",
-    "verify.name": f"the data set: {', '.join(datasets.NAMES)}",
-    "prepare.name": "the data set: brats_slices",
-    "download.name": f"the data set: {', '.join(datasets.NAMES)}",
-    "networks.size": "voxels along each axis of the window instead of the bundle's roi_size",
-    "compare.networks": "networks of the bundle, separated by commas",
-    "compare.seeds": "seeds, separated by commas: one training of each network for each seed",
-    "compare.summary": "write the table and the figure; False for one of several processes that share the work",
-    "compare.output_dir": "the folder to write to (default: runs/BUNDLE/comparison)",
-    "export.output_dir": "the output_dir of the training (default: runs/BUNDLE)",
-    "pack.output_dir": "the output_dir of the training (default: runs/BUNDLE)",
-    "export.format": "torchscript or onnx",
-    "scans": "scans (NIfTI or other volumes), folders of scans, folders of DICOM files, or .txt lists of these",
-    "outputs": "what to write, separated by commas: tissues, structures, mask, brain, probabilities",
-    "from_mask": "a brain mask, or a folder of BIDS masks",
-    "joint": "segment the scans of one subject together",
-    "figure": "draw a figure of each segmentation",
-    "studies": "a folder of NIfTI files, or the URL of a DICOMweb server",
-    "bundles": "bundles to serve, separated by commas; iseg:vnet for another network",
-    "environment": "the folder of MONAI Label's own Python environment",
-    "shell": "bash or zsh",
-}
 
 
 def quickstart(folder: str = "quickstart", /, max_epochs: int = 100) -> None:
@@ -71,9 +40,11 @@ def sample(name: str, folder: str, **options: Any) -> None:
     module = _known_module(samples, name)
     known = dict(list(inspect.signature(module.write).parameters.items())[1:])
     if unknown := sorted(set(options) - set(known)):
-        raise ConfigError(f"{name}'s sample takes {list(known)} (there is no option {unknown[0]!r}).")
-    values = {key: convert(value, type(known[key].default)) if isinstance(value, Word) else value
-              for key, value in options.items()}  # fmt: skip
+        raise ConfigError(f"The sample {name} has no option {unknown[0]!r}. Use one of: {', '.join(known)}.")
+    values = {
+        key: convert(value, type(known[key].default)) if isinstance(value, Word) else value
+        for key, value in options.items()
+    }
     print(f"{module.write(folder, **values)}: {(module.__doc__ or '').splitlines()[0]}")
 
 
@@ -197,10 +168,11 @@ def segment(
     if "LOCAL_RANK" in os.environ:
         settings.setdefault("device", str(local_device()))
     silence_duplicates()
-    predictor = Predictor(files, **(settings | {"output_dir": str(folder)}))
-    print(f"Weights: {predictor.path}", flush=True)
-    failed = segment(predictor, places, folder, options)
-    print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
+    with log.run_log(folder):
+        predictor = Predictor(files, **(settings | {"output_dir": str(folder)}))
+        print(f"Weights: {predictor.path}", flush=True)
+        failed = segment(predictor, places, folder, options)
+        print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
     if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
         raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
 
@@ -209,8 +181,9 @@ def label(*, studies: str, bundles: str = "", environment: str = ".venv-label", 
     """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR --bundles iseg."""
     from custom.serving.start import start
 
-    values = {key: convert(value, bool) if isinstance(value, Word) else value for key, value in settings.items()}
-    start({"studies": studies, "bundles": bundles, **values}, Path(environment))
+    if isinstance(given := settings.get("allow_simulated"), Word):
+        settings["allow_simulated"] = convert(given, bool)
+    start({"studies": studies, "bundles": bundles, **settings}, Path(environment))
 
 
 def export(
@@ -286,10 +259,6 @@ def _label_options() -> dict[str, str]:
     return meanings()
 
 
-def _sample_options() -> dict[str, str]:
-    return {}
-
-
 FUNCTIONS = (
     quickstart, segment, train, evaluate, infer, report, export, pack, compare, baseline, networks, label,
     sample, verify, prepare, download, completion,
@@ -299,12 +268,12 @@ COMMANDS = CommandLine(
     OPTIONS,
     f"Brain MRI Bundles: segmentation and classification of brain MRI. {custom.RESEARCH_USE_ONLY}",
     f"brainmri {custom.__version__}",
-    {"label": _label_options, "sample": _sample_options},
+    {"label": _label_options, "sample": lambda: SAMPLE_OPTIONS},
 )
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs a command; a mistake that a user can correct ends as one sentence and exit code 1 (2 for the call itself)."""
+    """Runs a command. Mistakes that a user can correct end as one sentence: exit code 1, or 2 for a wrong call."""
     call = COMMANDS.read(sys.argv[1:] if words is None else words)
     with log.console(call.quiet, call.verbose):
         try:
@@ -317,7 +286,7 @@ def main(words: Sequence[str] | None = None) -> None:
             sys.exit(130)
         except Exception as error:
             if cause := find_cause(error):
-                sys.exit(f"brainmri: {log.without_partial(str(cause))}")
+                sys.exit(f"brainmri: {without_partial(str(cause))}")
             raise
 
 

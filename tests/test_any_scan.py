@@ -227,8 +227,8 @@ def test_no_connection_is_opened(scans: Path, tmp_path: Path, monkeypatch: pytes
 MEMORY = """
 import resource, sys
 import numpy as np, nibabel
-from custom.cli import Commands
-Commands().segment(sys.argv[1], output_dir=sys.argv[2], outputs="tissues,structures", figure=True, device="cpu")
+from custom import cli
+cli.segment(sys.argv[1], output_dir=sys.argv[2], outputs="tissues,structures", figure=True, device="cpu")
 print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

@@ -23,7 +23,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, verify_metadata, verify_net_in_out
 from monai.inferers import SliceInferer, SlidingWindowInferer
 
-from custom.cli import Commands
+from custom import cli
 from custom.datasets import freesurfer
 from custom.networks.cost import without_values
 from custom.running.bundles import config_files, find_bundles
@@ -400,8 +400,10 @@ def test_trains_evaluates_infers_exports(
         assert np.mean(canonical == predicted.cpu().numpy()) > 0.9999
 
     name = None if network == "default" else network
-    assert Commands().export(bundle, name, "out", "onnx", **short).is_file()  # export compares it with the checkpoint
-    exported = Commands().export(bundle, name, "out", **short)
+    assert cli.export(
+        bundle, network=name, output_dir="out", format="onnx", **short
+    ).is_file()  # export compares it with the checkpoint
+    exported = cli.export(bundle, network=name, output_dir="out", **short)
     image = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["image"]
     kind = SliceInferer if len(short["roi_size"]) == 2 else SlidingWindowInferer
     infer = kind(roi_size=short["roi_size"], sw_batch_size=1)  # a traced network takes single windows
@@ -432,8 +434,10 @@ def check_classifier(
     np.testing.assert_allclose(predicted[columns].sum(axis=1), 1, atol=1e-5)
 
     name = None if network == "default" else network
-    assert Commands().export(bundle, name, "out", "onnx", **short).is_file()  # export compares it with the checkpoint
-    exported = torch.jit.load(str(Commands().export(bundle, name, "out", **short))).eval()
+    assert cli.export(
+        bundle, network=name, output_dir="out", format="onnx", **short
+    ).is_file()  # export compares it with the checkpoint
+    exported = torch.jit.load(str(cli.export(bundle, network=name, output_dir="out", **short))).eval()
     image = torch.as_tensor(evaluation.parser.get_parsed_content("validate#dataset")[0]["image"])[None].float()
     with torch.no_grad():
         logits = evaluation.parser.get_parsed_content("network").eval()(image)
@@ -458,7 +462,7 @@ def test_packed_bundle_runs_without_this_package(bundle: str, data: Path, scans:
     """Trained, packed, unzipped, and run by an interpreter that finds MONAI but no `custom`."""
     where = {"dataset_dir": str(data), "output_dir": str(tmp_path / "run")}
     run("training", config_files(bundle, "train.json"), **where, **small(bundle), max_epochs=1, val_interval=1)
-    with zipfile.ZipFile(Commands().pack(bundle, output_dir=str(tmp_path / "run"))) as archive:
+    with zipfile.ZipFile(cli.pack(bundle, output_dir=str(tmp_path / "run"))) as archive:
         archive.extractall(tmp_path / "elsewhere")
     unpacked = tmp_path / "elsewhere" / bundle
     venv.create(tmp_path / "venv")

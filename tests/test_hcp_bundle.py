@@ -12,7 +12,7 @@ import pandas
 import pytest
 import torch
 
-from custom.cli import Commands
+from custom import cli
 from custom.networks import HCPNet
 from custom.running.bundles import config_files, mixins
 from custom.running.workflow import StrictWorkflow
@@ -177,8 +177,8 @@ def test_a_number_and_covariates(hcp_dir: Path, tmp_path: Path, monkeypatch: pyt
         "covariates": ["Gender", "Age_in_Yrs"],
         "roi_size": [48, 48, 48],
     }
-    Commands().train("hcp", recipe="regression", max_epochs=3, **settings)
-    Commands().evaluate("hcp", recipe="regression", **settings)
+    cli.train("hcp", recipe="regression", max_epochs=3, **settings)
+    cli.evaluate("hcp", recipe="regression", **settings)
     kept = json.loads(Path("out/calibration.json").read_text())
     assert kept["classes"] == ["Strength_Unadj"]
     assert kept["mean"] == pytest.approx(115, abs=10)
@@ -188,6 +188,6 @@ def test_a_number_and_covariates(hcp_dir: Path, tmp_path: Path, monkeypatch: pyt
     np.testing.assert_allclose(evaluated["label"], table.loc[evaluated.index, "Strength_Unadj"], rtol=1e-6)
     assert scores["mae"] == pytest.approx((evaluated["label"] - evaluated["prediction"]).abs().mean(), abs=1e-4)
     assert evaluated["prediction"].between(60, 180).all()
-    Commands().infer("hcp", recipe="regression", split="test", **{key: settings[key] for key in settings})
+    cli.infer("hcp", recipe="regression", split="test", **{key: settings[key] for key in settings})
     inferred = pandas.read_csv("out/predictions.csv", dtype={"subject": str}).set_index("subject")
     np.testing.assert_allclose(inferred["prediction"], evaluated["prediction"], rtol=0.02)

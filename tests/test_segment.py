@@ -82,6 +82,7 @@ def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmr
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert made == {
         "volumes.csv",
+        "run.log",
         *(f"head_{end}" for end in ("seg.nii.gz", "seg.tsv", "seg.png", "seg.json", "probabilities.nii.gz")),
         *(f"head_{end}" for end in ("structures.nii.gz", "structures.tsv", "mask.nii.gz", "intracranial.nii.gz")),
         "head_skullstripped.nii.gz",
@@ -135,12 +136,14 @@ def check_structures(folder: Path, tissues: np.ndarray) -> None:
     assert {"intracranial_ml", "Left-Thalamus_ml", "Thalamus_asymmetry_percent", "scan_confidence"} <= set(table)
 
 
-def test_the_printed_call_gives_the_same_labels(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+def test_plain_monai_gives_the_same_labels(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     scan = mni152_dir / mni152.T1
     result = brainmri("segment", scan, "--output_dir", "out", "--device", "cpu", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    (call,) = [line for line in result.stdout.splitlines() if line.startswith("python -m monai.bundle")]
-    subprocess.run([sys.executable, *shlex.split(call)[1:]], cwd=tmp_path, check=True, capture_output=True)
+    assert "python -m monai.bundle" not in result.stdout  # it makes no such call
+    (config,) = config_files("brain_mri_tissue", "inference.json")
+    call = ["-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", str(scan), "--output_dir", "out"]
+    subprocess.run([sys.executable, *call, "--device", "cpu"], cwd=tmp_path, check=True, capture_output=True)
     first, second = (
         np.asarray(nibabel.load(tmp_path / "out" / name).dataobj)
         for name in ("sub-mni152_desc-T1w_dseg.nii.gz", "segmentations/sub-mni152_T1w_seg.nii.gz")
@@ -299,7 +302,7 @@ def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
         (["a", "clash"], "clash/x.mgz and clash/x.nii would give results of one name"),
         (["a/x.nii", "nowhere.nii", "--ckpt_path", "no.pt"], "nowhere.nii: correct the path."),  # before the weights
         (["clash", "--ckpt_path", "no.pt"], "clash/x.mgz and clash/x.nii would give results of one name"),
-        (["a", "--joint", "b/x.nii"], "joint must be True or False, got 'b/x.nii': name scans before"),
+        (["--joint", "c/x.nii"], "c/x.nii: correct the path."),  # no value of --joint
         (["a", "--outputs", "tissue"], "There is no output 'tissue': name some of tissues, structures, mask, brain,"),
         (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
         (["a", "--devise", "cpu"], "There is no setting 'devise'; did you mean 'device'?"),

@@ -33,6 +33,7 @@ class Call:
     verbose: bool
 
     def __call__(self) -> object:
+        """Runs the command."""
         return self.function(*self.arguments, **self.options)
 
 
@@ -40,6 +41,7 @@ class Parser(argparse.ArgumentParser):
     """Mistakes end as one sentence on stderr, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Prints the sentence and exits."""
         print(f"{self.prog}: {message}. {self.prog} --help explains it.", file=sys.stderr)
         sys.exit(2)
 
@@ -167,6 +169,10 @@ class CommandLine:
     def takes_bundle(self, command: str) -> bool:
         """Whether the command's first argument is a bundle."""
         return next(iter(self._parameters(command)), _NOTHING).name == "bundle"
+
+    def takes_options_of_bundle(self, command: str) -> bool:
+        """Whether the command takes the options of the bundle that its first argument names."""
+        return self.takes_bundle(command) and self._takes_others(command)
 
     def _program(self) -> Parser:
         parser = Parser("brainmri", description=self.description, add_help=False, usage="brainmri COMMAND [OPTIONS]")

@@ -78,10 +78,11 @@ def _as_text(value: Any) -> str:
 
 def table(bundle: Path) -> str:
     """The options of a bundle as a Markdown table."""
-    lines = ["| option | default | where | meaning |", "|---|---|---|---|"]
-    for option in bundle_options(bundle):
-        lines.append(f"| `{option.name}` | {option.default} | {option.where} | {option.meaning} |")
-    return "\n".join(lines)
+    rows = [
+        f"| `{option.name}` | {option.default} | {option.where} | {option.meaning} |"
+        for option in bundle_options(bundle)
+    ]
+    return "\n".join(["| option | default | where | meaning |", "|---|---|---|---|", *rows])
 
 
 def typed(files: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def typed(files: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
 def _typed(name: str, value: Any, parser: Any, meanings: Mapping[str, Mapping[str, str]]) -> Any:
     if not isinstance(value, Word):
         return value
-    default = parser[name] if name in parser else None
+    default = parser.get(name)
     if value is NO_VALUE:
         if name in parser and not isinstance(default, bool):
             raise ConfigError(f"--{name} needs a value.")

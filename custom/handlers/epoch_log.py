@@ -46,31 +46,35 @@ class EpochLog:
             self.evaluator.add_event_handler(Events.COMPLETED, self._validation)
 
     def _step(self, trainer: Engine) -> None:
-        output = trainer.state.output
-        loss: Any = (output[0] if isinstance(output, list) else output)["loss"]
+        state: Any = trainer.state
+        loss = (state.output[0] if isinstance(state.output, list) else state.output)["loss"]
         self._losses.append(torch.as_tensor(loss).detach().clone())  # not .item(), which would wait for the GPU
-        if trainer.state.iteration == self._first_epoch * trainer.state.epoch_length + 1:
+        if state.iteration == self._first_epoch * state.epoch_length + 1:
             logger.debug("The first step is done.", extra={"begun": True})
 
-    def _validation(self, evaluator: Engine) -> None:
+    def _validation(self, _: Engine) -> None:
         self._validated = True
 
     def _epoch(self, trainer: Engine) -> None:
         loss = float(torch.stack(self._losses).float().mean()) if self._losses else math.nan
-        epoch, last = trainer.state.epoch, trainer.state.max_epochs
+        epoch, last = trainer.state.epoch, trainer.state.max_epochs or 0
         parts = [f"loss {loss:.4f}"]
         if self._validated and self.evaluator.state.metrics:
             parts.append(self._metric())
         seconds = (time.monotonic() - self._start) / (epoch - self._first_epoch) * (last - epoch)
-        parts.append(f"{as_time(seconds)} left" if epoch < last else f"{as_time(time.monotonic() - self._start)} in all")
+        parts.append(
+            f"{as_time(seconds)} left" if epoch < last else f"{as_time(time.monotonic() - self._start)} in all"
+        )
         logger.info("Epoch %d/%d: %s", epoch, last, ", ".join(parts), extra={"begun": True})
         self._losses.clear()
         self._validated = False
 
     def _metric(self) -> str:
-        state = self.evaluator.state
+        state: Any = self.evaluator.state
         name = getattr(state, "key_metric_name", None) or next(iter(state.metrics))
-        return f"{name} {float(state.metrics[name]):.4f} (best {state.best_metric:.4f} of epoch {state.best_metric_epoch})"
+        return (
+            f"{name} {float(state.metrics[name]):.4f} (best {state.best_metric:.4f} of epoch {state.best_metric_epoch})"
+        )
 
 
 def as_time(seconds: float) -> str:

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,6 +24,7 @@ from custom.files import without_partial
 FILE = "run.log"
 BEGUN = "begun"  # a record with this attribute says that a run's first step is done: run.log is written from here on
 ENVIRONMENT = "BRAINMRI_MESSAGES"  # quiet or verbose, for the processes that a command starts
+_STATS = "monai.handlers.StatsHandler"  # does not propagate, and prints by itself if nobody asked for it before
 _DATED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -54,7 +56,7 @@ def console(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     if quiet or not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     root.setLevel(logging.INFO)
-    root.addHandler(handler)
+    _add(handler)
     logging.captureWarnings(True)
     try:
         with contextlib.ExitStack() as stack:
@@ -63,7 +65,7 @@ def console(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
             yield
     finally:
         logging.captureWarnings(False)
-        root.removeHandler(handler)
+        _remove(handler)
         root.setLevel(before[0])
         if before[1] is None:
             os.environ.pop(ENVIRONMENT, None)
@@ -82,9 +84,21 @@ def inherited_console() -> contextlib.AbstractContextManager[None]:
 def take_over() -> None:
     """Sends the messages of MONAI's loggers that print by themselves to the root logger's handlers."""
     for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and name.split(".")[0] in ("monai", "ignite"):
+        if name == _STATS or name.split(".")[0] not in ("monai", "ignite"):
+            continue
+        if isinstance(logger, logging.Logger) and not logger.propagate:
             logger.handlers.clear()
             logger.propagate = True
+
+
+def _add(handler: logging.Handler) -> None:
+    for name in (None, _STATS):
+        logging.getLogger(name).addHandler(handler)
+
+
+def _remove(handler: logging.Handler) -> None:
+    for name in (None, _STATS):
+        logging.getLogger(name).removeHandler(handler)
 
 
 class _RunLog(logging.Handler):
@@ -138,12 +152,15 @@ class _Copied(io.TextIOBase):
     def flush(self) -> None:
         self.stream.flush()
 
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
     def isatty(self) -> bool:
         return self.stream.isatty()
 
 
 @contextlib.contextmanager
-def run_log(folder: str | Path, heading: str) -> Iterator[None]:
+def run_log(folder: str | Path) -> Iterator[None]:
     """Appends all messages, and what is printed to stdout, to folder/run.log while the block runs.
 
     The file is opened when the run's first step is done, or at the end: a run that fails before writes nothing. Of
@@ -151,17 +168,18 @@ def run_log(folder: str | Path, heading: str) -> Iterator[None]:
 
     Args:
         folder: the run's output_dir.
-        heading: the first line, the command for instance.
     """
     if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
-    handler, root = _RunLog(Path(folder)), logging.getLogger()
+    handler = _RunLog(Path(folder))
+    levels = {logger: logger.level for logger in (logging.getLogger(), logging.getLogger("custom"))}
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    handler.write(f"== {now} {heading}\nbrainmri {custom.__version__}, Python {platform.python_version()}\n")
-    root.addHandler(handler)
-    level = root.level
-    root.setLevel(min(level, logging.INFO))
+    command = shlex.join(["brainmri", *sys.argv[1:]])
+    handler.write(f"== {now} {command}\nbrainmri {custom.__version__}, Python {platform.python_version()}\n")
+    _add(handler)
+    for logger, level in zip(levels, (logging.INFO, logging.DEBUG), strict=True):
+        logger.setLevel(level)
     take_over()
     try:
         with contextlib.redirect_stdout(_Copied(sys.stdout, handler)):
@@ -171,6 +189,7 @@ def run_log(folder: str | Path, heading: str) -> Iterator[None]:
         handler.write(f"{type(error).__name__}: {without_partial(str(error))}\n")
         raise
     finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
+        _remove(handler)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         handler.close()

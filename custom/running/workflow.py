@@ -6,7 +6,6 @@ import difflib
 import logging
 import os
 import shlex
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from numbers import Number
@@ -57,6 +56,7 @@ class StrictWorkflow(ConfigWorkflow):
         describe_training(self.parser, [str(file) for file in files], settings)
 
     def initialize(self) -> Any:
+        """Resolves the config, and checks the device and the output_dir."""
         result = super().initialize()
         check_device(self.parser.get_parsed_content("device", default="cpu"))
         if "output_dir" in self.parser:
@@ -140,7 +140,7 @@ def run(run_id: str, files: list[str], **overrides: Any) -> Any:
         own = {"workflow_name": StrictWorkflow, "logging_file": False}
         workflow = create_workflow(**(call | own))
         folder = workflow.parser.get_parsed_content("output_dir")
-        with log.run_log(folder, shlex.join(["brainmri", *sys.argv[1:]])):
+        with log.run_log(folder):
             print_call("run_workflow", call)
             workflow.run()
             workflow.finalize()
