@@ -21,7 +21,7 @@ import custom
 from custom import datasets, samples
 from custom.commands.command_line import CommandLine
 from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS
-from custom.commands.options import Word, convert, typed
+from custom.commands.options import Word, as_path, convert, typed
 from custom.errors import ConfigError, DataError, find_cause
 from custom.files import without_partial
 from custom.running import log
@@ -131,7 +131,7 @@ def compare(
 
     numbers = convert(seeds, list)
     numbers = numbers if isinstance(numbers, list) else [numbers]
-    folder = Path(output_dir or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
+    folder = Path(as_path(output_dir or "") or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
     settings = typed(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), overrides)
     for path in compare(bundle, _names(networks), numbers, folder, recipe, summary, **settings):
         print(path)
@@ -157,7 +157,7 @@ def segment(
 
     files = config_files(bundle, "inference.json")
     places = check_places(scans)
-    folder = Path(output_dir).expanduser()
+    folder = Path(as_path(output_dir)).expanduser()
     mask = None if from_mask is None else Path(from_mask).expanduser()
     options = Options(check_outputs(outputs), figure, mask, joint)
     settings = typed(files, overrides)
@@ -197,7 +197,7 @@ def export(
 
     files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
     print(custom.RESEARCH_USE_ONLY)
-    return export(files, output_dir_of(files, output_dir), format, print_call, **typed(files, overrides))
+    return export(files, output_dir_of(files, as_path(output_dir or "")), format, print_call, **typed(files, overrides))
 
 
 def pack(
@@ -212,7 +212,7 @@ def pack(
     from custom.commands.pack import pack
 
     files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
-    folder = output_dir_of(files, output_dir)
+    folder = output_dir_of(files, as_path(output_dir or ""))
     print(custom.RESEARCH_USE_ONLY)
     mixin_files = config_files(bundle, *mixins(bundle, network, recipe))
     return pack(find_bundle(bundle), files, mixin_files, folder, **typed(files, overrides))
