@@ -53,7 +53,7 @@ def console(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     before = root.level, os.environ.get(ENVIRONMENT)
     os.environ[ENVIRONMENT] = "quiet" if quiet else "verbose" if verbose else ""
     if quiet or not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+        os.environ.setdefault("TQDM_DISABLE", "1")  # of tqdm, which reads it when it is imported
     root.setLevel(logging.INFO)
     _add(handler)
     logging.captureWarnings(True)
