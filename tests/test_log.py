@@ -142,6 +142,10 @@ def test_a_training_prints_a_line_an_epoch(iseg_dir: Path, brainmri: Brainmri, t
     for part in ("python -m monai.bundle", "Epoch 1/1", "Engine run complete"):
         assert part in text
 
+    scored = brainmri("evaluate", "iseg", *words(iseg_dir), cwd=tmp_path)
+    assert re.search(r"GM +\d\.\d{3}", scored.stdout)
+    assert "Research use only" in scored.stdout
+    assert "Engine run" not in scored.stdout
     quiet = in_a_new_process(["evaluate", "iseg", *words(iseg_dir, "--quiet")], tmp_path)
     assert quiet.returncode == 0, quiet.stderr
     assert not quiet.stdout
