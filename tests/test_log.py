@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch.utils.data import DataLoader, Dataset
 
 from custom.errors import CheckpointError, DataError, MissingDataError, find_cause
@@ -44,7 +44,7 @@ def test_a_line_for_each_epoch(caplog: pytest.LogCaptureFixture) -> None:
             evaluator.run([0])
             evaluator.state.metrics["dice"] = 0.5
 
-    trainer.add_event_handler("epoch_completed", validate)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
     with caplog.at_level(logging.INFO, "custom"):
         trainer.run([0, 0], max_epochs=2)
     lines = [re.sub(r"\d+ s ", "0 s ", record.getMessage()) for record in caplog.records if "Epoch " in record.msg]
