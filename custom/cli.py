@@ -21,7 +21,7 @@ import custom
 from custom import datasets, samples
 from custom.commands.command_line import CommandLine
 from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS
-from custom.commands.options import Word, convert, typed
+from custom.commands.options import Word, as_path, convert, typed
 from custom.errors import ConfigError, DataError, find_cause
 from custom.files import without_partial
 from custom.running import log
@@ -133,7 +133,7 @@ def compare(
 
     numbers = convert(seeds, list)
     numbers = numbers if isinstance(numbers, list) else [numbers]
-    folder = Path(output_dir or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
+    folder = Path(as_path(output_dir or "") or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
     settings = typed(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), overrides)
     for path in compare(bundle, _names(networks), numbers, folder, recipe, summary, **settings):
         print(path)
@@ -160,11 +160,11 @@ def segment(
     from custom.running.workflow import silence_duplicates
 
     places = check_places(scans)
-    folder = Path(output_dir).expanduser()
+    folder = Path(as_path(output_dir)).expanduser()
     mask = None if from_mask is None else Path(from_mask).expanduser()
     options = Options(check_outputs(outputs), figure, mask, joint)
     find_jobs(places, folder, options)  # a missing file or two results of one name show before weights are loaded
-    files, settings = trained_call("inferring", bundle, None, None, {"output_dir": output_dir, **overrides})
+    files, settings = trained_call("inferring", bundle, None, None, {"output_dir": str(folder), **overrides})
     if "LOCAL_RANK" in os.environ:
         settings.setdefault("device", str(local_device()))
     silence_duplicates()
@@ -200,7 +200,7 @@ def export(
     from custom.commands.trained import trained_call
     from custom.running.workflow import print_call
 
-    given = overrides if output_dir is None else {"output_dir": output_dir, **overrides}
+    given = overrides if output_dir is None else {"output_dir": as_path(output_dir), **overrides}
     files, settings = trained_call("inferring", bundle, network, recipe, given)
     print(custom.RESEARCH_USE_ONLY)
     return export(files, output_dir_of(files, settings.pop("output_dir", None)), format, print_call, **settings)
@@ -218,7 +218,7 @@ def pack(
     from custom.commands.pack import pack
     from custom.commands.trained import trained_call
 
-    given = overrides if output_dir is None else {"output_dir": output_dir, **overrides}
+    given = overrides if output_dir is None else {"output_dir": as_path(output_dir), **overrides}
     files, settings = trained_call("inferring", bundle, network, recipe, given)
     folder = output_dir_of(files, settings.pop("output_dir", None))
     print(custom.RESEARCH_USE_ONLY)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch.utils.data import DataLoader, Dataset
 
 from custom.errors import CheckpointError, DataError, MissingDataError, find_cause
@@ -42,7 +44,7 @@ def test_a_line_for_each_epoch(caplog: pytest.LogCaptureFixture) -> None:
             evaluator.run([0])
             evaluator.state.metrics["dice"] = 0.5
 
-    trainer.add_event_handler("epoch_completed", validate)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
     with caplog.at_level(logging.INFO, "custom"):
         trainer.run([0, 0], max_epochs=2)
     lines = [re.sub(r"\d+ s ", "0 s ", record.getMessage()) for record in caplog.records if "Epoch " in record.msg]
@@ -110,13 +112,21 @@ def test_temporary_names(tmp_path: Path) -> None:
             assert without_partial(f"No space: {partial}") == f"No space: {tmp_path / '2024-a.nii'}"
 
 
+def in_a_new_process(words: list[object], cwd: Path) -> subprocess.CompletedProcess:
+    """As a user starts it: tqdm reads whether to draw bars when it is imported."""
+    call = [sys.executable, "-m", "custom.cli", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(Path(log.__file__).parents[2])}
+    environment.pop("TQDM_DISABLE", None)
+    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", check=False)
+
+
 def words(iseg_dir: Path, *more: object) -> list[object]:
     return ["--dataset_dir", iseg_dir, "--output_dir", "study#2", "--max_epochs", 1, "--val_interval", 1,
             *SMALL_RUN, *more]  # fmt: skip
 
 
 def test_a_training_prints_a_line_an_epoch(iseg_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
-    default = brainmri("train", "iseg", *words(iseg_dir), cwd=tmp_path)
+    default = in_a_new_process(["train", "iseg", *words(iseg_dir)], tmp_path)
     assert default.returncode == 0, default.stderr
     call, *lines = default.stdout.splitlines()
     assert call.startswith("python -m monai.bundle run_workflow")
@@ -132,7 +142,11 @@ def test_a_training_prints_a_line_an_epoch(iseg_dir: Path, brainmri: Brainmri, t
     for part in ("python -m monai.bundle", "Epoch 1/1", "Engine run complete"):
         assert part in text
 
-    quiet = brainmri("evaluate", "iseg", *words(iseg_dir, "--quiet"), cwd=tmp_path)
+    scored = brainmri("evaluate", "iseg", *words(iseg_dir), cwd=tmp_path)
+    assert re.search(r"GM +\d\.\d{3}", scored.stdout)
+    assert "Research use only" in scored.stdout
+    assert "Engine run" not in scored.stdout
+    quiet = in_a_new_process(["evaluate", "iseg", *words(iseg_dir, "--quiet")], tmp_path)
     assert quiet.returncode == 0, quiet.stderr
     assert not quiet.stdout
     assert not quiet.stderr

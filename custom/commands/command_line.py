@@ -99,7 +99,7 @@ class CommandLine:
     def _read_command(self, name: str, words: list[str]) -> Call:
         places, given = split_words(words, self._switches(name))
         if "help" in given:
-            self._help_of(name, given.get("bundle") or (places[0] if places else "")).print_help()
+            self._help_of(name, places, given.get("bundle")).print_help()
             sys.exit(0)
         parser = self.parser_of(name)
         own = [*COMMON, *(parameter.name for parameter in self._parameters(name) if _is_option(parameter))]
@@ -108,7 +108,11 @@ class CommandLine:
             unknown = next(iter(others))
             near = difflib.get_close_matches(unknown, own, n=1)
             parser.error(f"There is no option --{unknown}" + (f"; did you mean --{near[0]}?" if near else ""))
-        flags = [f"--{key}" if value is NO_VALUE else f"--{key}={value}" for key, value in given.items() if key in own]
+        flags = [
+            f"--{key}" if value is NO_VALUE or key in COMMON else f"--{key}={value}"
+            for key, value in given.items()
+            if key in own and not (key in COMMON and value.lower() == "false")
+        ]
         options = vars(parser.parse_args([*flags, "--", *places]))
         quiet, verbose = options.pop("quiet"), options.pop("verbose")
         if quiet and verbose:
@@ -125,7 +129,7 @@ class CommandLine:
         """The parser of one command, without the options of a bundle."""
         summary, _, more = (inspect.getdoc(self.commands[name]) or "").partition("\n")
         places = [parameter for parameter in self._parameters(name) if not _is_option(parameter)]
-        usage = " ".join([f"brainmri {name}", *(place.name.upper() for place in places if not _is_rest(place))])
+        usage = " ".join([f"brainmri {name}", *(_as_usage(place) for place in places if not _is_rest(place))])
         parser = Parser(f"brainmri {name}", description=summary, epilog=more.strip() or None, add_help=False)
         parser.usage = f"{usage} [OPTIONS]"
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -138,15 +142,16 @@ class CommandLine:
             parser.add_argument(f"-{switch[0]}", f"--{switch}", action=action, help=meaning)
         return parser
 
-    def _help_of(self, name: str, bundle: str) -> Parser:
+    def _help_of(self, name: str, places: list[str], bundle: str | None) -> Parser:
         """The parser of one command, with the options of a bundle or of what the command starts."""
         parser = self.parser_of(name)
         if name in self.further:
             _add_texts(parser, "further options", self.further[name]())
         elif self._takes_others(name):
             parameter = inspect.signature(self.commands[name]).parameters["bundle"]
+            given = " ".join(places[:1]) if _is_argument(parameter) else parameter.default
             try:
-                folder = find_bundle(bundle if _is_argument(parameter) else parameter.default)
+                folder = find_bundle(bundle or given)
             except ConfigError:
                 lines = [f"Options of a bundle: brainmri {name} BUNDLE --help. Bundles, by any unique part of a name:"]
                 parser.epilog = "\n".join([*lines, *(f"  {other}" for other in sorted(find_bundles()))])
@@ -242,6 +247,13 @@ def _is_argument(parameter: inspect.Parameter) -> bool:
     if parameter.kind is parameter.POSITIONAL_ONLY:
         return True
     return parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is parameter.empty
+
+
+def _as_usage(parameter: inspect.Parameter) -> str:
+    name = parameter.name.upper()
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return f"{name}..."
+    return name if parameter.default is parameter.empty else f"[{name}]"
 
 
 def _is_option(parameter: inspect.Parameter) -> bool:

@@ -118,13 +118,18 @@ def _typed(name: str, value: Any, parser: Any, meanings: Mapping[str, Mapping[st
         return True
     kind = meanings.get(name, {}).get("kind", "")
     if kind == "path" or name.endswith(("_dir", "_path")):
-        return f"./{value}" if value[:1] in ("$", "@", "%") else str(value)  # MONAI would evaluate these
+        return as_path(value)
     is_expression = isinstance(default, str) and default[:1] in ("$", "@", "%")
     if kind == "text" or (isinstance(default, str) and not is_expression):
         return str(value)
     if isinstance(default, list) and default and all(isinstance(item, str) for item in default):
         return _texts(value)
     return convert(value, list if kind == "list" else type(default))
+
+
+def as_path(text: str) -> str:
+    """A path as typed. MONAI would evaluate one that starts with $, @ or %: that becomes an absolute path."""
+    return str(Path.cwd() / text) if text[:1] in ("$", "@", "%") else str(text)
 
 
 def convert(text: str, kind: type) -> Any:

@@ -7,7 +7,6 @@ run.log in a run's output_dir has all of them.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import platform
@@ -16,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 import custom
 from custom.files import without_partial
@@ -54,14 +53,15 @@ def console(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     before = root.level, os.environ.get(ENVIRONMENT)
     os.environ[ENVIRONMENT] = "quiet" if quiet else "verbose" if verbose else ""
     if quiet or not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+        os.environ.setdefault("TQDM_DISABLE", "1")  # of tqdm, which reads it when it is imported
     root.setLevel(logging.INFO)
     _add(handler)
     logging.captureWarnings(True)
     try:
         with contextlib.ExitStack() as stack:
-            if quiet:
-                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+            stdout = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8")) if quiet else sys.stdout
+            stack.enter_context(contextlib.redirect_stdout(cast(TextIO, _Printed(stdout))))
+            stack.enter_context(contextlib.redirect_stderr(cast(TextIO, _Printed(sys.stderr))))
             yield
     finally:
         logging.captureWarnings(False)
@@ -137,26 +137,21 @@ class _RunLog(logging.Handler):
         super().close()
 
 
-class _Copied(io.TextIOBase):
-    """A stream whose text goes to run.log too."""
+class _Printed:
+    """A stream without the temporary names of files; its text goes to run.log too, if there is one."""
 
-    def __init__(self, stream: TextIO, log: _RunLog) -> None:
+    def __init__(self, stream: TextIO, log: _RunLog | None = None) -> None:
         self.stream = stream
         self.log = log
 
     def write(self, text: str) -> int:
         text = without_partial(text)
-        self.log.write(text)
+        if self.log is not None:
+            self.log.write(text)
         return self.stream.write(text)
 
-    def flush(self) -> None:
-        self.stream.flush()
-
-    def fileno(self) -> int:
-        return self.stream.fileno()
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 @contextlib.contextmanager
@@ -182,7 +177,7 @@ def run_log(folder: str | Path) -> Iterator[None]:
         logger.setLevel(level)
     take_over()
     try:
-        with contextlib.redirect_stdout(_Copied(sys.stdout, handler)):
+        with contextlib.redirect_stdout(cast(TextIO, _Printed(sys.stdout, handler))):
             yield
         handler.open()
     except BaseException as error:
