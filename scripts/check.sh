@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format and types.
+# Checks style, format and types: bash scripts/check.sh
 set -euo pipefail
 . "$(dirname "$0")/venv.sh" "[dev]"
 cd "$root"

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from custom.commands.segment import Options, find_jobs, segment
+from custom.commands.segment import segment
+from custom.commands.segment_jobs import Options, find_jobs
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError, find_cause
 from custom.metrics import dice_by_name
@@ -247,8 +248,8 @@ def test_no_connection_is_opened(scans: Path, tmp_path: Path, monkeypatch: pytes
 MEMORY = """
 import resource, sys
 import numpy as np, nibabel
-from custom.cli import Commands
-Commands().segment(sys.argv[1], output_dir=sys.argv[2], outputs="tissues,structures", figure=True, device="cpu")
+from custom import cli
+cli.segment(sys.argv[1], output_dir=sys.argv[2], outputs="tissues,structures", figure=True, device="cpu")
 print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

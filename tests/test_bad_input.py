@@ -82,18 +82,19 @@ CASES = {
         r"no setting 'train#trainer#max_epoch'; did you mean 'train#trainer#max_epochs'\?",
     ),
     "text for a truth value": (
-        [*TRAIN, "--resume", "false"],
+        [*TRAIN, "--resume", "maybe"],
         nothing,
-        r"resume must be True or False, as its default False is; got 'false'",
+        r"resume must be True or False, as its default False is; got 'maybe'",
     ),
     "text for a number": ([*TRAIN, "--batch_size", "two"], nothing, r"batch_size must be a number, .* got 'two'"),
+    "no value": ([*TRAIN, "--fold"], nothing, r"--fold needs a value"),
     "number for a list": ([*TRAIN, "--roi_size", "32"], nothing, r"roi_size must be a list, .* got 32"),
     "no such bundle": (
         ["train", "spleen"],
         nothing,
-        r"'spleen' names no bundle: write enough of one of \[.*'iseg_mri_tissue_segmentation'",
+        r"'spleen' matches no bundle\. Use a unique part of one of: .*iseg_mri_tissue_segmentation",
     ),
-    "no such network": (["train", "iseg", "--network", "resnet"], nothing, r"There is no 'resnet' in .*: name one of"),
+    "no such network": (["train", "iseg", "--network", "resnet"], nothing, r"networks has no file resnet\.json\. Use one of: "),
     "no such device": (
         [*TRAIN, "--device", "cuda:7"],
         nothing,
@@ -149,7 +150,7 @@ CASES = {
     "evaluate without labels": (
         [*EVALUATE, "--split", "unlabelled"],
         nothing,
-        r"The split unlabelled has no truth to score against",
+        r"The split unlabelled has no reference labels to score against",
     ),
     "results of one name": (
         [*INFER, "--data", "[{'image': ['a/t1.nii', 'a/t2.nii']}, {'image': ['b/t1.nii', 'b/t2.nii']}]"],
@@ -159,12 +160,12 @@ CASES = {
     "sample, unknown option": (
         ["sample", "iseg", "new", "--spacings", "4"],
         nothing,
-        r"iseg's sample takes \['spacing', 'contrast', 'seed'\] \(.*'spacings'\)",
+        r"The sample iseg has no option 'spacings'\. Use one of: spacing, contrast, seed",
     ),
     "sample over something": (
         ["sample", "iseg", "mine"],
         lambda folder: (folder / "mine/x").mkdir(parents=True),
-        r"mine isn't empty and isn't this sample: name a new folder",
+        r"mine is not empty and holds no sample of this kind",
     ),
     "sample, contrast": (["sample", "iseg", "new", "--contrast", "teen"], nothing, r"contrast must be .* got 'teen'"),
     "verify": (

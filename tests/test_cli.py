@@ -17,7 +17,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from custom.cli import Commands
+from custom import cli
 from custom.errors import ConfigError
 from custom.running.bundles import config_files, find_bundle
 from tests.conftest import SMALL_RUN, Brainmri
@@ -29,18 +29,18 @@ def test_a_bundle_is_named_by_a_unique_part(part: str) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ConfigError, match=r"'spleen' names no bundle: write enough of one of .*iseg_mri_tissue"):
+    with pytest.raises(ConfigError, match=r"'spleen' matches no bundle\. Use a unique part of one of: .*iseg_mri_tissue"):
         find_bundle("spleen")
     with pytest.raises(
-        ConfigError, match=r"no 'resnet' in .*networks: name one of \['attention_unet', .*'vnet_light'\]"
+        ConfigError, match=r"networks has no file resnet\.json\. Use one of: attention_unet, .*, vnet_light"
     ):
         config_files("iseg", "train.json", "networks/resnet.json")
-    with pytest.raises(ConfigError, match=r"There is no data set 'adni': name one of .*'iseg'"):
-        Commands().verify("adni", "x")
+    with pytest.raises(ConfigError, match=r"There is no data set 'adni'\. Use one of: .*iseg"):
+        cli.verify("adni", "x")
 
 
 def test_training_leaves_what_it_says(trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} == {"model.pt", "model.json", "last.pt", "tensorboard"}
+    assert {path.name for path in trained.iterdir()} == {"model.pt", "model.json", "last.pt", "tensorboard", "run.log"}
     events = EventAccumulator(str(trained / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert set(events.Tags()["scalars"]) == {
         "training/loss",

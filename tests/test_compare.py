@@ -54,14 +54,15 @@ def test_two_networks(brats_slices_dir: Path, brainmri: Brainmri, tmp_path: Path
     other = compare("classic", "--learning_rate", 0.1)
     assert other.returncode == 1
     assert "holds a comparison with" in other.stderr
-    assert "no 'resnet' in" in compare("resnet").stderr
+    assert "has no file resnet.json" in compare("resnet").stderr
     words = ("--network", "attention", "--dataset_dir", brats_slices_dir, "--output_dir", "out/attention-seed0", *SMALL)
     assert brainmri("report", "brats_mri_slice", *words, cwd=tmp_path).returncode == 0
     pictures = {path.name for path in (tmp_path / "out/attention-seed0/report").iterdir()}
     assert {"channels.png", "overlay.png", "attention.png", "attention.gif", "axial.gif"} <= pictures
     (tmp_path / "out/classic-seed0/evaluation/scores.csv").unlink()
     again = compare("classic", "--summary", False)  # scored again, not trained again
-    assert "Engine run resuming" in again.stdout
+    assert "--run_id evaluating" in again.stdout
+    assert "--run_id training" not in again.stdout
     assert (tmp_path / "out/classic-seed0/cost.json").stat().st_mtime_ns == done
     assert "seed is set for each run" in compare("classic", "--seed", 3).stderr
     assert np.isfinite(table["dice"]).all()

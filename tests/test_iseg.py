@@ -66,7 +66,7 @@ def test_sample_never_overwrites(iseg_dir: Path, tmp_path: Path) -> None:
     assert (iseg_dir / "sample.json").stat().st_mtime_ns == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="mine isn't empty and isn't this sample: name a new folder"):
+    with pytest.raises(DataError, match="mine is not empty and holds no sample of this kind"):
         sample.write(tmp_path / "mine", spacing=4)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
     with pytest.raises(ValueError, match=r"contrast must be one of .* got 'teen'"):

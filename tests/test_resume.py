@@ -47,7 +47,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def test_killed_ten_times(iseg_dir: Path, brainmri: Brainmri, start_brainmri: Callable, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert brainmri(*train_words(iseg_dir, whole), cwd=tmp_path).returncode == 0
-    draw, resumed = random.Random(0), [*train_words(iseg_dir, killed), "--resume", "True"]
+    draw, resumed = random.Random(0), [*train_words(iseg_dir, killed), "--resume", "--verbose"]
     for number in range(10):
         said = [tmp_path / f"stdout{number}", tmp_path / f"stderr{number}"]
         process = start_brainmri(resumed, tmp_path, *said)
@@ -72,7 +72,7 @@ def test_interrupted(iseg_dir: Path, tmp_path: Path) -> None:
     # What a shell starts in the background ignores the interrupt, and so would its children.
     heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
     process = subprocess.Popen(call, **pipes, cwd=tmp_path, preexec_fn=heed)
-    wait_for(process, "Epoch[1] Complete")
+    wait_for(process, "Epoch 1/500")
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -89,7 +89,7 @@ def test_a_new_run_keeps_the_earlier_one(trained: Path, iseg_dir: Path, brainmri
     for _ in range(2):
         assert brainmri("train", "iseg", *words, cwd=tmp_path).returncode == 0
     (earlier,) = (tmp_path / "run/earlier").iterdir()
-    assert {path.name for path in earlier.iterdir()} == {"last.pt", "model.pt", "model.json", "tensorboard"}
+    assert {path.name for path in earlier.iterdir()} == {"last.pt", "model.pt", "model.json", "tensorboard", "run.log"}
     assert_same_weights(earlier / "last.pt", tmp_path / "run/last.pt")
 
 

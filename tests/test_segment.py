@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shlex
+import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import nibabel
@@ -16,10 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custom.commands.segment import collect, segment, share_of
+from custom.commands.segment import collect, segment, sha256_of_scan
 from custom.commands.segment_files import results_of
+from custom.commands.segment_jobs import Options, find_jobs, share_of
 from custom.datasets import freesurfer
-from custom.errors import ConfigError
+from custom.errors import ConfigError, DataError
 from custom.metrics import dice_by_name
 from custom.running import Predictor
 from custom.running.bundles import config_files
@@ -78,6 +81,7 @@ def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmr
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert made == {
         "volumes.csv",
+        "run.log",
         *(f"head_{end}" for end in ("seg.nii.gz", "seg.tsv", "seg.png", "seg.json", "probabilities.nii.gz")),
         *(f"head_{end}" for end in ("structures.nii.gz", "structures.tsv", "mask.nii.gz", "intracranial.nii.gz")),
         "head_skullstripped.nii.gz",
@@ -131,12 +135,14 @@ def check_structures(folder: Path, tissues: np.ndarray) -> None:
     assert {"intracranial_ml", "Left-Thalamus_ml", "Thalamus_asymmetry_percent", "scan_confidence"} <= set(table)
 
 
-def test_the_printed_call_gives_the_same_labels(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+def test_plain_monai_gives_the_same_labels(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     scan = mni152_dir / mni152.T1
     result = brainmri("segment", scan, "--output_dir", "out", "--device", "cpu", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    (call,) = [line for line in result.stdout.splitlines() if line.startswith("python -m monai.bundle")]
-    subprocess.run([sys.executable, *shlex.split(call)[1:]], cwd=tmp_path, check=True, capture_output=True)
+    assert "python -m monai.bundle" not in result.stdout  # it makes no such call
+    (config,) = config_files("brain_mri_tissue", "inference.json")
+    call = ["-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", str(scan), "--output_dir", "out"]
+    subprocess.run([sys.executable, *call, "--device", "cpu"], cwd=tmp_path, check=True, capture_output=True)
     first, second = (
         np.asarray(nibabel.load(tmp_path / "out" / name).dataobj)
         for name in ("sub-mni152_desc-T1w_dseg.nii.gz", "segmentations/sub-mni152_T1w_seg.nii.gz")
@@ -148,10 +154,20 @@ def test_the_printed_call_gives_the_same_labels(mni152_dir: Path, brainmri: Brai
 def test_done_scans_are_skipped_and_corrected_labels_are_kept(
     predictor: Predictor, mni152_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    place = [str(mni152_dir / mni152.T1)]
+    scan = tmp_path / "scans" / mni152.T1
+    scan.parent.mkdir()
+    shutil.copy(mni152_dir / mni152.T1, scan)
+    place = [str(scan)]
     result = tmp_path / "sub-mni152_desc-T1w_dseg.nii.gz"
     assert segment(predictor, place, tmp_path) == 0
+    record = json.loads((tmp_path / "sub-mni152_desc-T1w_dseg.json").read_text())
+    assert record["scan_sha256"] == hashlib.sha256(scan.read_bytes()).hexdigest()
+    assert record["weights_sha256"] == hashlib.sha256(predictor.path.read_bytes()).hexdigest()
+    assert record["device"].startswith("CPU, ") == (predictor.device.type == "cpu")
+    assert set(record["versions"]) == {"custom", "monai", "torch", "python"}
+    assert datetime.fromisoformat(record["date"]).tzinfo is not None
     result.write_bytes(b"corrected by hand")
+    os.utime(scan, (0, 0))  # the content counts, not the time
     assert segment(predictor, place, tmp_path) == 0
     assert "done already" in capsys.readouterr().out
     assert result.read_bytes() == b"corrected by hand"
@@ -162,6 +178,46 @@ def test_done_scans_are_skipped_and_corrected_labels_are_kept(
     (kept,) = tmp_path.glob(f"earlier/*/{result.name}")
     assert kept.read_bytes() == b"corrected by hand"
     assert len(pandas.read_csv(tmp_path / "volumes.csv")) == 1
+
+
+def scan_files(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return [str(folder / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("files", "records"),
+    [
+        (["a/T1.nii.gz", "b/T1.nii.gz"], ["a/T1_seg.json", "b/T1_seg.json"]),
+        (["a/x/T1.nii", "b/x/T1.nii"], ["a/x/T1_seg.json", "b/x/T1_seg.json"]),
+        (["a/T1.nii", "T1.nii", "b/T2.nii"], ["a/T1_seg.json", "T1_seg.json", "T2_seg.json"]),
+        (["a/T1.nii.gz", "b/T1.mgz"], ["a/T1_seg.json", "b/T1_seg.json"]),
+        (["a/sub-1_T1w.nii", "b/sub-1_T1w.nii"], ["a/sub-1_desc-T1w_dseg.json", "b/sub-1_desc-T1w_dseg.json"]),
+        (["a/T1.nii", "b/T2.nii"], ["T1_seg.json", "T2_seg.json"]),
+    ],
+)
+def test_equal_names_get_the_names_of_their_folders(files: list[str], records: list[str], tmp_path: Path) -> None:
+    jobs = find_jobs(scan_files(tmp_path, *files), tmp_path / "out", Options())
+    assert [str(results_of(job.scans[0], job.inside, Path())["record"]) for job in jobs] == records
+
+
+@pytest.mark.parametrize(
+    "files", [["a/T1.nii", "a/T1.nii.gz"], ["a/x.mgz", "a/x.nrrd"], ["a/T1.nii", "b/T1.nii", "a/T1.mgz"]]
+)
+def test_equal_names_in_one_folder(files: list[str], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"would give results of one name: rename one"):
+        find_jobs(scan_files(tmp_path, *files), tmp_path / "out", Options())
+
+
+def test_checksum_of_a_dicom_folder(tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(b"2")
+    (tmp_path / "a").write_bytes(b"1")
+    both = "\n".join(hashlib.sha256(content).hexdigest() for content in (b"1", b"2"))
+    assert sha256_of_scan(tmp_path) == hashlib.sha256(both.encode()).hexdigest()
+    (tmp_path / "a").write_bytes(b"3")
+    assert sha256_of_scan(tmp_path) != hashlib.sha256(both.encode()).hexdigest()
 
 
 def test_names_of_results() -> None:
@@ -242,8 +298,10 @@ def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
     [
         ([], "brainmri: name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
         (["nowhere.nii"], "nowhere.nii: correct the path."),
-        (["a", "b"], "a/x.nii and b/x.nii would give results of one name"),
-        (["a", "--joint", "b/x.nii"], "joint must be True or False, got 'b/x.nii': name scans before"),
+        (["a", "clash"], "clash/x.mgz and clash/x.nii would give results of one name"),
+        (["a/x.nii", "nowhere.nii", "--ckpt_path", "no.pt"], "nowhere.nii: correct the path."),  # before the weights
+        (["clash", "--ckpt_path", "no.pt"], "clash/x.mgz and clash/x.nii would give results of one name"),
+        (["--joint", "c/x.nii"], "c/x.nii: correct the path."),  # no value of --joint
         (["a", "--outputs", "tissue"], "There is no output 'tissue': name some of tissues, structures, mask, brain,"),
         (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
         (["a", "--devise", "cpu"], "There is no setting 'devise'; did you mean 'device'?"),
@@ -252,12 +310,13 @@ def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
     ],
 )
 def test_one_sentence(words: list[str], sentence: str, brainmri: Brainmri, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
+    scan_files(tmp_path, "clash/x.mgz")
+    for folder in ("a", "clash"):
+        (tmp_path / folder).mkdir(exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(np.zeros((50, 50, 50), np.uint8), np.eye(4)), tmp_path / folder / "x.nii")
     result = brainmri("segment", *words, cwd=tmp_path)
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1].replace(f"{tmp_path}/", "")
     assert last.startswith("brainmri: ")
     assert sentence in last
-    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "clash"}

@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from custom.baselines.flair_threshold import whole_tumor_by_flair
-from custom.cli import Commands
+from custom import cli
 from custom.datasets import brain_tumors, brats
 from custom.errors import ConfigError, DataError, find_cause
 from custom.handlers import SegmentationScores
@@ -276,7 +276,7 @@ def test_a_packed_recipe_keeps_its_preprocessing(brain_tumors_dir: Path, tmp_pat
     where = {"dataset_dir": str(brain_tumors_dir), "output_dir": str(tmp_path / "out"), "roi_size": [32, 32, 32]}
     files = config_files("brats_mri_tumor", "train.json", "recipes/regions.json")
     run("training", files, **where, samples_per_volume=1, max_epochs=1, val_interval=1)
-    packed = Commands().pack("brats_mri_tumor", None, where["output_dir"], "regions", roi_size=[32, 32, 32])
+    packed = cli.pack("brats_mri_tumor", output_dir=where["output_dir"], recipe="regions", roi_size=[32, 32, 32])
     with zipfile.ZipFile(packed) as archive:
         config = json.loads(archive.read("brats_mri_tumor_segmentation/configs/inference.json"))
     assert config["network_def"]["out_channels"] == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,12 +17,12 @@ Decode = Callable[[torch.Tensor], torch.Tensor]
 
 
 def softmax(temperature: float = 1.0) -> Decode:
-    """Logits (C,) to probabilities, of a network that is surer (below 1) or less sure (above 1) than it says."""
+    """Logits (C,) to probabilities; a temperature above 1 makes them less certain, one below 1 more certain."""
     return lambda logits: torch.softmax(logits.double() / temperature, dim=0)  # half precision would underflow
 
 
 def in_units(mean: float, std: float) -> Decode:
-    """Deviations (1,) to the target's own unit."""
+    """Standard deviations from the mean (1,) to the target's own unit."""
     return lambda output: output.double() * std + mean
 
 
@@ -30,7 +31,7 @@ def decoder(ckpt_path: str | Path, temperature: float | None = None) -> Decode:
 
     Args:
         ckpt_path: a training's model.pt; without a calibration.json beside it (weights from elsewhere), softmax.
-        temperature: another one than the file's; 1 for what the network itself says.
+        temperature: another one than the file's; 1 for the network's own probabilities.
 
     Raises:
         ConfigError: a temperature that isn't a number above 0.
@@ -60,7 +61,7 @@ def names(ckpt_path: str | Path, n: int, otherwise: Sequence[str] | None = None)
     if len(kept) != n:
         raise CheckpointError(
             f"{Path(ckpt_path).with_name(FILE)} names {len(kept)} outputs, but the network has {n}: "
-            f"set network_def#out_channels {len(kept)}."
+            f"set out_channels {len(kept)}."
         )
     return dict(enumerate(kept))
 
@@ -82,22 +83,23 @@ def check_outputs(classes: Mapping[int, str], out_channels: int, ckpt_path: str 
     if len(classes) != out_channels:
         raise ConfigError(
             f"The target has {len(classes)} classes ({', '.join(classes.values())}), but the network {out_channels} "
-            f"outputs: set network_def#out_channels {len(classes)}."
+            f"outputs: set out_channels {len(classes)}."
         )
 
 
-def read(ckpt_path: str | Path) -> dict:
-    """The content of the calibration.json beside weights, or {} where there is none."""
+def read(ckpt_path: str | Path) -> dict[str, Any]:
+    """The content of the calibration.json beside weights, or {} if there is none."""
     path = Path(ckpt_path).with_name(FILE)
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
     except ValueError as error:
         raise CheckpointError(f"{path} can't be read ({error}): train again, or delete it.") from error
 
 
-def write(folder: str | Path, content: dict) -> None:
+def write(folder: str | Path, content: Mapping[str, Any]) -> None:
     """Writes a calibration.json whole."""
     with written_whole(Path(folder) / FILE) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")

@@ -11,6 +11,7 @@ from typing import Any
 from custom.checkpoints.record import read_record
 from custom.errors import CheckpointError, ConfigError
 
+FILE = "model.pt"  # of weights, in a training's output_dir and in a bundle's models
 CORRECTED = "corrected"  # the folder, in a bundle's output_dir, of weights trained from corrected labels
 
 
@@ -22,7 +23,7 @@ class Weights:
         name: "shipped", "trained" (the user's own training), or the time of a training from corrected labels.
         path: the file.
         date: when they were made.
-        record: what stands beside them (custom.checkpoints.record); {} where nothing does.
+        record: of custom.checkpoints.record; {} if there is none beside them.
     """
 
     name: str
@@ -37,19 +38,24 @@ class Weights:
 
     @property
     def simulated(self) -> bool | None:
-        """Whether a sample of custom.samples stands behind them; None where nobody wrote it down."""
+        """Whether they were trained on a sample of custom.samples; None if no record says so."""
         return False if self.name == "shipped" else self.record.get("simulated")
 
 
 def default_weights(output_dir: str | Path, bundle_root: str | Path) -> str:
-    """The user's own training, output_dir/model.pt, if there is one; otherwise the weights shipped with the bundle."""
-    own, shipped = Path(output_dir) / "model.pt", shipped_weights(bundle_root)
+    """The weights of the user's own training, if it has any; otherwise the weights shipped with the bundle."""
+    own, shipped = trained_weights(output_dir), shipped_weights(bundle_root)
     return str(shipped if shipped.is_file() and not own.is_file() else own)
+
+
+def trained_weights(output_dir: str | Path) -> Path:
+    """Where a training writes its weights."""
+    return Path(output_dir) / FILE
 
 
 def shipped_weights(bundle_root: str | Path) -> Path:
     """Where a bundle's shipped weights lie, if it has any."""
-    return Path(bundle_root) / "models" / "model.pt"
+    return Path(bundle_root) / "models" / FILE
 
 
 def find_weights(bundle_root: Path, output_dir: Path, network: str | None = None) -> list[Weights]:
@@ -60,13 +66,13 @@ def find_weights(bundle_root: Path, output_dir: Path, network: str | None = None
         output_dir: of its trainings: model.pt, and corrected/<time>/model.pt with a finished record.
         network: a mixin of configs/networks; corrected weights of other networks are left out.
     """
-    own = [("trained", output_dir / "model.pt")] if (output_dir / "model.pt").is_file() else []
-    own += [(path.parent.name, path) for path in output_dir.glob(f"{CORRECTED}/[0-9]*/model.pt")]
-    found = [_weights(name, path) for name, path in own]
-    finished = [one for one in found if one.name == "trained" or "good" in one.record]
-    finished = [one for one in finished if one.record.get("network", network) == network]
+    trained = trained_weights(output_dir)
+    own = [_weights("trained", trained)] if trained.is_file() else []
+    corrected = [_weights(path.parent.name, path) for path in output_dir.glob(f"{CORRECTED}/[0-9]*/{FILE}")]
+    own += [weights for weights in corrected if "good" in weights.record]  # others' training was stopped
+    own = [weights for weights in own if weights.record.get("network", network) == network]
     shipped = shipped_weights(bundle_root)
-    newest_first = sorted(finished, key=lambda one: one.date, reverse=True)
+    newest_first = sorted(own, key=lambda weights: weights.date, reverse=True)
     return newest_first + ([_weights("shipped", shipped)] if shipped.is_file() else [])
 
 
@@ -77,24 +83,30 @@ def _weights(name: str, path: Path) -> Weights:
 
 
 def choose(found: Sequence[Weights], wanted: str, bundle: str) -> Weights:
-    """The newest good weights for "newest", else those of that name.
+    """The weights to use.
+
+    Args:
+        found: what `find_weights` returns.
+        wanted: "newest" for the newest good weights, or a name.
+        bundle: the bundle's name, for the error messages.
 
     Raises:
-        CheckpointError: the bundle has none.
-        ConfigError: it has none of that name.
+        CheckpointError: the bundle has no weights.
+        ConfigError: it has no weights of that name.
     """
     if not found:
         raise CheckpointError(f"{bundle} has no weights: train it first (brainmri train), or name its runs' folder.")
     if wanted == "newest":
-        return next((one for one in found if one.good), found[-1])
-    for one in found:
-        if one.name == wanted:
-            return one
-    raise ConfigError(f"{bundle} has no weights {wanted!r}: name newest or one of {[one.name for one in found]}.")
+        return next((weights for weights in found if weights.good), found[-1])
+    for weights in found:
+        if weights.name == wanted:
+            return weights
+    names = [weights.name for weights in found]
+    raise ConfigError(f"{bundle} has no weights {wanted!r}: name newest or one of {names}.")
 
 
 def check_for_patients(weights: Weights, bundle: str) -> None:
-    """Raises ConfigError where weights aren't known to come from real scans: a PACS holds patients."""
+    """Raises ConfigError if weights are not known to come from real scans: a PACS holds patients' scans."""
     if weights.simulated is False:
         return
     why = "were trained on a simulated sample" if weights.simulated else "have no record of what they were trained on"

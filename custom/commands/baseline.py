@@ -23,7 +23,7 @@ def _flair_threshold(files: list[str], recipe: Any, settings: dict[str, Any]) ->
     flair_threshold(files, **settings)
 
 
-def _pooled_intensities(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
+def _pooled_intensities(files: list[str], _recipe: Any, settings: dict[str, Any]) -> None:
     from custom.baselines.pooled_intensities import pooled_intensities
 
     pooled_intensities(files, **settings)

@@ -12,21 +12,19 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas
 import torch
-from matplotlib.figure import Figure
 
-from custom import RESEARCH_USE_ONLY
 from custom.errors import ConfigError, DataError
 from custom.files import written_whole
 from custom.networks.cost import count_parameters, gflops
+from custom.reports.comparison import comparison_figure
 from custom.reports.of_run import save_figure
-from custom.running.bundles import config_files, mixins
+from custom.running.bundles import config_files, find_bundle, mixins, read_metadata
 from custom.running.workflow import StrictWorkflow, run
 
 COST, SCORES = "cost.json", "evaluation/scores.csv"  # of one network and seed: written after training, and last
@@ -45,8 +43,9 @@ def compare(
 
     comparison.csv has a row for each network: parameters, GFLOPs of a window forward, seconds an epoch, peak memory of
     training (of the process on the CPU, of the allocator on CUDA), and of each measure the mean over the test subjects
-    (each one's mean over labels) and seeds, its deviation over subjects and over seeds, and n. Classifiers have no
-    measures of one subject: theirs are of all, with the means of their intervals' ends.
+    (of each subject its mean over labels) and seeds, its standard deviation over subjects and over seeds, and n. A
+    classifier has no measures of one subject: its measures are over all subjects, with the means of their intervals'
+    ends.
 
     Args:
         bundle: any part of a bundle's name.
@@ -64,6 +63,30 @@ def compare(
         ConfigError: an unknown network, or other settings than output_dir's earlier runs had.
         DataError: a run failed; the others are kept.
     """
+    _check_plan(bundle, networks, seeds, output_dir, recipe, overrides)
+    for network in networks:
+        for seed in seeds:
+            folder = _folder(output_dir, network, seed)
+            if not all((folder / name).is_file() for name in (COST, SCORES)):
+                print(f"== {network}, seed {seed}: {folder}", flush=True)
+                words = [bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides)]
+                done = subprocess.run([sys.executable, "-m", "custom.commands.compare", *words], check=False)
+                if done.returncode:
+                    raise DataError(
+                        f"{network} with seed {seed} failed, as shown above. Run the command again to go on."
+                    )
+    return _summarise(bundle, networks, seeds, output_dir) if summary else []
+
+
+def _check_plan(
+    bundle: str,
+    networks: Sequence[str],
+    seeds: Sequence[int],
+    output_dir: Path,
+    recipe: str | None,
+    overrides: Mapping[str, Any],
+) -> None:
+    """Raises ConfigError for a mistake; else writes the settings, or compares them with those of earlier runs."""
     if unknown := [key for key in ("seed", "output_dir", "resume") if key in overrides]:
         raise ConfigError(f"{unknown[0]} is set for each run: give compare --seeds and --output_dir.")
     if wrong := [seed for seed in seeds if not isinstance(seed, int) or isinstance(seed, bool)]:
@@ -77,16 +100,6 @@ def compare(
             partial.write_text(json.dumps(settings, indent=1) + "\n")
     if (earlier := json.loads(plan.read_text(encoding="utf-8"))) != settings:
         raise ConfigError(f"{output_dir} holds a comparison with {earlier}: name a new output_dir.")
-    for network in networks:
-        for seed in seeds:
-            folder = _folder(output_dir, network, seed)
-            if not all((folder / name).is_file() for name in (COST, SCORES)):
-                print(f"== {network}, seed {seed}: {folder}", flush=True)
-                words = [bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides)]
-                done = subprocess.run([sys.executable, "-m", "custom.commands.compare", *words], check=False)
-                if done.returncode:
-                    raise DataError(f"{network} with seed {seed} failed, as said above; run again, it goes on.")
-    return _summarise(networks, seeds, output_dir) if summary else []
 
 
 def _files(bundle: str, network: str, recipe: str | None) -> list[str]:
@@ -97,7 +110,9 @@ def _folder(output_dir: Path, network: str, seed: int) -> Path:
     return output_dir / f"{network}-seed{seed}"
 
 
-def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe: str, overrides: dict) -> None:
+def _train_and_score(
+    bundle: str, network: str, seed: int, folder: Path, recipe: str, overrides: dict[str, Any]
+) -> None:
     """One network and seed, in this process."""
     files = _files(bundle, network, recipe)
     settings = overrides | {"seed": seed, "output_dir": str(folder)}
@@ -108,7 +123,7 @@ def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe:
         peak = torch.cuda.max_memory_allocated() if on_cuda else kilobytes * (1 if sys.platform == "darwin" else 1024)
         steps_an_epoch = trained.parser.get_parsed_content("train#trainer").state.epoch_length
         own = trained.parser.get_parsed_content("network_def")
-        channels = trained.parser.get_parsed_content("network_def#in_channels")
+        channels = trained.parser.get_parsed_content("in_channels")
         window = [1, channels, *trained.parser.get_parsed_content("roi_size")]
         cost = {
             "parameters": count_parameters(own),
@@ -135,38 +150,49 @@ def _seconds_an_epoch(log_dir: Path, steps_an_epoch: int) -> float:
     return round(statistics.median(of_steps) * steps_an_epoch, 3) if of_steps else float("nan")
 
 
-def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) -> list[Path]:
+def _row(
+    network: str, costs: Sequence[Mapping[str, Any]], scores: pandas.DataFrame, measures: Sequence[str]
+) -> dict[str, Any]:
+    """The table's row of one network.
+
+    Args:
+        network: its name.
+        costs: a cost.json for each seed.
+        scores: of this network, a row for each subject, label and seed.
+        measures: columns of the scores.
+    """
+    row: dict[str, Any] = {"network": network, "seeds": len(costs)}
+    for key, value in costs[0].items():
+        if key in ("parameters", "gflops"):
+            row[key] = value
+        elif key != "device":
+            row[key] = round(statistics.median(cost[key] for cost in costs), 3)
+    subjects = scores.groupby(["seed", "subject"])[list(measures)].mean()
+    row["n"] = len(subjects) if "n" not in scores else int(scores["n"].max()) * len(costs)
+    for name in measures:
+        row |= {
+            name: subjects[name].mean(),
+            f"{name}_subject_std": subjects[name].groupby("subject").mean().std(),
+            f"{name}_seed_std": subjects[name].groupby("seed").mean().std(),
+        }
+    return row
+
+
+def _summarise(bundle: str, networks: Sequence[str], seeds: Sequence[int], output_dir: Path) -> list[Path]:
+    has_subjects = read_metadata(find_bundle(bundle))["kind"] == "segmentation"  # classes are scored over all subjects
     tables, costs = [], {}
     for network in networks:
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
-            found = pandas.read_csv(folder / SCORES).assign(network=network, seed=seed)
-            tables.append(found if "subject" in found else found.assign(subject="all"))  # classifiers: of all together
+            own = pandas.read_csv(folder / SCORES).assign(network=network, seed=seed)
+            tables.append(own if has_subjects else own.assign(subject="all"))
             costs[network, seed] = json.loads((folder / COST).read_text(encoding="utf-8"))
     scores = pandas.concat(tables)
     measures = [name for name in scores.columns if name not in ("subject", "label", "n", "network", "seed")]
-    rows = []
-    for network in networks:
-        own = [costs[network, seed] for seed in seeds]
-        row: dict[str, Any] = {"network": network, "seeds": len(seeds)} | {
-            key: own[0][key]
-            if key in ("parameters", "gflops")
-            else round(statistics.median(one[key] for one in own), 3)
-            for key in own[0]
-            if key != "device"
-        }
-        of_network = scores[scores["network"] == network]
-        subjects = of_network.groupby(["seed", "subject"])[measures].mean()
-        row["n"] = len(subjects) if "n" not in scores else int(of_network["n"].max()) * len(seeds)
-        for name in measures:
-            by_subject = subjects[name].groupby("subject").mean()
-            by_seed = subjects[name].groupby("seed").mean()
-            row |= {
-                name: subjects[name].mean(),
-                f"{name}_subject_std": by_subject.std(),
-                f"{name}_seed_std": by_seed.std(),
-            }
-        rows.append(row)
+    rows = [
+        _row(network, [costs[network, seed] for seed in seeds], scores[scores["network"] == network], measures)
+        for network in networks
+    ]
     by_label = scores.groupby(["network", "label"], sort=False)[measures].agg(["mean", "std", "count"])
     by_label.columns = ["_".join(pair) for pair in by_label.columns]
     table = pandas.DataFrame(rows).dropna(axis=1, how="all")
@@ -177,43 +203,6 @@ def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) 
     print(table.to_string(index=False, float_format="%.3f"))
     figure = comparison_figure(scores, table, measures[0], next(iter(costs.values()))["device"])
     return [*paths, save_figure(figure, output_dir / "comparison.png")]
-
-
-def comparison_figure(scores: pandas.DataFrame, table: pandas.DataFrame, measure: str, device: str) -> Figure:
-    """Left, a measure of each test subject by label and network; right, its mean against what an epoch costs.
-
-    Args:
-        scores: a row for each subject, label, network and seed.
-        table: a row for each network, with seconds_an_epoch and parameters.
-        measure: a column of both.
-        device: what it ran on.
-    """
-    networks, labels = list(table["network"]), list(dict.fromkeys(scores["label"]))
-    figure = Figure(figsize=(6 + 1.2 * len(labels) + 0.6 * len(networks), 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[len(labels), 1.6])
-    for index, network in enumerate(networks):
-        of_network = scores[scores["network"] == network]
-        values = [of_network[of_network["label"] == label][measure].dropna().to_numpy() for label in labels]
-        places = np.arange(len(labels)) + (index - (len(networks) - 1) / 2) * 0.8 / len(networks)
-        colour = f"C{index}"
-        boxes = left.boxplot(values, positions=places, widths=0.7 / len(networks), patch_artist=True, showfliers=False)
-        for box in boxes["boxes"]:
-            box.set(facecolor=colour, alpha=0.4)
-        for line in boxes["medians"]:
-            line.set(color="black")
-        for place, points in zip(places, values, strict=True):
-            left.plot(np.full(len(points), place), points, ".", color=colour, markersize=8)
-        row = table.iloc[index]
-        spread = row.get(f"{measure}_subject_std", row.get(f"{measure}_seed_std"))
-        right.errorbar(row["seconds_an_epoch"], row[measure], yerr=spread, fmt="o", color=colour, capsize=3)
-        right.plot([], [], "o", color=colour, label=f"{network} ({row['parameters'] / 1e6:.2f} M)")
-    left.set(xticks=range(len(labels)), xticklabels=labels, ylabel=measure, title="test subjects, all seeds")
-    right.set(xlabel="seconds an epoch", ylabel=f"mean {measure}, and its deviation", title=device)
-    figure.legend(loc="outside right center")
-    for ax in (left, right):
-        ax.grid(alpha=0.3)
-    figure.supxlabel(RESEARCH_USE_ONLY, fontsize=8)
-    return figure
 
 
 if __name__ == "__main__":

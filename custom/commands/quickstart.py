@@ -16,6 +16,7 @@ from monai.inferers import SlidingWindowInferer
 
 import custom
 from custom.baselines.clustering import cluster_tissues
+from custom.checkpoints.find import trained_weights
 from custom.checkpoints.load import load_checkpoint
 from custom.commands.export import export
 from custom.commands.segment import segment
@@ -36,96 +37,121 @@ WHAT_IT_IS = (
 SMALL = {"roi_size": [64, 64, 64], "samples_per_volume": 2, "learning_rate": 0.003, "val_interval": 10}
 
 
-def main(folder: Path, max_epochs: int) -> None:
-    """Runs all steps, reusing what an earlier run left in `folder`; prints a table and writes summary.json."""
-    seconds: dict[str, float] = {}
+class Quickstart:
+    """The steps, in order. Each reuses what an earlier run left in the folder.
+
+    Args:
+        folder: for all files.
+        max_epochs: of the training.
+    """
+
+    def __init__(self, folder: Path, max_epochs: int) -> None:
+        self.folder, self.max_epochs = folder, max_epochs
+        self.data, self.output = folder / "sample", folder / "run"
+        self.where = {"dataset_dir": str(self.data), "output_dir": str(self.output)}
+        self.small = {"roi_size": SMALL["roi_size"]}
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def step(name: str) -> Iterator[None]:
+    def step(self, name: str) -> Iterator[None]:
+        """Prints the name of a step and measures its time."""
         print(f"\n== {name}", flush=True)
         start = time.monotonic()
         yield
-        seconds[name] = round(time.monotonic() - start, 1)
+        self.seconds[name] = round(time.monotonic() - start, 1)
 
-    data, output = folder / "sample", folder / "run"
-    where = {"dataset_dir": str(data), "output_dir": str(output)}
-    small = {"roi_size": SMALL["roi_size"]}
-    with step("segment a real brain with the shipped weights"):
-        real = mni152.write(folder / "mni152")
-        segmentations = folder / "segmentations"
+    def segment_real_brain(self) -> dict[str, float]:
+        """Segments the MNI152 template with the shipped weights; returns Dice against the template's own maps."""
+        real, segmentations = mni152.write(self.folder / "mni152"), self.folder / "segmentations"
         predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), output_dir=str(segmentations))
         if segment(predictor, [str(real / mni152.T1)], segmentations):
             raise DataError(f"{real / mni152.T1} could not be segmented, as listed above.")
-        found = nibabel.load(folder / "segmentations" / "sub-mni152_desc-T1w_dseg.nii.gz")
+        labels = nibabel.load(segmentations / "sub-mni152_desc-T1w_dseg.nii.gz")
         maps = np.asarray(nibabel.load(real / mni152.TRUTH).dataobj)
-        shipped = dice_by_name(np.asarray(found.dataobj), maps, mni152.LABELS)
-        print(
-            "MNI152 T1w, Dice against the template's own maps: " + ", ".join(f"{k} {v:.3f}" for k, v in shipped.items())
-        )
-    with step("sample"):
-        sample.write(data)
-    with step("train"):
-        if _epochs_done(output) >= max_epochs:
-            print(f"{output / 'model.pt'} is trained already.")
+        dice = dice_by_name(np.asarray(labels.dataobj), maps, mni152.LABELS)
+        values = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
+        print(f"MNI152 T1w, Dice against the template's own maps: {values}")
+        return dice
+
+    def train(self) -> None:
+        """Trains, unless an earlier run did."""
+        if _epochs_done(self.output) >= self.max_epochs:
+            print(f"{trained_weights(self.output)} is trained already.")
         else:
-            train = config_files("iseg", "train.json")
-            run("training", train, **where, **SMALL, max_epochs=max_epochs, resume=True)
-    with step("evaluate"):
-        evaluation = run("evaluating", config_files("iseg", "train.json", "evaluate.json"), **where, **small)
-    with step("segment"):
-        segmentation = output / "segmentations" / "subject-1-T1_seg.nii.gz"
-        if segmentation.is_file() and segmentation.stat().st_mtime > (output / "model.pt").stat().st_mtime:
+            files = config_files("iseg", "train.json")
+            run("training", files, **self.where, **SMALL, max_epochs=self.max_epochs, resume=True)
+
+    def segment_sample(self) -> Path:
+        """Segments the test subject, unless its segmentation is newer than the weights; returns the label map."""
+        segmentation = self.output / "segmentations" / "subject-1-T1_seg.nii.gz"
+        if segmentation.is_file() and segmentation.stat().st_mtime > (trained_weights(self.output)).stat().st_mtime:
             print(f"{segmentation} is there already.")
         else:
-            run("inferring", config_files("iseg", "inference.json"), **where, **small)
-    with step("export"):
-        exported = export(config_files("iseg", "inference.json"), output, "torchscript", print_call)
+            run("inferring", config_files("iseg", "inference.json"), **self.where, **self.small)
+        return segmentation
+
+    def summarise(self, results: dict[str, Any], files: dict[str, Path]) -> None:
+        """Writes summary.json, and prints both Dice scores and the files."""
+        about = {"files": {name: str(path) for name, path in files.items()}, "note": WHAT_IT_IS}
+        with written_whole(files["summary"]) as partial:
+            partial.write_text(json.dumps(results | {"seconds": self.seconds} | about, indent=4) + "\n")
+        print(f"\n{'Dice':<12}{'network':>10}{'clustering':>12}")
+        for name, value in results["dice"].items():
+            print(f"{name:<12}{value:>10.3f}{results['baseline'][name]:>12.3f}")
+        print(f"\n{WHAT_IT_IS}\n")
+        for name, path in files.items():
+            print(f"{name:<16}{path}")
+
+
+def main(folder: Path, max_epochs: int) -> None:
+    """Runs all steps, reusing what an earlier run left in `folder`; prints a table and writes summary.json."""
+    steps = Quickstart(folder, max_epochs)
+    with steps.step("segment a real brain with the shipped weights"):
+        shipped = steps.segment_real_brain()
+    with steps.step("sample"):
+        sample.write(steps.data)
+    with steps.step("train"):
+        steps.train()
+    with steps.step("evaluate"):
+        files = config_files("iseg", "train.json", "evaluate.json")
+        evaluation = run("evaluating", files, **steps.where, **steps.small)
+    with steps.step("segment"):
+        segmentation = steps.segment_sample()
+    with steps.step("export"):
+        exported = export(config_files("iseg", "inference.json"), steps.output, "torchscript", print_call)
         agreement = _agreement(evaluation, exported)
         print(f"The exported network gives the checkpoint's label at {agreement:.4%} of the voxels.")
-    with step("figure"):
+    with steps.step("figure"):
         figure = save_figure(subject_figure(evaluation), folder / "segmentation.png")
-    with step("baseline"):
-        labels = labels_of(evaluation)
-        subject = {
-            key: np.asarray(value.cpu()) for key, value in evaluated_subject(evaluation).items() if key != "loss"
-        }
-        truth, prediction = subject["label"].argmax(axis=0), subject["pred"].argmax(axis=0)
-        dice = dice_by_name(prediction, truth, labels)
-        baseline = dice_by_name(cluster_tissues(subject["image"], truth), truth, labels)
-
-    files = {
+    with steps.step("baseline"):
+        dice, baseline = _network_and_clustering(evaluation)
+    results = {"shipped_on_mni152": shipped, "dice": dice, "baseline": baseline, "exported_agreement": agreement}
+    written = {
         "MNI152, labels": folder / "segmentations",
-        "data": data,
-        "weights": output / "model.pt",
+        "data": steps.data,
+        "weights": trained_weights(steps.output),
         "TorchScript": exported,
         "segmentation": segmentation,
-        "scores": output / "evaluation" / "scores.csv",
-        "TensorBoard": output / "tensorboard",
+        "scores": steps.output / "evaluation" / "scores.csv",
+        "TensorBoard": steps.output / "tensorboard",
         "figure": figure,
         "summary": folder / "summary.json",
     }
-    summary = {
-        "shipped_on_mni152": shipped,
-        "dice": dice,
-        "baseline": baseline,
-        "exported_agreement": agreement,
-        "seconds": seconds,
-        "files": {name: str(path) for name, path in files.items()},
-        "note": WHAT_IT_IS,
-    }
-    with written_whole(folder / "summary.json") as partial:
-        partial.write_text(json.dumps(summary, indent=4) + "\n")
-    print(f"\n{'Dice':<12}{'network':>10}{'clustering':>12}")
-    for name in dice:
-        print(f"{name:<12}{dice[name]:>10.3f}{baseline[name]:>12.3f}")
-    print(f"\n{WHAT_IT_IS}\n")
-    for name, path in files.items():
-        print(f"{name:<16}{path}")
+    steps.summarise(results, written)
+
+
+def _network_and_clustering(evaluation: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Dice of the network and of the clustering baseline on the evaluated subject."""
+    labels = labels_of(evaluation)
+    subject = {key: np.asarray(value.cpu()) for key, value in evaluated_subject(evaluation).items() if key != "loss"}
+    reference, prediction = subject["label"].argmax(axis=0), subject["pred"].argmax(axis=0)
+    clusters = cluster_tissues(subject["image"], reference)
+    return dice_by_name(prediction, reference, labels), dice_by_name(clusters, reference, labels)
 
 
 def _epochs_done(output: Path) -> int:
     path = output / "last.pt"
-    return load_checkpoint(path)["trainer"]["epoch"] if path.is_file() else 0
+    return int(load_checkpoint(path)["trainer"]["epoch"]) if path.is_file() else 0
 
 
 def _agreement(evaluation: Any, exported: Path) -> float:

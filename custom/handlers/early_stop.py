@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from ignite.engine import Engine, Events
+
+logger = logging.getLogger(__name__)
 
 
 class EarlyStop:
@@ -26,5 +30,5 @@ class EarlyStop:
     def __call__(self, engine: Engine) -> None:
         best = self.evaluator.state.best_metric_epoch
         if best > 0 and engine.state.epoch - best >= self.patience:
-            engine.logger.info("No better validation for %d epochs: stopping.", engine.state.epoch - best)
+            logger.info("No better validation for %d epochs: stopping.", engine.state.epoch - best)
             engine.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ignite.engine import Engine, Events
 from custom import RESEARCH_USE_ONLY
 from custom.files import set_aside, written_whole
 from custom.metrics import classification_scores, regression_scores
+
+logger = logging.getLogger(__name__)
 
 
 class Predictions:
@@ -58,7 +61,7 @@ class Predictions:
     def _write(self, engine: Engine) -> None:
         set_aside(self.folder, self.FILES)
         self._save("predictions.csv", pandas.DataFrame(self.rows))
-        engine.logger.info("%s/predictions.csv: %d rows. %s", self.folder, len(self.rows), RESEARCH_USE_ONLY)
+        logger.info("%s/predictions.csv: %d rows. %s", self.folder, len(self.rows), RESEARCH_USE_ONLY)
 
     def _save(self, name: str, table: pandas.DataFrame) -> None:
         with written_whole(self.folder / name) as partial:
@@ -88,4 +91,4 @@ class ClassificationScores(Predictions):
             scores = classification_scores(labels, probabilities, self.classes, groups)
         self._save("scores.csv", scores)
         shown = scores.to_string(index=False, float_format="%.3f", na_rep="")
-        engine.logger.info("\n%s\n%s", shown, RESEARCH_USE_ONLY)
+        logger.info("\n%s\n%s", shown, RESEARCH_USE_ONLY)

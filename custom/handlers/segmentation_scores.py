@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from custom import RESEARCH_USE_ONLY
 from custom.errors import ConfigError
 from custom.files import written_whole
 from custom.metrics import MEASURES, confusion
+
+logger = logging.getLogger(__name__)
 
 
 class SegmentationScores:
@@ -77,7 +80,7 @@ class SegmentationScores:
         for name, frame, index in (("scores.csv", table, False), ("summary.csv", summary, True)):
             with written_whole(self.folder / name) as partial:
                 frame.to_csv(partial, index=index, float_format="%.4f")
-        engine.logger.info("\n%s\n%s", summary.to_string(float_format="%.3f"), RESEARCH_USE_ONLY)
+        logger.info("\n%s\n%s", summary.to_string(float_format="%.3f"), RESEARCH_USE_ONLY)
 
 
 def _hausdorff95(pred: torch.Tensor, label: torch.Tensor, spacing: list[float]) -> torch.Tensor:

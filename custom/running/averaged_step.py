@@ -59,10 +59,12 @@ class AveragedStep:
         self.decay = decay
         self.max_norm = max_norm
         self.amp = amp
-        self.parameters: list[torch.Tensor] = [one for one in network.parameters() if one.requires_grad]
+        self.parameters: list[torch.Tensor] = [
+            parameter for parameter in network.parameters() if parameter.requires_grad
+        ]
         followers = dict(average.named_parameters())
         bare = getattr(network, "module", network)  # DistributedDataParallel keeps it in .module
-        trained = (name for name, one in bare.named_parameters() if one.requires_grad)
+        trained = (name for name, parameter in bare.named_parameters() if parameter.requires_grad)
         self.averages: list[torch.Tensor] = [followers[name] for name in trained]
         self.device = self.parameters[0].device
         self.graph = graph and self.device.type == "cuda"
@@ -72,7 +74,8 @@ class AveragedStep:
         self.inputs: tuple[torch.Tensor, torch.Tensor] | None = None
         self.value: torch.Tensor | None = None
 
-    def __call__(self, engine: Engine, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def __call__(self, _engine: Engine, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """One step on a batch: "image" (B, C, x, y, z) and "label" (B, L, x, y, z)."""
         self.network.train()
         image, label = (
             batch[key].as_subclass(torch.Tensor).to(self.device, non_blocking=True) for key in ("image", "label")
@@ -111,12 +114,12 @@ class AveragedStep:
         if kept:
             torch._foreach_zero_(kept)
         total = torch.zeros((), device=self.device)
-        for scan, truth in zip(image.split(1), label.split(1), strict=True):
+        for scan, reference in zip(image.split(1), label.split(1), strict=True):
             with torch.autocast(
                 "cuda", torch.bfloat16, enabled=self.amp and self.device.type == "cuda", cache_enabled=False
             ):
                 logits = self.inferer(scan, self.network)
-            loss = self.loss(logits, truth) / len(image)
+            loss = self.loss(logits, reference) / len(image)
             loss.backward()
             total += loss.detach()
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]

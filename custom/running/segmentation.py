@@ -1,4 +1,4 @@
-"""What a segmentation says of one scan: volumes, how far it can be trusted, and what is unusual about it."""
+"""What is measured from one segmentation: volumes, confidence, and warnings."""
 
 from __future__ import annotations
 
@@ -79,47 +79,47 @@ class Segmentation:
         self.volumes["intracranial"] = round(float(self.intracranial.sum() * ml), 2)
         names = freesurfer.names_and_colours()
         self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}
-        for one in freesurfer.STRUCTURES:
-            if one.has_sides:
-                left, right = (self.structures[f"{side}-{one.title}"] for side in ("Left", "Right"))
+        for structure in freesurfer.STRUCTURES:
+            if structure.has_sides:
+                left, right = (self.structures[f"{side}-{structure.title}"] for side in ("Left", "Right"))
                 if left + right > 0:
-                    self.asymmetry[one.title] = round(200 * (left - right) / (left + right), 1)
+                    self.asymmetry[structure.title] = round(200 * (left - right) / (left + right), 1)
         self.warnings += self._doubts()
 
     def _doubts(self) -> list[str]:
-        """What the confidence and the order of the tissues' intensities say, a sentence each."""
-        said = []
+        """Warnings about the confidence and the order of the tissues' intensities, a sentence each."""
+        warnings = []
         overall = self.confidence["scan"]
         if overall < DOUBTFUL:
-            said.append(f"confidence is low (expected Dice {overall:.2f}): {WHY}")
+            warnings.append(f"confidence is low (expected Dice {overall:.2f}): {WHY}")
         weak = [
             name for name, value in self.confidence.items() if value < DOUBTFUL_STRUCTURE and name in self.structures
         ]
         if weak and overall >= DOUBTFUL:
-            said.append(f"confidence is low in {', '.join(weak)}. Check them in the label map")
+            warnings.append(f"confidence is low in {', '.join(weak)}. Check them in the label map")
         self.contrast, order = order_of_tissues(np.asarray(self.item["scan"])[0], self.labels, self.names)
         if order:
-            said.append(order)
-        return said
+            warnings.append(order)
+        return warnings
 
 
 def order_of_tissues(scan: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> tuple[str, str]:
     """The contrast by the order of the tissues' median intensities ("T1w", ...), and a warning where it is unusual.
 
-    Both are "" where a tissue is missing.
+    Both are "" if a tissue is missing.
     """
     some = tuple(slice(None, None, max(1, n // 96)) for n in scan.shape)
     values = {name: scan[some][labels[some] == code] for code, name in names.items() if name in freesurfer.TISSUE_NAMES}
-    if len(values) < 3 or min(len(one) for one in values.values()) < 100:
+    if len(values) < 3 or min(len(voxels) for voxels in values.values()) < 100:
         return "", ""
-    medians = {name: float(np.median(one)) for name, one in values.items()}
+    medians = {name: float(np.median(voxels)) for name, voxels in values.items()}
     spread = np.mean([np.subtract(*np.percentile(values[name], [75, 25])) for name in ("GM", "WM")])
     if abs(medians["GM"] - medians["WM"]) < 0.25 * spread:
         return "", "grey and white matter are about equally bright: their boundary is unreliable"
     order = tuple(sorted(medians, key=lambda name: medians[name]))
     if order not in ORDERS:
-        found = " < ".join(order)
-        return "", f"the order of the tissues' brightness ({found}) fits no usual contrast (T1w, T2w, FLAIR, PDw)"
+        brightness = " < ".join(order)
+        return "", f"the order of the tissues' brightness ({brightness}) fits no usual contrast (T1w, T2w, FLAIR, PDw)"
     return ORDERS[order], ""
 
 
@@ -132,17 +132,17 @@ def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: Mapping[int, str])
         names: {0: "background", 1: ...}
     """
     ml = abs(np.linalg.det(affine[:3, :3])) / 1000
-    found = {name: round(float((labels == code).sum() * ml), 2) for code, name in names.items() if code}
-    return found | {"all": round(sum(found.values()), 2)}
+    volumes = {name: round(float((labels == code).sum() * ml), 2) for code, name in names.items() if code}
+    return volumes | {"all": round(sum(volumes.values()), 2)}
 
 
 def warnings_of(labels: np.ndarray, volumes: Mapping[str, float]) -> list[str]:
-    """What makes the volumes of a segmentation hard to believe, a sentence each."""
-    said = []
+    """Warnings about implausible volumes and about tissue at the edge of the scan, a sentence each."""
+    warnings = []
     for name, (low, high) in PLAUSIBLE.items():
         if name in volumes and not low <= volumes[name] <= high:
-            said.append(f"{name} of {volumes[name]:.0f} ml is implausible ({low} to {high} expected)")
+            warnings.append(f"{name} of {volumes[name]:.0f} ml is implausible ({low} to {high} expected)")
     edges = [np.take(labels, side, axis) > 0 for axis in range(3) for side in (0, -1)]
     if sum(edge.sum() for edge in edges) > 0.001 * (labels > 0).sum():
-        said.append("tissue reaches the edge of the scan: the brain may be cut off")
-    return said
+        warnings.append("tissue reaches the edge of the scan: the brain may be cut off")
+    return warnings

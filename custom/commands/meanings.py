@@ -1,0 +1,48 @@
+"""What the arguments and options of the commands mean, as --help prints it.
+
+Options of bundles have their meanings in each bundle's configs/options.json.
+"""
+
+from custom import datasets, samples
+
+OPTIONS = {
+    "bundle": "a bundle, by any unique part of its name",
+    "network": "another network of the bundle: brainmri networks BUNDLE lists them",
+    "recipe": "recipes of the bundle; several are separated by commas",
+    "folder": "the folder of the data set",
+    "output_dir": "the folder to write to",
+    "quickstart.folder": "the folder for all files of the quickstart",
+    "quickstart.max_epochs": "epochs of the training",
+    "sample.folder": "a new folder for the sample",
+    "sample.name": f"the data set: {', '.join(samples.NAMES)}",
+    "verify.name": f"the data set: {', '.join(datasets.NAMES)}",
+    "prepare.name": "the data set: brats_slices",
+    "download.name": f"the data set: {', '.join(datasets.NAMES)}",
+    "networks.size": "voxels along each axis of the window instead of the bundle's roi_size",
+    "compare.networks": "networks of the bundle, separated by commas",
+    "compare.seeds": "seeds, separated by commas: one training of each network for each seed",
+    "compare.summary": "write the table and the figure; False for one of several processes that share the work",
+    "compare.output_dir": "the folder to write to (default: runs/BUNDLE/comparison)",
+    "export.output_dir": "the output_dir of the training (default: runs/BUNDLE)",
+    "pack.output_dir": "the output_dir of the training (default: runs/BUNDLE)",
+    "export.format": "torchscript or onnx",
+    "scans": "scans (NIfTI or other volumes), folders of scans, folders of DICOM files, or .txt lists of these",
+    "outputs": "what to write, separated by commas: tissues, structures, mask, brain, probabilities",
+    "from_mask": "a brain mask, or a folder of BIDS masks",
+    "joint": "segment the scans of one subject together",
+    "figure": "draw a figure of each segmentation",
+    "studies": "a folder of NIfTI files, or the URL of a DICOMweb server",
+    "bundles": "bundles to serve, separated by commas; iseg:vnet for another network",
+    "environment": "the folder of MONAI Label's own Python environment",
+    "shell": "bash or zsh",
+}
+SAMPLE_OPTIONS = {
+    "spacing": "voxel size in mm (all but synthseg_labels and tumor_images)",
+    "contrast": "infant or adult (iseg)",
+    "labelled": "number of patients with labels (brats, brats_slices, msd)",
+    "subjects": "number of subjects, 10 or more (hcp)",
+    "detail": "detail of the anatomy in mm, 1 to 4 (synthseg_labels)",
+    "maps": "number of label maps, 5 or more (synthseg_labels)",
+    "images": "number of images, 80 or more (tumor_images)",
+    "seed": "seed of the random numbers (all but mni152)",
+}

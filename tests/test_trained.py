@@ -1,0 +1,296 @@
+"""Weights that describe themselves: what a training writes beside them, and what later commands take from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from custom.checkpoints.record import read_record, subjects_of, write_record
+from custom.commands.pack import described
+from custom.commands.trained import trained_call
+from custom.errors import CheckpointError
+from custom.running.bundles import find_bundle, read_metadata
+from custom.running.description import chosen_mixins, differences, encoded, references, resolved
+from tests.conftest import Brainmri
+
+UNET = {"_target_": "UNet", "spatial_dims": 3, "in_channels": 2, "out_channels": 4, "channels": [16, 32, 64, 128, 256]}
+UNET |= {"strides": [1, 2, 2, 2], "norm": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3, 3),
+        ("a", "a"),
+        ("$a", "$'$a'"),
+        ([1, (2,)], [1, "$(2,)"]),
+        ((0, 1), "$(0, 1)"),
+        ({0: "background"}, "${0: 'background'}"),
+        (torch.device("cpu"), None),
+        ([object()], None),
+    ],
+)
+def test_values_as_a_config_reads_them_back(value: Any, text: Any) -> None:
+    assert encoded(value) == text
+    if text is not None:
+        assert ConfigParser({"option": text}).get_parsed_content("option") == value
+
+
+CONFIG = {
+    "dataset_dir": "data",
+    "labels": "$dict(enumerate([@dataset_dir, 'b']))",
+    "roi_size": [8, 8],
+    "net": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": "$len(@labels)"},
+    "codes": "$tuple(@labels)",
+    "network": "$@net.to('cpu')",
+    "train": {"inner": "@network"},
+    "run": ["$@train#inner"],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("roi_size", {"roi_size"}),
+        ("codes", {"codes", "labels", "dataset_dir"}),
+        ("run", {"run", "train", "network", "net", "labels", "dataset_dir"}),
+        ("net#out_features", {"net", "labels", "dataset_dir"}),
+    ],
+)
+def test_what_a_key_refers_to(key: str, names: set[str]) -> None:
+    assert references(CONFIG, key) == names
+
+
+def test_options_as_plain_data() -> None:
+    parser = ConfigParser(CONFIG)
+    options = resolved(parser, ["labels", "roi_size", "net", "codes", "network"])
+    assert options["labels"] == "${0: 'data', 1: 'b'}"
+    assert options["net"] == CONFIG["net"] | {"out_features": 2}
+    assert (options["codes"], options["roi_size"]) == ("$(0, 1)", [8, 8])
+    assert options["network"] == CONFIG["network"]  # an object has no plain value
+    assert resolved(parser, ["net", "codes"], without="dataset_dir") == {
+        name: CONFIG[name] for name in ("net", "codes")
+    }
+
+
+@pytest.mark.parametrize(
+    ("own", "recorded", "changed"),
+    [
+        (1, 1, {}),
+        (1, 2, {"o": 2}),
+        ({"_target_": "A", "n": 1, "m": 2}, {"_target_": "A", "n": 3, "m": 2}, {"o#n": 3}),
+        ({"_target_": "A", "n": 1}, {"_target_": "B", "n": 1}, {"o": {"_target_": "B", "n": 1}}),
+        ({"_target_": "A", "n": 1}, {"_target_": "A", "m": 1}, {"o": {"_target_": "A", "m": 1}}),
+    ],
+)
+def test_overrides_that_make_the_difference(own: Any, recorded: Any, changed: dict[str, Any]) -> None:
+    assert differences(own, recorded, "o") == changed
+
+
+def test_mixins_by_name() -> None:
+    configs = "/x/configs"
+    assert chosen_mixins([f"{configs}/train.json"]) == (None, [])
+    files = [f"{configs}/{name}.json" for name in ("train", "networks/vnet", "recipes/b", "recipes/a", "evaluate")]
+    assert chosen_mixins(files) == ("vnet", ["b", "a"])
+
+
+def test_subjects() -> None:
+    data = [{"subject": "1", "image": "a"}, {"subject": "1", "image": "b"}, {"label": "x/map.nii.gz"}]
+    assert subjects_of(data) == ["1", "map.nii.gz"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def record(weights: Path, bundle: str, **more: Any) -> None:
+    known = {"network": None, "recipe": [], "options": {}}
+    write_record(weights, weights.parent, **(known | {"bundle": find_bundle(bundle).name} | more))
+
+
+def call(run_id: str, bundle: str, weights: Path, network: str | None = None, **given: Any) -> tuple[list[str], Any]:
+    files, settings = trained_call(run_id, bundle, network, None, {"ckpt_path": str(weights), **given})
+    assert settings.pop("ckpt_path") == str(weights)
+    return [Path(file).name for file in files], settings
+
+
+def test_network_and_options_come_from_the_record(weights: Path) -> None:
+    options = {"roi_size": [32, 32, 32], "fold": 2, "max_epochs": 7, "learning_rate": 0.5}
+    record(weights, "iseg", network="vnet", recipe=["intensity_max", "optimizer_sgd"], options=options)
+    files, settings = call("inferring", "iseg", weights)
+    assert files[:3] == ["inference.json", "vnet.json", "intensity_max.json"]
+    assert settings == {"roi_size": [32, 32, 32], "fold": 2}  # what only a training reads is left out
+    files, settings = call("evaluating", "iseg", weights)
+    assert files == ["train.json", "vnet.json", "intensity_max.json", "optimizer_sgd.json", "evaluate.json"]
+    assert settings == {"roi_size": [32, 32, 32], "fold": 2, "dataset_dir": str(weights.parent)}
+
+
+def test_options_of_a_changed_network(weights: Path) -> None:
+    record(weights, "iseg", options={"network_def": UNET | {"channels": [4, 8], "strides": [2]}})
+    _, settings = call("inferring", "iseg", weights)
+    assert settings == {"network_def#channels": [4, 8], "network_def#strides": [2]}
+
+
+def test_a_given_option_wins_and_a_contradiction_is_a_warning(weights: Path, capsys: pytest.CaptureFixture) -> None:
+    record(weights, "iseg", network="vnet", options={"roi_size": [32, 32, 32], "fold": 2})
+    files, settings = call("inferring", "iseg", weights, network="unet3d", roi_size=[48, 48, 48], fold=2)
+    assert files == ["inference.json", "unet3d.json"]
+    assert settings == {"roi_size": [48, 48, 48], "fold": 2}
+    assert capsys.readouterr().out.splitlines() == [
+        "Warning: --network unet3d contradicts these weights: they were trained with vnet.",
+        "Warning: --roi_size [48, 48, 48] contradicts these weights: they were trained with [32, 32, 32].",
+    ]
+
+
+def test_labels_of_ones_own_scans_without_the_scans(weights: Path) -> None:
+    labels = "${0: 'background', 1: 'lesion'}"
+    record(weights, "brain_mri_tissue", recipe=["own_scans"], options={"labels": labels, "spacing": 1.0})
+    files, settings = call("inferring", "brain_mri_tissue", weights)
+    assert files == ["inference.json"]
+    assert settings == {"labels": labels, "spacing": 1.0}
+
+
+def test_own_labels_are_scored_on_the_data_that_are_given(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    own_volumes(tmp_path / "own")
+    labels = "${0: 'background', 1: 'ventricle', 2: 'lesion'}"
+    network = UNET | {"out_channels": 3, "channels": [4, 8], "strides": [2]}
+    options = {"labels": labels, "codes": "$(0, 1, 2)", "network_def": network, "fold": 1}
+    record(weights, "brats_mri_tumor", recipe=["own_labels"], options=options)
+    for name, warning in (("lesion", ""), ("tumor", "Warning: the data set has the labels {0: 'background', 1: 'vent")):
+        text = (tmp_path / "own/dataset.json").read_text().replace("lesion", name)
+        (tmp_path / "own/dataset.json").write_text(text)
+        files, settings = call("evaluating", "brats_mri_tumor", weights, dataset_dir=str(tmp_path / "own"))
+        assert files == ["train.json", "own_labels.json", "evaluate.json"]
+        changed = {"network_def#channels": [4, 8], "network_def#strides": [2], "fold": 1}
+        assert settings == changed | {"dataset_dir": str(tmp_path / "own")}
+        printed = capsys.readouterr().out
+        assert printed.startswith(warning)
+        assert bool(printed) == bool(warning)
+
+
+def test_weights_of_another_bundle(weights: Path) -> None:
+    record(weights, "iseg")
+    message = r"was trained with the bundle iseg_mri_tissue_segmentation, not with brats_mri_tumor"
+    with pytest.raises(CheckpointError, match=message):
+        call("inferring", "brats_mri_tumor", weights)
+
+
+def test_weights_without_a_record_change_nothing(weights: Path) -> None:
+    assert call("inferring", "iseg", weights, fold=1) == (["inference.json"], {"fold": 1})
+
+
+def test_what_a_training_writes(trained: Path, iseg_dir: Path) -> None:
+    content = read_record(trained / "model.pt")
+    assert content["bundle"] == "iseg_mri_tissue_segmentation"
+    assert content["labels"] == {"0": "background", "1": "CSF", "2": "GM", "3": "WM"}
+    assert content["channels"] == ["T1", "T2"]
+    assert (content["network"], content["recipe"]) == (None, [])
+    assert content["options"]["roi_size"] == [32, 32, 32]
+    assert content["options"]["codes"] == "$(0, 10, 150, 250)"
+    assert content["overrides"]["max_epochs"] == 2
+    assert content["training"]
+    assert content["validation"]
+    assert not {*content["training"]} & {*content["validation"]}
+    assert content["score"]["name"] == "dice_mean"
+    assert 1 <= content["epoch"] <= 2
+    assert set(content["versions"]) == {"custom", "monai", "torch", "python"}
+    assert " train iseg --dataset_dir " in content["command"]
+    assert content["dataset_dir"] == str(iseg_dir)
+
+
+def test_nothing_is_repeated_after_a_training(trained: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    result = brainmri("evaluate", "iseg", "--output_dir", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "--roi_size '[32, 32, 32]'" in result.stdout
+    assert (tmp_path / "run/evaluation/scores.csv").is_file()
+
+
+def own_volumes(folder: Path) -> Path:
+    """Six labelled cases of two channels in nnU-Net's layout."""
+    draw, affine = np.random.default_rng(0), np.diag([2.0, 2, 2, 1])
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for number in range(1, 7):
+        labels = np.zeros((32, 36, 32), np.uint8)
+        labels[6:16, 8:24, 8:24], labels[20:28, 10:20, 10:20] = 1, 2
+        for channel in range(2):
+            voxels = draw.normal(0, 5, labels.shape) + 100 * labels * (1 + channel) + 50
+            path = folder / f"imagesTr/case{number}_{channel:04d}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), affine), path)
+        nibabel.save(nibabel.Nifti1Image(labels, affine), folder / f"labelsTr/case{number}.nii.gz")
+    content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "ventricle": 1, "lesion": 2}}
+    (folder / "dataset.json").write_text(json.dumps(content | {"numTraining": 6, "file_ending": ".nii.gz"}))
+    return folder
+
+
+def test_own_labels_without_their_data(brainmri: Brainmri, tmp_path: Path) -> None:
+    """Trained, then the data are moved away: inferred, packed, unzipped elsewhere, and run by plain MONAI there."""
+    own_volumes(tmp_path / "own")
+    small = ("--roi_size", "[32,32,32]", "--network_def#channels", "[4,8,8]", "--network_def#strides", "[2,2]")
+    words = ("--recipe", "own_labels", "--dataset_dir", "own", "--output_dir", "run", "--max_epochs", 1, *small)
+    result = brainmri("train", "brats_mri_tumor", *words, "--val_interval", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    case = [shutil.copy(tmp_path / f"own/imagesTr/case1_000{n}.nii.gz", tmp_path) for n in range(2)]
+    shutil.rmtree(tmp_path / "own")
+    data = ("--data", str([{"image": case}]))
+    result = brainmri("infer", "brats_mri_tumor", "--output_dir", "run", *data, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    name = "segmentations/case1_0000_seg.nii.gz"
+    expected = np.asarray(nibabel.load(tmp_path / "run" / name).dataobj)
+    result = brainmri("pack", "brats_mri_tumor", "--output_dir", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with zipfile.ZipFile(tmp_path / "run/brats_mri_tumor_segmentation.zip") as archive:
+        archive.extractall(tmp_path / "elsewhere")
+    bundle = tmp_path / "elsewhere/brats_mri_tumor_segmentation"
+    formats = json.loads((bundle / "configs/metadata.json").read_text())["network_data_format"]
+    assert formats["inputs"]["image"]["channel_def"] == {"0": "T1", "1": "FLAIR"}
+    assert formats["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "ventricle", "2": "lesion"}
+    assert (formats["inputs"]["image"]["num_channels"], formats["outputs"]["pred"]["num_channels"]) == (2, 3)
+    shared = json.loads((bundle / "models/model.json").read_text())
+    assert shared["recipe"] == ["own_labels"]
+    assert "dataset_dir" not in shared
+    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/inference.json")]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([*run, "--output_dir", "there", *data], cwd=tmp_path, env=environment, check=True)
+    np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "there" / name).dataobj), expected)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "known", "out_channels", "expected"),
+    [
+        ("iseg", {}, 4, {"num_channels": 4, "labels": None, "last": "WM"}),
+        (
+            "iseg",
+            {"labels": {"0": "background", "1": "lesion"}},
+            2,
+            {"num_channels": 2, "labels": None, "last": "lesion"},
+        ),
+        (
+            "brain_mri_tissue",
+            {"labels": {"0": "background", "1": "hippocampus"}},
+            18,
+            {"num_channels": 18, "labels": {"0": "background", "1": "hippocampus"}, "last": "output 17"},
+        ),
+    ],
+)
+def test_metadata_of_a_run(bundle: str, known: dict[str, Any], out_channels: int, expected: dict[str, Any]) -> None:
+    pred = described(read_metadata(find_bundle(bundle)), known, out_channels)["network_data_format"]["outputs"]["pred"]
+    last = pred["channel_def"][str(len(pred["channel_def"]) - 1)]
+    assert {"num_channels": pred["num_channels"], "labels": pred.get("labels"), "last": last} == expected
