@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -218,6 +220,27 @@ def test_the_pins_agree() -> None:
     first, everything, alone = pip_calls(PINS.read_text())
     assert (first, alone) == (["torch==2.13.0"], ["--no-deps", "monailabel==0.8.5"])
     assert len(everything) == len(pins) - 1
+
+
+@pytest.mark.parametrize(("ci", "status", "word"), [("true", 1, "FAILED"), ("", 0, "SKIPPED")])
+def test_a_missing_environment_fails_in_ci_only(ci: str, status: int, word: str) -> None:
+    command = ["bash", str(ROOT / "scripts" / "test_label.sh")]
+    environment = os.environ | {"CI": ci, "PYTHON": "false"}  # `false` always fails
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
+    assert result.returncode == status
+    assert f"{word} tests/label: the environment of MONAI Label could not be made" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("ci", "error"), [("true", "Failed"), ("", "Skipped")])
+def test_missing_tools_fail_in_ci_only(ci: str, error: str) -> None:
+    """tests/label/conftest.py needs MONAI Label's environment, so that only this function is run."""
+    source = (ROOT / "tests" / "label" / "conftest.py").read_text()
+    (function,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "skip_or_fail")
+    script = "import os, pytest\nfrom typing import NoReturn\n" + ast.unparse(function)
+    script += "\ntry:\n    skip_or_fail('Orthanc')\nexcept BaseException as error:\n    print(type(error).__name__)"
+    command, environment = [sys.executable, "-c", script], os.environ | {"CI": ci}
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=environment)
+    assert result.stdout.strip() == error
 
 
 @pytest.mark.parametrize(
