@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import venv
@@ -28,7 +28,6 @@ from custom.datasets import freesurfer
 from custom.networks.cost import without_values
 from custom.running.bundles import config_files, find_bundles
 from custom.running.workflow import StrictWorkflow
-from tests.conftest import SHARED
 
 
 @dataclass
@@ -83,6 +82,8 @@ CASES = {
         result="predictions.csv",
     ),
 }
+SCHEMA = Path(__file__).parent / "data/monai_schema/meta_schema_20240725.json"
+SCHEMA_SHA256 = "2dc39cea06d330b654fc99a693322bb01c0f09ce4f7715f90d97df9bfacbb277"
 CLASSIFIERS = [name for name, case in CASES.items() if case.result == "predictions.csv"]
 # recipes that replace one transform or optimizer, or the size: tests/test_recipes.py and tests/test_hcp_bundle.py
 SINGLE_STEPS = ("intensity_", "optimizer_", "resolution_", "crop_", "n4")
@@ -112,7 +113,7 @@ THIN: dict[str, dict[str, Any]] = {  # smaller where the default takes minutes
     },
 }
 THIN["monai_vit"] = THIN["vit"]
-PATCHES_OF_10 = ("hcp_mri_classification", "vit")
+THIN["vit3d"] = THIN["vit"] | {"roi_size": [50, 50, 50]}  # patches of 10
 BUNDLES = find_bundles()
 NETWORKS = [
     (name, path.stem)
@@ -134,7 +135,7 @@ def mixin(network: str) -> str | None:
     return None if network == "default" else f"networks/{network}.json"
 
 
-# Each network once: in other bundles only its channels differ, but for classifiers, of 2D and 3D images.
+# Each network once, since its mixin is the same in all bundles; classifiers each, of 2D and of 3D images.
 RUN = [
     (name, network)
     for name, network in NETWORKS
@@ -186,12 +187,29 @@ def test_metadata_agrees_with_the_dataset(bundle: str) -> None:
     assert len(dataset.LABELS) - len(labels) <= 1
     image = ports["inputs"]["image"]["channel_def"].values()
     assert [channel.removesuffix("w") for channel in image] == list(dataset.CHANNELS)
-    network = config(bundle, "train.json")["network_def"]
-    assert network["in_channels"] == ports["inputs"]["image"]["num_channels"] == len(dataset.CHANNELS)
-    parser = ConfigParser(ConfigParser.load_config_files(config_files(bundle, "train.json")))
-    out_channels = parser.get_parsed_content("network_def#out_channels")
-    assert out_channels == ports["outputs"]["pred"]["num_channels"] == len(outputs)
+    parser = ConfigParser(config(bundle, "train.json"))
+    assert parser.get_parsed_content("in_channels") == ports["inputs"]["image"]["num_channels"] == len(dataset.CHANNELS)
+    assert parser.get_parsed_content("out_channels") == ports["outputs"]["pred"]["num_channels"] == len(outputs)
     assert "not a medical device" in metadata["intended_use"]
+
+
+@bundle
+def test_metadata_declares_the_kind_of_bundle(bundle: str) -> None:
+    """So that no code guesses it from the keys of a config file."""
+    metadata, train = config(bundle, "metadata.json"), config(bundle, "train.json")
+    assert metadata["kind"] == ("classification" if bundle in CLASSIFIERS else "segmentation")
+    ports = metadata["network_data_format"]
+    sizes = train["roi_size"], ports["inputs"]["image"]["spatial_shape"]
+    assert [len(size) for size in sizes] == [metadata["spatial_dims"]] * 2
+    if metadata["kind"] == "classification":
+        assert "own_labels" not in metadata
+        return
+    own = metadata["own_labels"]  # how train.json takes labelled scans from elsewhere
+    assert set(own) == {"recipe", "codes_option", "channel_order_option"}
+    assert own["recipe"] is None or (BUNDLES[bundle] / f"configs/recipes/{own['recipe']}.json").is_file()
+    assert {own["codes_option"], own["channel_order_option"]} - {None} <= set(train)
+    assert (own["codes_option"] is not None) == ("codes" in train)
+    assert (own["channel_order_option"] is not None) == ("channel_order" in train)
 
 
 @bundle
@@ -213,7 +231,8 @@ def test_what_is_written_twice_is_equal(bundle: str) -> None:
         {"dataset_dir"} if CASES[bundle].scans != f"{CASES[bundle].dataset}_dir" else set()
     )
     both = (set(train) & set(inference)) - own
-    assert {"network_def", "network", "bundle_root", "device", "output_dir", "roi_size", "amp"} <= both
+    assert {"in_channels", "out_channels", "network_def", "network"} <= both
+    assert {"bundle_root", "device", "output_dir", "roi_size", "amp"} <= both
     for key in both - CASES[bundle].differ:
         assert train[key] == inference[key], key
     assert train["validate"]["inferer"] == inference["inferer"]
@@ -233,6 +252,15 @@ def test_what_is_written_twice_is_equal(bundle: str) -> None:
     assert of_image == [one for one in used if one["_target_"] != "CopyItemsd"]
 
 
+def test_network_mixins_of_one_name_are_identical() -> None:
+    texts: dict[str, set[bytes]] = {}
+    for folder in BUNDLES.values():
+        for path in folder.glob("configs/networks/*.json"):
+            texts.setdefault(path.name, set()).add(path.read_bytes())
+    assert len(texts) > 20
+    assert [name for name, versions in texts.items() if len(versions) > 1] == []
+
+
 @pytest.mark.parametrize(("bundle", "path"), MIXINS, ids=lambda value: getattr(value, "stem", value))
 def test_a_mixin_replaces_only_what_is_there(bundle: str, path: Path) -> None:
     base = ConfigParser(config(bundle, "train.json"))
@@ -245,6 +273,36 @@ def test_a_mixin_replaces_only_what_is_there(bundle: str, path: Path) -> None:
     assert not unused, f"{unused} are neither in train.json nor used"
 
 
+@pytest.mark.parametrize(
+    ("bundle", "path"),
+    [pair for pair in MIXINS if pair[1].parent.name == "recipes"],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_a_recipe_changes_the_default(bundle: str, path: Path) -> None:
+    configs = [config(bundle, "train.json", *mixins) for mixins in ((), (f"recipes/{path.name}",))]
+    for content in configs:
+        content.pop("_desc_")
+    assert configs[0] != configs[1]
+
+
+@bundle
+@pytest.mark.parametrize("file", ["train.json", "inference.json"])
+def test_a_config_reads_from_top_to_bottom(bundle: str, file: str) -> None:
+    """A key is defined above the first use, except for parts of `train` and `validate`, which use each other."""
+    content = config(bundle, file)
+    keys = list(content)
+    order = [key for key in ("network_def", "train", "validate", "training", "run") if key in keys]
+    if file == "inference.json":
+        order = ["data", "preprocessing", "dataset", "dataloader", "network_def", "network", "inferer"]
+        order += ["postprocessing", "handlers", "evaluator", "inferring", "run"]
+    assert [key for key in keys if key in order] == order
+    for position, (key, value) in enumerate(content.items()):
+        if key != "_desc_":
+            used = set(re.findall(r"[@%](\w+)", json.dumps(value))) - {"train", "validate"}
+            too_late = used - set(keys[: position + 1])
+            assert not too_late, f"{key} uses {too_late}, which the file defines below it"
+
+
 @bundle
 def test_no_absolute_paths(bundle: str) -> None:
     for path in (BUNDLES[bundle] / "configs").rglob("*.json"):
@@ -252,15 +310,15 @@ def test_no_absolute_paths(bundle: str) -> None:
 
 
 @bundle
-def test_every_knob_is_documented(bundle: str) -> None:
+def test_every_option_is_documented(bundle: str) -> None:
     page = (Path(__file__).parents[1] / "docs" / "bundles.md").read_text()
     split = page.split(f"## {bundle}")[1].split("\n## ")[0]
     built = {"imports", "training", "evaluating", "inferring", "run", "bundle_root", "network", "preprocessing"}
     for file in ("train.json", "evaluate.json", "inference.json"):
         for key, value in json.loads((BUNDLES[bundle] / "configs" / file).read_text()).items():
-            is_knob = not isinstance(value, dict) and "#" not in key and not key.startswith("_") and key not in built
+            is_option = not isinstance(value, dict) and "#" not in key and not key.startswith("_") and key not in built
             known = key in ("handlers", "iterations_per_epoch", "average") or f"`{key}`" in split
-            assert not is_knob or known, f"{file}: {key}"
+            assert not is_option or known, f"{file}: {key}"
 
 
 @bundle
@@ -292,7 +350,7 @@ def test_network_fits_its_bundle(bundle: str, network: str) -> None:
         for parser in (own, default)
     ]
     assert channels[0] == channels[1]
-    window = torch.empty(1, own["network_def"]["in_channels"], *own["roi_size"], device="meta")
+    window = torch.empty(1, channels[0][0], *own["roi_size"], device="meta")
     logits = without_values(own.get_parsed_content("network_def"))(window)
     size = [] if bundle in CLASSIFIERS else own["roi_size"]
     assert logits.shape == (1, channels[0][1], *size)
@@ -306,7 +364,7 @@ def test_trains_evaluates_infers_exports(
     monkeypatch.chdir(tmp_path)
     thin = CASES[bundle].thin if network == "default" else THIN.get(network, {})
     where = {"dataset_dir": os.path.relpath(data, tmp_path), "output_dir": "out"}
-    short = small(bundle) | thin | ({"roi_size": [50, 50, 50]} if (bundle, network) == PATCHES_OF_10 else {})
+    short = small(bundle) | thin
     train = config_files(bundle, "train.json", mixin(network))
     run("training", train, **where, **short, max_epochs=1, val_interval=1)
     weights = torch.load(tmp_path / "out/model.pt", weights_only=True)
@@ -383,10 +441,9 @@ def check_classifier(
 
 
 @bundle
-@pytest.mark.skipif(not (SHARED / "monai_schema").is_dir(), reason="MONAI's metadata schema isn't on this machine")
-def test_metadata_as_the_model_zoo_wants_it(bundle: str, tmp_path: Path) -> None:
-    schema = shutil.copy(SHARED / "monai_schema/meta_schema_20240725.json", tmp_path)
-    verify_metadata(config_files(bundle, "metadata.json")[0], filepath=schema)
+def test_metadata_as_the_model_zoo_wants_it(bundle: str) -> None:
+    (metadata,) = config_files(bundle, "metadata.json")
+    verify_metadata(metadata, filepath=SCHEMA, hash_val=SCHEMA_SHA256, hash_type="sha256")
 
 
 @bundle

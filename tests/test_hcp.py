@@ -113,10 +113,10 @@ def test_covariates(hcp_copy: Path) -> None:
     table = pandas.read_csv(hcp_copy / "subjects.csv")
     assert rows["Age_in_Yrs"].tolist() == table["Age_in_Yrs"].tolist()
     assert rows["Gender"].tolist() == (table["Gender"] == "M").astype(float).tolist()
-    item = hcp.datalist(hcp_copy, "test", target="Ventricles", covariates=("Age_in_Yrs",))[0]
+    item = hcp.datalist(hcp_copy, "test", options=hcp.Options("Ventricles", covariates=("Age_in_Yrs",)))[0]
     assert item["covariates"].tolist() == [float(table["Age_in_Yrs"][0])]
     assert item["covariates"].dtype == np.float32
-    unlabelled = hcp.datalist(hcp_copy, "unlabelled", covariates=("Gender",))
+    unlabelled = hcp.datalist(hcp_copy, "unlabelled", options=hcp.Options(covariates=("Gender",)))
     assert [one["covariates"][0] for one in unlabelled] == (table["Gender"] == "M").astype(float).tolist()
     assert set(unlabelled[0]) == {"subject", "image", "covariates"}
 
@@ -126,7 +126,7 @@ def test_numbers_as_labels(hcp_copy: Path) -> None:
     assert hcp.scale(items) == pytest.approx((3.0, 3.5**0.5))
     with pytest.raises(DataError, match=r"All 2 training persons have the target 4: there is nothing to learn"):
         hcp.scale([{"label": np.array([4.0])}] * 2)
-    item = hcp.datalist(hcp_copy, "training", target="Age_in_Yrs", kind="regression")[0]
+    item = hcp.datalist(hcp_copy, "training", options=hcp.Options("Age_in_Yrs", "regression"))[0]
     age = pandas.read_csv(hcp_copy / "subjects.csv").set_index("Subject").loc[int(item["subject"]), "Age_in_Yrs"]
     assert item["label"].shape == (1,)
     assert item["label"][0] == age
@@ -169,8 +169,8 @@ def test_relatives(columns: dict, together: list[set]) -> None:
 def test_a_person_stays_in_one_split(hcp_dir: Path) -> None:
     """Whatever the target, and whoever is left out for it."""
     by_target = [
-        {name: {item["subject"] for item in hcp.datalist(hcp_dir, name, **target)} for name in ("training", "test")}
-        for target in ({}, {"target": "Strength_Unadj", "kind": "median", "band": 0.4})
+        {name: {item["subject"] for item in hcp.datalist(hcp_dir, name, 0, options)} for name in ("training", "test")}
+        for options in (None, hcp.Options("Strength_Unadj", "median", band=0.4))
     ]
     assert by_target[1]["test"] < by_target[0]["test"]
     assert by_target[1]["training"] < by_target[0]["training"]

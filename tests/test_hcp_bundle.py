@@ -14,7 +14,7 @@ import torch
 
 from custom.cli import Commands
 from custom.networks import HCPNet
-from custom.running.bundles import config_files
+from custom.running.bundles import config_files, mixins
 from custom.running.workflow import StrictWorkflow
 from tests.conftest import Brainmri
 
@@ -35,7 +35,7 @@ def scan_256(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("recipe", "size", "axis", "first", "last"),
     [
-        ("resolution_50", (50, 50, 50), 1, 0, 49),  # the box fills the whole
+        (None, (50, 50, 50), 1, 0, 49),  # the box fills the whole
         ("resolution_full", (155, 165, 195), 2, 40, 189),  # LIA: front is the third axis, 70 to 219 of 30 to 224
         ("crop_talk", (50, 50, 50), 2, 10, 48),  # 40 / 3.9 and 189 / 3.9
         ("crop_200", (50, 50, 50), 1, 10, 48),  # 28 to 227 is kept: 42 / 4, 191 / 4
@@ -43,11 +43,10 @@ def scan_256(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_crops_and_sizes(
-    recipe: str, size: tuple[int, ...], axis: int, first: int, last: int, scan_256: Path, tmp_path: Path
+    recipe: str | None, size: tuple[int, ...], axis: int, first: int, last: int, scan_256: Path, tmp_path: Path
 ) -> None:
-    mixins = [f"recipes/{name}.json" for name in recipe.split(",")]
     settings = {"cache_dir": str(tmp_path), "workflow_type": "train"}
-    parser = StrictWorkflow(config_files("hcp", "train.json", *mixins), **settings).parser
+    parser = StrictWorkflow(config_files("hcp", "train.json", *mixins("hcp", None, recipe)), **settings).parser
     found = parser.get_parsed_content("preprocessing")({"image": str(scan_256)})
     image = found["image"][0].numpy()
     assert image.shape == size
@@ -106,7 +105,7 @@ def test_mistakes(hcp_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
         (("--target", "Gnder"), r"no column 'Gnder': the nearest are \['Gender'\]"),
         (
             ("--target", "Age_in_Yrs"),
-            r"The target has 15 classes \(.*\), but the network 2 outputs: set net",
+            r"The target has 15 classes \(.*\), but the network 2 outputs: set out_channels 15",
         ),
         (("--covariates", "['Gender']"), r"Gender is the target: leave it out of the covariates"),
         (("--covariates", "['Age_in_Yrs']", "--network", "densenet121"), r"DenseNet121 takes no covariates: leave"),

@@ -18,7 +18,7 @@ from tests.conftest import Brainmri
 BUNDLES = [name for name, folder in find_bundles().items() if (folder / "configs/recipes/intensity_max.json").is_file()]
 IMAGE = [0.0, 0.0, 2.0, 6.0]  # mean 2, standard deviation root 6; of the brain 4 and 2
 INTENSITIES = {
-    "mean": [0.0, 0.0, -1.0, 1.0],
+    None: [0.0, 0.0, -1.0, 1.0],  # the default: mean and standard deviation of the brain
     "full_volume_mean": [-2 / 6**0.5, -2 / 6**0.5, 0.0, 4 / 6**0.5],
     "max_min": [0.0, 0.0, 1 / 3, 1.0],
     "max": [0.0, 0.0, 1 / 3, 1.0],
@@ -38,10 +38,10 @@ def test_both_3d_bundles_have_them() -> None:
 
 @bundle
 @pytest.mark.parametrize("file", ["train.json", "inference.json"])
-@pytest.mark.parametrize(("name", "expected"), INTENSITIES.items(), ids=INTENSITIES)
-def test_intensities(bundle: str, file: str, name: str, expected: list[float]) -> None:
+@pytest.mark.parametrize(("name", "expected"), INTENSITIES.items(), ids=map(str, INTENSITIES))
+def test_intensities(bundle: str, file: str, name: str | None, expected: list[float]) -> None:
     """Each channel by itself: the second is three times the first."""
-    files = config_files(bundle, file, *mixins(bundle, None, f"intensity_{name}"))
+    files = config_files(bundle, file, *mixins(bundle, None, name and f"intensity_{name}"))
     parser = ConfigParser(ConfigParser.load_config_files(files))
     image = torch.tensor([IMAGE, IMAGE]).reshape(2, 2, 2, 1) * torch.tensor([1.0, 3.0]).reshape(2, 1, 1, 1)
     found = parser.get_parsed_content("normalize")({"image": image})["image"]

@@ -148,7 +148,7 @@ def test_the_baseline_on_real_slices(cheng_dir: Path, tmp_path: Path) -> None:
     """Logistic regression on 8x8 means beats chance on three classes of real tumors, and not by much."""
     settings = {
         "class_names": ["glioma", "meningioma", "pituitary"],
-        "network_def#out_channels": 3,
+        "out_channels": 3,
         "partition": "folds",
     }
     where = {"dataset_dir": str(cheng_dir), "output_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")}
@@ -161,7 +161,7 @@ def test_the_baseline_on_real_slices(cheng_dir: Path, tmp_path: Path) -> None:
 def test_real_slices_are_told_apart(cheng_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     """A few epochs of CustomCNN, on patients that it hasn't seen, do better than chance, with a temperature beside."""
     words = ("--dataset_dir", cheng_dir, "--class_names", "['glioma','meningioma','pituitary']", "--output_dir", "run")
-    words = (*words, "--network_def#out_channels", 3, "--partition", "folds", "--fold", 3)
+    words = (*words, "--out_channels", 3, "--partition", "folds", "--fold", 3)
     trained = brainmri("train", "tumor_class", *words, "--max_epochs", 8, cwd=tmp_path, timeout=600)
     assert trained.returncode == 0, trained.stderr
     assert 0.05 < json.loads((tmp_path / "run/calibration.json").read_text())["temperature"] < 20

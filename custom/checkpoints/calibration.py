@@ -60,7 +60,7 @@ def names(ckpt_path: str | Path, n: int, otherwise: Sequence[str] | None = None)
     if len(kept) != n:
         raise CheckpointError(
             f"{Path(ckpt_path).with_name(FILE)} names {len(kept)} outputs, but the network has {n}: "
-            f"set network_def#out_channels {len(kept)}."
+            f"set out_channels {len(kept)}."
         )
     return dict(enumerate(kept))
 
@@ -82,7 +82,7 @@ def check_outputs(classes: Mapping[int, str], out_channels: int, ckpt_path: str 
     if len(classes) != out_channels:
         raise ConfigError(
             f"The target has {len(classes)} classes ({', '.join(classes.values())}), but the network {out_channels} "
-            f"outputs: set network_def#out_channels {len(classes)}."
+            f"outputs: set out_channels {len(classes)}."
         )
 
 

@@ -26,7 +26,7 @@ from custom.errors import ConfigError, DataError
 from custom.files import written_whole
 from custom.networks.cost import count_parameters, gflops
 from custom.reports.of_run import save_figure
-from custom.running.bundles import config_files, mixins
+from custom.running.bundles import config_files, find_bundle, mixins, read_metadata
 from custom.running.workflow import StrictWorkflow, run
 
 COST, SCORES = "cost.json", "evaluation/scores.csv"  # of one network and seed: written after training, and last
@@ -86,7 +86,7 @@ def compare(
                 done = subprocess.run([sys.executable, "-m", "custom.commands.compare", *words], check=False)
                 if done.returncode:
                     raise DataError(f"{network} with seed {seed} failed, as said above; run again, it goes on.")
-    return _summarise(networks, seeds, output_dir) if summary else []
+    return _summarise(bundle, networks, seeds, output_dir) if summary else []
 
 
 def _files(bundle: str, network: str, recipe: str | None) -> list[str]:
@@ -108,7 +108,7 @@ def _train_and_score(bundle: str, network: str, seed: int, folder: Path, recipe:
         peak = torch.cuda.max_memory_allocated() if on_cuda else kilobytes * (1 if sys.platform == "darwin" else 1024)
         steps_an_epoch = trained.parser.get_parsed_content("train#trainer").state.epoch_length
         own = trained.parser.get_parsed_content("network_def")
-        channels = trained.parser.get_parsed_content("network_def#in_channels")
+        channels = trained.parser.get_parsed_content("in_channels")
         window = [1, channels, *trained.parser.get_parsed_content("roi_size")]
         cost = {
             "parameters": count_parameters(own),
@@ -135,13 +135,14 @@ def _seconds_an_epoch(log_dir: Path, steps_an_epoch: int) -> float:
     return round(statistics.median(of_steps) * steps_an_epoch, 3) if of_steps else float("nan")
 
 
-def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) -> list[Path]:
+def _summarise(bundle: str, networks: Sequence[str], seeds: Sequence[int], output_dir: Path) -> list[Path]:
+    has_subjects = read_metadata(find_bundle(bundle))["kind"] == "segmentation"  # classes are scored over all subjects
     tables, costs = [], {}
     for network in networks:
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
             found = pandas.read_csv(folder / SCORES).assign(network=network, seed=seed)
-            tables.append(found if "subject" in found else found.assign(subject="all"))  # classifiers: of all together
+            tables.append(found if has_subjects else found.assign(subject="all"))
             costs[network, seed] = json.loads((folder / COST).read_text(encoding="utf-8"))
     scores = pandas.concat(tables)
     measures = [name for name in scores.columns if name not in ("subject", "label", "n", "network", "seed")]
@@ -157,7 +158,7 @@ def _summarise(networks: Sequence[str], seeds: Sequence[int], output_dir: Path) 
         }
         of_network = scores[scores["network"] == network]
         subjects = of_network.groupby(["seed", "subject"])[measures].mean()
-        row["n"] = len(subjects) if "n" not in scores else int(of_network["n"].max()) * len(seeds)
+        row["n"] = len(subjects) if has_subjects else int(of_network["n"].max()) * len(seeds)
         for name in measures:
             by_subject = subjects[name].groupby("subject").mean()
             by_seed = subjects[name].groupby("seed").mean()

@@ -50,7 +50,7 @@ def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overr
     network = parser.get_parsed_content("network_def").eval()
     load_weights(network, load_checkpoint(weights), weights)
     metadata = Path(files[0]).with_name("metadata.json")
-    window = [1, parser.get_parsed_content("network_def#in_channels"), *parser.get_parsed_content("roi_size")]
+    window = [1, parser.get_parsed_content("in_channels"), *parser.get_parsed_content("roi_size")]
     call: dict[str, Any] = {
         "net_id": "network_def",
         "config_file": files,

@@ -31,7 +31,7 @@ def network_table(bundle: str, size: int | None = None) -> pandas.DataFrame:
         parser = ConfigParser(ConfigParser.load_config_files(files))
         at_default_size = parser.get_parsed_content("network_def")
         parser["roi_size"] = [size] * len(parser["roi_size"]) if size else parser["roi_size"]
-        window = [1, parser["network_def"]["in_channels"], *parser["roi_size"]]
+        window = [1, parser["in_channels"], *parser["roi_size"]]
         try:
             cost = f"{gflops(parser.get_parsed_content('network_def'), window):,.1f}"
         except (RuntimeError, ValueError, TypeError):

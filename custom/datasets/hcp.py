@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,18 @@ HOW_TO_GET = (
     "register at https://db.humanconnectome.org for HCP S1200 and put its .csv table beside the subjects' folders, "
     "or write a small simulated set with `brainmri sample hcp DIR`."
 )
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which scans and which columns of the table `datalist` takes; `persons` explains each option."""
+
+    target: str = "Gender"
+    kind: str = "classes"
+    band: float = 0.0
+    space: str = "native"
+    covariates: Sequence[str] = ()
+    missing: str = "raise"
 
 
 def scans(dataset_dir: str | Path, space: str = "native") -> dict[str, Path]:
@@ -226,23 +239,13 @@ def _numbers(people: pandas.DataFrame, subjects: Sequence[str], names: Sequence[
     return numbers
 
 
-def datalist(
-    dataset_dir: str | Path,
-    split: str,
-    fold: int = 0,
-    target: str = "Gender",
-    kind: str = "classes",
-    band: float = 0.0,
-    space: str = "native",
-    covariates: Sequence[str] = (),
-    missing: str = "raise",
-) -> list[dict]:
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0, options: Options | None = None) -> list[dict]:
     """The persons of one split; relatives are in one. The split is that of custom.datasets.split, by family.
 
     Args:
         split: "training", "validation" or "test"; "unlabelled" is every scan, whatever the table says.
         fold: 0 to 4.
-        others: as `persons` takes them.
+        options: target, covariates and the like; None for the defaults.
 
     Returns:
         [{"subject": "100307", "group": "family 12", "image": path, "label": 0, "covariates": (k,) float32}, ...]; of a
@@ -252,18 +255,20 @@ def datalist(
     Raises:
         ConfigError, DataError: as `persons`, or an unknown split or fold.
     """
+    options = options or Options()
+    covariates = options.covariates
     if split == "unlabelled":
-        found = scans(dataset_dir, space)
+        found = scans(dataset_dir, options.space)
         numbers = _numbers(table(dataset_dir), list(found), covariates) if covariates else None
         items = [{"subject": subject, "image": str(path)} for subject, path in found.items()]
         return [one | _covariates(numbers, one["subject"]) for one in items]
-    rows = persons(dataset_dir, target, kind, band, space, covariates, missing)
+    rows = persons(dataset_dir, options.target, options.kind, options.band, options.space, covariates, options.missing)
     everyone = families(table(dataset_dir)).values()  # so that a person is in one split, whatever the target
     chosen = split_by_person(everyone, split, fold, dataset_dir)
     items = []
     for subject, row in rows[rows["family"].isin(chosen)].iterrows():
         open_volume(row["image"])
-        label = np.array([row["label"]], dtype=np.float32) if kind == "regression" else row["label"]
+        label = np.array([row["label"]], dtype=np.float32) if options.kind == "regression" else row["label"]
         item = {"subject": subject, "group": row["family"], "image": row["image"], "label": label}
         items.append(item | _covariates(rows[list(covariates)] if covariates else None, subject))
     return items

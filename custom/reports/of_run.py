@@ -78,7 +78,7 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     """
     root = Path(workflow.parser.get_parsed_content("output_dir"))
     folder, network = root / "report", workflow.parser.get_parsed_content("network")
-    if workflow.parser["_meta_#network_data_format#outputs#pred#format"] == "classes":
+    if workflow.parser["_meta_#kind"] == "classification":
         return [
             save_figure(figure, folder / f"{name}.png") for name, figure in classification_figures(workflow).items()
         ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from ignite.handlers import ProgressBar
 from torch import distributed
 
 
@@ -27,3 +30,16 @@ def stop() -> None:
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def progress_on_first(handlers: Sequence[Any]) -> list[Any]:
+    """The handlers of this process: all on the first process, all except progress bars on the others.
+
+    The other handlers stay on every process, because they set seeds and learning rates, validate and restore.
+    """
+    return [handler for handler in handlers if is_first() or not isinstance(handler, ProgressBar)]
+
+
+def on_first(handlers: Sequence[Any]) -> list[Any] | None:
+    """The handlers on the first process, None on the others: for handlers that only print or write."""
+    return list(handlers) if is_first() else None

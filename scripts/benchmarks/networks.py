@@ -44,7 +44,7 @@ def main() -> None:
             parser.get_parsed_content("network_def").to(DEVICE, memory_format=torch.channels_last_3d).train()
         )
     inferers = {name: CPUAutocastInferer() for name in names}
-    window = torch.randn(1, parser["network_def"]["in_channels"], *[options.size] * 3, device=DEVICE)
+    window = torch.randn(1, parser["in_channels"], *[options.size] * 3, device=DEVICE)
     window = window.to(memory_format=torch.channels_last_3d)
     for turn in range(options.repeats + 1):  # the first one warms up
         for name, network in networks.items():

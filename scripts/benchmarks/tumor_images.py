@@ -43,7 +43,7 @@ def main() -> None:
         "cache_dir": str(options.work_dir.absolute() / "cache"),
         "partition": "folds",
         "class_names": options.classes,
-        "network_def#out_channels": len(options.classes),
+        "out_channels": len(options.classes),
     }
     for fold in options.folds:
         out = options.work_dir / f"baseline-fold{fold}"
