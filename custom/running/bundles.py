@@ -61,6 +61,24 @@ def read_metadata(bundle_folder: Path) -> dict[str, Any]:
     return content
 
 
+def channels_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the image's channels in their order, as a bundle's metadata declares them."""
+    names = metadata["network_data_format"]["inputs"]["image"]["channel_def"]
+    return tuple(str(names[str(channel)]) for channel in range(len(names)))
+
+
+def labels_of(metadata: Mapping[str, Any]) -> dict[int, str]:
+    """{0: "background", 1: ...}: the meaning of a result's values, as a bundle's metadata declares it.
+
+    These are the network's output channels, unless metadata declares "labels" of the result itself. Channels that are
+    masks have none for the background: it is added.
+    """
+    output = metadata["network_data_format"]["outputs"]["pred"]
+    names = output.get("labels", output["channel_def"])
+    labels = [str(names[str(code)]) for code in range(len(names))]
+    return dict(enumerate(labels if labels[0] == "background" else ["background", *labels]))
+
+
 def config_files(bundle: str, *names: str | None) -> list[str]:
     """Paths of a bundle's config files. None stands for a mixin that was not asked for.
 
