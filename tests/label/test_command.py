@@ -52,12 +52,12 @@ def test_from_the_command_to_an_answer(way: str, pairs: dict[str, Any], tmp_path
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-    said = (tmp_path / "log").read_text()
-    assert f"http://127.0.0.1:{port}/ serves {tmp_path}. {custom.RESEARCH_USE_ONLY}" in said
+    log = (tmp_path / "log").read_text()
+    assert f"http://127.0.0.1:{port}/ serves {tmp_path}. {custom.RESEARCH_USE_ONLY}" in log
     if way == "brainmri":
         command = (
             f"{sys.prefix}/bin/python -m custom.serving --studies {tmp_path} --bundles brain_mri_tissue --port {port}"
         )
-        assert command in said
+        assert command in log
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"brain.nii.gz", "log", "labels", "runs", "datastore_v2.json", ".lock", ".changing"}
