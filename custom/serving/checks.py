@@ -10,8 +10,16 @@ from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException
 from monailabel.utils.others.generic import device_list
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, ValidationInfo
-from pydantic import field_validator as validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from custom.serving.grids import EXTENSIONS
 from custom.serving.label_app import BrainMRIApp
@@ -163,7 +171,7 @@ class Params(BaseModel):
 
     device: Annotated[str | None, First] = None
 
-    @validator("device", "weights", check_fields=False)
+    @field_validator("device", "weights", check_fields=False)
     @classmethod
     def _is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
         known = (info.context or {}).get(info.field_name, [])
@@ -189,7 +197,7 @@ class TrainParams(Params):
     learning_rate: Annotated[float | None, BeforeValidator(_not_bool), Field(ge=1e-8, le=1)] = None
     roi_size: list[Size] | None = None
 
-    @validator("roi_size", mode="before")
+    @field_validator("roi_size", mode="before")
     @classmethod
     def _sizes(cls, value: Any, info: ValidationInfo) -> Any:
         sizes = value.split() if isinstance(value, str) else value

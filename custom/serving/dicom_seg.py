@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import highdicom
 import nibabel
@@ -19,14 +20,23 @@ _TOLERANCE = 0.01  # mm; NIfTI keeps single precision
 LENGTH = 64  # letters of a DICOM long string (LO)
 
 
+@dataclass(frozen=True)
+class Algorithm:
+    """What segmented a series.
+
+    Args:
+        name: of the bundle.
+        version: of the bundle and its weights.
+        type: AUTOMATIC; SEMIAUTOMATIC if a person saved the result, corrected or not; or MANUAL.
+    """
+
+    name: str
+    version: str
+    type: str
+
+
 def write_seg(
-    voxels: np.ndarray,
-    affine: np.ndarray,
-    series: Sequence[Dataset],
-    labels: Mapping[str, int],
-    algorithm: str,
-    version: str,
-    algorithm_type: str,
+    voxels: np.ndarray, affine: np.ndarray, series: Sequence[Dataset], labels: Mapping[str, int], algorithm: Algorithm
 ) -> Segmentation:
     """The segmentation of one series. Every label of the bundle is a segment, whether it is present or not.
 
@@ -35,9 +45,7 @@ def write_seg(
         affine: (4, 4), voxels to mm, RAS+, as in NIfTI.
         series: the single-frame images that were segmented.
         labels: {"CSF": 1, ...}; the codes become the numbers of the segments.
-        algorithm: the name of the bundle.
-        version: of the bundle and its weights.
-        algorithm_type: AUTOMATIC; SEMIAUTOMATIC if a person saved the result, corrected or not; or MANUAL.
+        algorithm: what segmented it.
 
     Raises:
         DataError: the label map is not on the grid of the series.
@@ -50,43 +58,47 @@ def write_seg(
         ).match_geometry(geometry, tol=_TOLERANCE)
     except RuntimeError as error:
         raise DataError(f"The label map is not on the grid of its series ({error}). Export it again.") from error
-    identification = None
-    if algorithm_type != "MANUAL":
-        identification = highdicom.AlgorithmIdentificationSequence(
-            name=algorithm, family=codes.DCM.ArtificialIntelligence, version=version[:LENGTH]
-        )
-    segments = [
-        SegmentDescription(
-            segment_number=code,
-            segment_label=name,
-            segmented_property_category=(TERMS.get(name) or OTHER)[0],
-            segmented_property_type=(TERMS.get(name) or OTHER)[1],
-            algorithm_type=algorithm_type,
-            algorithm_identification=identification,
-        )
-        for name, code in sorted(labels.items(), key=lambda pair: pair[1])
-    ]
-    for segment in segments:
-        description = (TERMS.get(segment.SegmentLabel) or OTHER)[2]
-        segment.SegmentDescription = f"{description}. {custom.RESEARCH_USE_ONLY}"
     seg = Segmentation(
         source_images=list(series),
         pixel_array=volume,
         segmentation_type="BINARY",
-        segment_descriptions=segments,
+        segment_descriptions=_describe_segments(labels, algorithm),
         series_instance_uid=highdicom.UID(),
         series_number=300,
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer="Brain MRI Bundles",
-        manufacturer_model_name=algorithm,
+        manufacturer_model_name=algorithm.name,
         software_versions=custom.__version__,
         device_serial_number="none",
         content_label="BRAIN_SEG",
         content_description=custom.RESEARCH_USE_ONLY,
     )
-    seg.SeriesDescription = f"Research use only: {', '.join(labels)} by {algorithm}"[:LENGTH]
+    seg.SeriesDescription = f"Research use only: {', '.join(labels)} by {algorithm.name}"[:LENGTH]
     return seg
+
+
+def _describe_segments(labels: Mapping[str, int], algorithm: Algorithm) -> list[SegmentDescription]:
+    """A coded description of each label, in the order of their codes."""
+    identification = None
+    if algorithm.type != "MANUAL":
+        identification = highdicom.AlgorithmIdentificationSequence(
+            name=algorithm.name, family=codes.DCM.ArtificialIntelligence, version=algorithm.version[:LENGTH]
+        )
+    segments = []
+    for name, code in sorted(labels.items(), key=lambda pair: pair[1]):
+        category, kind, description = TERMS.get(name) or OTHER
+        segment = SegmentDescription(
+            segment_number=code,
+            segment_label=name,
+            segmented_property_category=category,
+            segmented_property_type=kind,
+            algorithm_type=algorithm.type,
+            algorithm_identification=identification,
+        )
+        segment.SegmentDescription = f"{description}. {custom.RESEARCH_USE_ONLY}"
+        segments.append(segment)
+    return segments
 
 
 def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int]) -> highdicom.Volume:

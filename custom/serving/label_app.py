@@ -21,6 +21,7 @@ from custom.checkpoints.find import Weights, check_for_patients
 from custom.errors import ConfigError, DataError
 from custom.serving.active_learning import AtRandom, DiceOfPrediction, MeasureAll, MostUncertain
 from custom.serving.bundles import ServedBundle, load_bundles
+from custom.serving.dicom_seg import Algorithm
 from custom.serving.grids import as_codes, read_values, save_labels
 from custom.serving.pacs import Pacs
 from custom.serving.segmentation import SegmentationTask, check_session, first_of, temporary_file
@@ -148,7 +149,9 @@ class BrainMRIApp(MONAILabelApp):
             raise ConfigError("DICOM SEG needs series on a PACS, but the studies are files. Use output=image.")
         bundle = self.bundles[model]
         version = version_of(bundle, params["weights"], params["weights_sha256"])
-        seg = self._datastore.seg_of(image_id, Path(labels), bundle.labels, bundle.name, version, "AUTOMATIC")
+        seg = self._datastore.seg_of(
+            image_id, Path(labels), bundle.labels, Algorithm(bundle.name, version, "AUTOMATIC")
+        )
         target = temporary_file(".dcm")
         seg.save_as(target)
         return target
@@ -178,8 +181,8 @@ class BrainMRIApp(MONAILabelApp):
         with tempfile.TemporaryDirectory(prefix="brainmri-label-") as folder:
             target = save_labels(voxels, affine, Path(folder) / "label.nii.gz")
             if isinstance(self._datastore, Pacs) and tag == "final":
-                by = "SEMIAUTOMATIC" if version else "MANUAL"
-                seg = self._datastore.seg_of(image_id, target, bundle.labels, bundle.name, version, by)
+                algorithm = Algorithm(bundle.name, version, "SEMIAUTOMATIC" if version else "MANUAL")
+                seg = self._datastore.seg_of(image_id, target, bundle.labels, algorithm)
                 info["SeriesInstanceUID"] = self._datastore.store_seg(seg)
             label_id = self._datastore.save_label(image_id, str(target), tag, info)
         return {"image": image_id, "label": label_id, "params": info}

@@ -20,7 +20,7 @@ from custom.files import written_whole
 from custom.reading.scans import read_scan
 from custom.reading.volumes import natural_order, open_volume
 from custom.serving.contrasts import ORDER, scan_name
-from custom.serving.dicom_seg import read_seg, write_seg
+from custom.serving.dicom_seg import Algorithm, read_seg, write_seg
 from custom.serving.dicomweb import DicomWeb, PacsError
 from custom.serving.grids import save_labels
 from custom.serving.studies import Store, check_one
@@ -169,11 +169,12 @@ class Pacs(Store):
         shown = self.web.find(image_id)
         if shown is None:
             raise MissingDataError(f"The PACS has no MR series {image_id!r}. Open the study again.")
-        all_series = self.web.search(study_instance_uid=shown["study"])
+        in_study = self.web.search(study_instance_uid=shown["study"])
+        mr_series = [series for series in in_study if series["modality"] == "MR"]
         uids = []
         for contrast in channels:
-            matches = [one for one in all_series if one["modality"] == "MR" and one["contrast"] == contrast]
-            matches = [one for one in matches if one["uid"] == image_id] or matches
+            matches = [series for series in mr_series if series["contrast"] == contrast]
+            matches = [series for series in matches if series["uid"] == image_id] or matches
             descriptions = [series["text"] for series in matches]
             advice = f"Describe its series like 'AX {contrast}'"
             check_one(descriptions, contrast, f"The study of series {image_id}", advice)
@@ -196,13 +197,11 @@ class Pacs(Store):
 
     # label maps
 
-    def seg_of(
-        self, image_id: str, labels: Path, names: Mapping[str, int], algorithm: str, version: str, algorithm_type: str
-    ) -> pydicom.Dataset:
+    def seg_of(self, image_id: str, labels: Path, names: Mapping[str, int], algorithm: Algorithm) -> pydicom.Dataset:
         """A label map on the grid of its series as DICOM SEG; see custom.serving.dicom_seg.write_seg."""
         image = open_volume(labels)
         voxels = np.asarray(image.dataobj)
-        return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm, version, algorithm_type)
+        return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm)
 
     def store_seg(self, seg: pydicom.Dataset) -> str:
         """Sends a SEG to the PACS; returns its SeriesInstanceUID."""

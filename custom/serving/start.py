@@ -24,7 +24,7 @@ def start(settings: Mapping[str, Any], environment: Path) -> None:
     Raises:
         ConfigError: an unknown option, or an environment that cannot be made.
     """
-    words, token = command_line(settings)
+    options, token = command_line(settings)
     try:
         note = "" if environment.is_dir() else " (making it takes some minutes)"
         print(f"Environment of MONAI Label: {environment}{note}", flush=True)
@@ -33,7 +33,7 @@ def start(settings: Mapping[str, Any], environment: Path) -> None:
         raise ConfigError(
             f"The environment {environment} cannot be made ({error}). See docs/serving.md for what it needs."
         ) from error
-    command = [str(python), "-m", "custom.serving", *words]
+    command = [str(python), "-m", "custom.serving", *options]
     print(shlex.join(command), flush=True)
     os.execve(python, command, os.environ | ({TOKEN: token} if token else {}))
 
@@ -44,13 +44,13 @@ def command_line(settings: Mapping[str, Any]) -> tuple[list[str], str]:
     Raises:
         ConfigError: an unknown option.
     """
-    known = {name for action in arguments()._actions for name in [action.dest] if name != "help"}
+    known = {action.dest for action in arguments()._actions} - {"help"}
     if unknown := sorted(set(settings) - known):
         raise ConfigError(f"brainmri label has no option {unknown[0]!r}. Its options are: {', '.join(sorted(known))}.")
-    words = []
+    options: list[str] = []
     for name, value in settings.items():
         if name == "token" or value is False or value == "":
             continue
         text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        words += [f"--{name}"] if value is True else [f"--{name}", text]
-    return words, str(settings.get("token", ""))
+        options += [f"--{name}"] if value is True else [f"--{name}", text]
+    return options, str(settings.get("token", ""))
