@@ -1,6 +1,6 @@
 """`brainmri`: the bundles from the command line.
 
-Every command prints the `python -m monai.bundle` call that it makes.
+Each command is one function. It prints the `python -m monai.bundle` call if it makes one.
 """
 
 from __future__ import annotations
@@ -12,237 +12,313 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch starts: huge 
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import custom
 from custom import datasets, samples
+from custom.commands.command_line import CommandLine
+from custom.commands.options import Word, convert, typed
 from custom.errors import ConfigError, DataError, find_cause
+from custom.running import log
 from custom.running.bundles import config_files, find_bundle, find_bundles, mixins, output_dir_of
-from custom.running.workflow import print_call, run, silence_duplicates
+
+OPTIONS = {  # what each parameter of the commands means; --help prints this
+    "bundle": "a bundle, by any unique part of its name",
+    "network": "another network of the bundle: brainmri networks BUNDLE lists them",
+    "recipe": "recipes of the bundle; several are separated by commas",
+    "name": "the data set: {0}",
+    "folder": "the folder of the data set",
+    "output_dir": "the folder to write to",
+    "quickstart.folder": "the folder for all files of the quickstart",
+    "quickstart.max_epochs": "epochs of the training",
+    "sample.folder": "a new folder for the sample",
+    "sample.name": f"the data set: {', '.join(samples.NAMES)}",
+    "verify.name": f"the data set: {', '.join(datasets.NAMES)}",
+    "prepare.name": "the data set: brats_slices",
+    "download.name": f"the data set: {', '.join(datasets.NAMES)}",
+    "networks.size": "voxels along each axis of the window instead of the bundle's roi_size",
+    "compare.networks": "networks of the bundle, separated by commas",
+    "compare.seeds": "seeds, separated by commas: one training of each network for each seed",
+    "compare.summary": "write the table and the figure; False for one of several processes that share the work",
+    "compare.output_dir": "the folder to write to (default: runs/BUNDLE/comparison)",
+    "export.output_dir": "the output_dir of the training (default: runs/BUNDLE)",
+    "pack.output_dir": "the output_dir of the training (default: runs/BUNDLE)",
+    "export.format": "torchscript or onnx",
+    "scans": "scans (NIfTI or other volumes), folders of scans, folders of DICOM files, or .txt lists of these",
+    "outputs": "what to write, separated by commas: tissues, structures, mask, brain, probabilities",
+    "from_mask": "a brain mask, or a folder of BIDS masks",
+    "joint": "segment the scans of one subject together",
+    "figure": "draw a figure of each segmentation",
+    "studies": "a folder of NIfTI files, or the URL of a DICOMweb server",
+    "bundles": "bundles to serve, separated by commas; iseg:vnet for another network",
+    "environment": "the folder of MONAI Label's own Python environment",
+    "shell": "bash or zsh",
+}
 
 
-class Commands:
-    """Brain MRI bundles. Research use only, not a medical device."""
+def quickstart(folder: str = "quickstart", /, max_epochs: int = 100) -> None:
+    """Segments a real scan, then trains on a small sample, evaluates, segments and exports."""
+    from custom.commands import quickstart
 
-    def quickstart(self, folder: str = "quickstart", max_epochs: int = 100) -> None:
-        """Writes a sample, trains on it, evaluates, segments, exports, and says what came of it."""
-        from custom.commands import quickstart
-
-        quickstart.main(Path(folder), max_epochs)
-
-    def sample(self, name: str, folder: str, **options: Any) -> None:
-        """Writes a small data set to try things with, in a data set's own layout: brainmri sample iseg DIR."""
-        sample = _known_module(samples, name)
-        write = sample.write
-        _check_options(f"{name}'s sample takes", write, options, folder)
-        print(f"{write(folder, **options)}: {sample.__doc__.splitlines()[0]}")
-
-    def verify(self, name: str, folder: str) -> None:
-        """Reads a whole data set and lists every problem: brainmri verify iseg DIR."""
-        problems = _known_module(datasets, name).verify(folder)
-        print("\n".join(problems) or f"{folder}: no problem found.")
-        if problems:
-            raise DataError(f"{folder} has {len(problems)} problem{'s' * (len(problems) > 1)}, listed above.")
-
-    def prepare(self, name: str, folder: str, output_dir: str) -> None:
-        """Converts a data set once to a form that reads faster: brainmri prepare brats_slices DIR --output_dir OUT."""
-        module = _known_module(datasets, name)
-        if not hasattr(module, "prepare"):
-            raise ConfigError(f"{name} needs no preparing: train on it as it is.")
-        print(f"{module.prepare(folder, output_dir)}: name it as --dataset_dir.")
-
-    def download(self, name: str, folder: str) -> None:
-        """Gets a data set that may be had freely, or says where to register for it: brainmri download msd DIR."""
-        from custom.datasets import download
-
-        print(download.download(name, folder))
-
-    def train(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
-        """Trains a bundle: brainmri train iseg --dataset_dir D [--network vnet] [--max_epochs 5]."""
-        files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides))
-        run("training", files, **overrides)
-
-    def evaluate(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
-        """Scores a trained network on the test split: brainmri evaluate iseg --dataset_dir D."""
-        if overrides.get("split") == "unlabelled":
-            raise ConfigError("The split unlabelled has no truth to score against: infer on it, or name another.")
-        files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
-        run("evaluating", files, **overrides)
-
-    def infer(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
-        """Runs a trained network on new scans: brainmri infer iseg --dataset_dir D --split unlabelled."""
-        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
-        run("inferring", files, **overrides)
-        print(custom.RESEARCH_USE_ONLY)
-
-    def baseline(self, bundle: str, recipe: Any = None, **overrides: Any) -> None:
-        """Scores the simplest thing that works: brainmri baseline brats_mri_tumor, or hcp, --dataset_dir D."""
-        from custom.commands.baseline import baseline
-
-        baseline(
-            find_bundle(bundle).name,
-            config_files(bundle, "train.json", *mixins(bundle, None, recipe)),
-            recipe,
-            overrides,
-        )
-
-    def networks(self, bundle: str = "", size: int | None = None) -> None:
-        """Lists networks: parameters, GFLOPs of a window (roi_size, or SIZE a side), papers: brainmri networks iseg."""
-        from custom.commands.networks import network_table
-
-        names = [find_bundle(bundle).name] if bundle else sorted(find_bundles())
-        print("\n\n".join(f"{name}\n{network_table(name, size).to_string(index=False)}" for name in names))
-
-    def compare(
-        self,
-        bundle: str,
-        networks: Any = "default",
-        seeds: Any = 0,
-        output_dir: str | None = None,
-        recipe: Any = None,
-        summary: bool = True,
-        **overrides: Any,
-    ) -> None:
-        """Trains and scores several networks alike: brainmri compare brats_mri_slice --networks classic,attention."""
-        from custom.commands.compare import compare
-
-        names = [str(name) for name in (networks if isinstance(networks, (list, tuple)) else str(networks).split(","))]
-        numbers = list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
-        folder = Path(output_dir or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
-        recipe = ",".join(map(str, recipe)) if isinstance(recipe, (list, tuple)) else recipe
-        for path in compare(bundle, names, numbers, folder, recipe, summary, **overrides):
-            print(path)
-        print(custom.RESEARCH_USE_ONLY)
-
-    def segment(
-        self,
-        *scans: str,
-        output_dir: str = "segmentations",
-        outputs: Any = "tissues",
-        from_mask: str | None = None,
-        joint: bool = False,
-        figure: bool = True,
-        bundle: str = "brain_mri_tissue",
-        **overrides: Any,
-    ) -> None:
-        """Segments scans, whole heads of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR].
-
-        --outputs tissues,structures,mask,brain,probabilities chooses what is written; --from_mask takes a brain mask;
-        --joint True segments the scans of one subject together (docs/segment.md).
-        """
-        from custom.commands.segment import Options, check_places, segment
-        from custom.commands.segment_files import check_outputs
-        from custom.running import Predictor
-        from custom.running.processes import local_device
-
-        files = config_files(bundle, "inference.json")
-        places = check_places(scans)
-        for name, value in {"joint": joint, "figure": figure}.items():
-            if not isinstance(value, bool):
-                raise ConfigError(f"{name} must be True or False, got {value!r}: name scans before the options.")
-        folder = Path(str(output_dir)).expanduser()
-        mask = None if from_mask is None else Path(str(from_mask)).expanduser()
-        options = Options(check_outputs(outputs), figure, mask, joint)
-        if "LOCAL_RANK" in os.environ:
-            overrides.setdefault("device", str(local_device()))
-        overrides["output_dir"] = str(folder)
-        if not (joint or from_mask):
-            print_call("run", {"config_file": files, "dataset_dir": places[0], **overrides})
-            if len(places) > 1:
-                print(f"and the same for {len(places) - 1} more")
-        silence_duplicates()
-        predictor = Predictor(files, **overrides)
-        print(f"Weights: {predictor.path}", flush=True)
-        failed = segment(predictor, places, folder, options)
-        print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
-        if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
-            raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
-
-    def label(self, studies: str, bundles: Any = "", environment: str = ".venv-label", **settings: Any) -> None:
-        """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR|URL --bundles iseg.
-
-        Further settings: --weights, --runs, --host, --port, --token, --origins, --public_url, --allow_simulated,
-        --largest_upload_mb (docs/serving.md).
-        """
-        from custom.serving.start import start
-
-        names = ",".join(map(str, bundles)) if isinstance(bundles, (list, tuple)) else str(bundles)
-        start({"studies": str(studies), "bundles": names, **settings}, Path(environment))
-
-    def export(
-        self,
-        bundle: str,
-        network: str | None = None,
-        output_dir: str | None = None,
-        format: str = "torchscript",
-        recipe: Any = None,
-        **overrides: Any,
-    ) -> Path:
-        """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
-        from custom.commands.export import export
-
-        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
-        print(custom.RESEARCH_USE_ONLY)
-        return export(files, output_dir_of(files, output_dir), format, print_call, **overrides)
-
-    def pack(
-        self,
-        bundle: str,
-        network: str | None = None,
-        output_dir: str | None = None,
-        recipe: Any = None,
-        **overrides: Any,
-    ) -> Path:
-        """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
-        from custom.commands.pack import pack
-
-        files = config_files(bundle, "inference.json", *mixins(bundle, network, recipe, inference=True))
-        folder = output_dir_of(files, output_dir)
-        print(custom.RESEARCH_USE_ONLY)
-        mixin_files = config_files(bundle, *mixins(bundle, network, recipe))
-        return pack(find_bundle(bundle), files, mixin_files, folder, **overrides)
-
-    def report(self, bundle: str, network: str | None = None, recipe: Any = None, **overrides: Any) -> None:
-        """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir D."""
-        files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides), "evaluate.json")
-        from custom.reports.of_run import save_report
-
-        for path in save_report(run("evaluating", files, **overrides)):
-            print(path)
+    quickstart.main(Path(folder), max_epochs)
 
 
-def _check_options(says: str, function: Callable[..., Any], options: dict[str, Any], *given: Any) -> None:
-    """Raises ConfigError, with the options that there are, where a function can't be called with these."""
-    try:
-        inspect.signature(function).bind(*given, **options)
-    except TypeError as error:
-        known = list(inspect.signature(function).parameters)[len(given) :]
-        raise ConfigError(f"{says} {known} ({error}).") from error
+def sample(name: str, folder: str, **options: Any) -> None:
+    """Writes a small data set to try things with: brainmri sample iseg DIR."""
+    module = _known_module(samples, name)
+    known = dict(list(inspect.signature(module.write).parameters.items())[1:])
+    if unknown := sorted(set(options) - set(known)):
+        raise ConfigError(f"{name}'s sample takes {list(known)} (there is no option {unknown[0]!r}).")
+    values = {key: convert(value, type(known[key].default)) if isinstance(value, Word) else value
+              for key, value in options.items()}  # fmt: skip
+    print(f"{module.write(folder, **values)}: {(module.__doc__ or '').splitlines()[0]}")
 
 
-def _known_module(package: Any, name: str) -> Any:
+def verify(name: str, folder: str) -> None:
+    """Reads a whole data set and lists every problem: brainmri verify iseg DIR."""
+    problems = _known_module(datasets, name).verify(folder)
+    print("\n".join(problems) or f"{folder}: no problem found.")
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DataError(f"{folder} has {count}, listed above.")
+
+
+def prepare(name: str, folder: str, *, output_dir: str) -> None:
+    """Converts a data set once to a form that reads faster: brainmri prepare brats_slices DIR --output_dir OUT."""
+    module = _known_module(datasets, name)
+    if not hasattr(module, "prepare"):
+        raise ConfigError(f"{name} needs no preparing: train on it as it is.")
+    print(f"{module.prepare(folder, output_dir)}: use it as --dataset_dir.")
+
+
+def download(name: str, folder: str) -> None:
+    """Downloads a free data set, or says where to register for it: brainmri download msd DIR."""
+    from custom.datasets import download
+
+    print(download.download(name, folder))
+
+
+def train(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    """Trains a bundle: brainmri train iseg --dataset_dir DIR [--network vnet] [--max_epochs 5]."""
+    from custom.running.workflow import run, say_what_is_next
+
+    files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides))
+    workflow = run("training", files, **typed(files, overrides))
+    say_what_is_next(workflow, bundle, network, recipe)
+
+
+def evaluate(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    """Scores a trained network on the test split: brainmri evaluate iseg --dataset_dir DIR."""
+    from custom.commands.trained import trained_call
+    from custom.running.workflow import run
+
+    if overrides.get("split") == "unlabelled":
+        raise ConfigError("The split unlabelled has no reference labels to score against. Use brainmri infer for it.")
+    files, settings = trained_call("evaluating", bundle, network, recipe, overrides)
+    run("evaluating", files, **settings)
+
+
+def infer(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    """Runs a trained network on new scans: brainmri infer iseg --dataset_dir DIR --split unlabelled."""
+    from custom.commands.trained import trained_call
+    from custom.running.workflow import run
+
+    files, settings = trained_call("inferring", bundle, network, recipe, overrides)
+    run("inferring", files, **settings)
+    print(custom.RESEARCH_USE_ONLY)
+
+
+def baseline(bundle: str, *, recipe: str | None = None, **overrides: Any) -> None:
+    """Scores a simple method for comparison: brainmri baseline brats_mri_tumor (or hcp, tumor_class)."""
+    from custom.commands.baseline import baseline
+
+    files = config_files(bundle, "train.json", *mixins(bundle, None, recipe))
+    baseline(find_bundle(bundle).name, files, recipe, typed(files, overrides))
+
+
+def networks(bundle: str = "", /, size: int | None = None) -> None:
+    """Lists networks with parameters, GFLOPs of one window and papers: brainmri networks iseg."""
+    from custom.commands.networks import network_table
+
+    names = [find_bundle(bundle).name] if bundle else sorted(find_bundles())
+    print("\n\n".join(f"{name}\n{network_table(name, size).to_string(index=False)}" for name in names))
+
+
+def compare(
+    bundle: str,
+    *,
+    networks: str = "default",
+    seeds: str = "0",
+    output_dir: str | None = None,
+    recipe: str | None = None,
+    summary: bool = True,
+    **overrides: Any,
+) -> None:
+    """Trains and scores several networks alike: brainmri compare brats_mri_slice --networks classic,attention."""
+    from custom.commands.compare import compare
+
+    numbers = convert(seeds, list)
+    numbers = numbers if isinstance(numbers, list) else [numbers]
+    folder = Path(output_dir or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
+    settings = typed(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), overrides)
+    for path in compare(bundle, _names(networks), numbers, folder, recipe, summary, **settings):
+        print(path)
+    print(custom.RESEARCH_USE_ONLY)
+
+
+def segment(
+    *scans: str,
+    output_dir: str = "segmentations",
+    outputs: str = "tissues",
+    from_mask: str | None = None,
+    joint: bool = False,
+    figure: bool = True,
+    bundle: str = "brain_mri_tissue",
+    **overrides: Any,
+) -> None:
+    """Segments scans, whole heads of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
+    from custom.commands.segment import segment
+    from custom.commands.segment_files import check_outputs
+    from custom.commands.segment_jobs import Options, check_places, find_jobs
+    from custom.commands.trained import trained_call
+    from custom.running import Predictor
+    from custom.running.processes import local_device
+    from custom.running.workflow import silence_duplicates
+
+    places = check_places(scans)
+    folder = Path(output_dir).expanduser()
+    mask = None if from_mask is None else Path(from_mask).expanduser()
+    options = Options(check_outputs(outputs), figure, mask, joint)
+    find_jobs(places, folder, options)  # a missing file or two results of one name show before weights are loaded
+    files, settings = trained_call("inferring", bundle, None, None, {"output_dir": output_dir, **overrides})
+    if "LOCAL_RANK" in os.environ:
+        settings.setdefault("device", str(local_device()))
+    silence_duplicates()
+    predictor = Predictor(files, **(settings | {"output_dir": str(folder)}))
+    print(f"Weights: {predictor.path}", flush=True)
+    failed = segment(predictor, places, folder, options)
+    print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
+    if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
+        raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
+
+
+def label(*, studies: str, bundles: str = "", environment: str = ".venv-label", **settings: Any) -> None:
+    """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR --bundles iseg."""
+    from custom.serving.start import start
+
+    values = {key: convert(value, bool) if isinstance(value, Word) else value for key, value in settings.items()}
+    start({"studies": studies, "bundles": bundles, **values}, Path(environment))
+
+
+def export(
+    bundle: str,
+    *,
+    network: str | None = None,
+    output_dir: str | None = None,
+    format: str = "torchscript",
+    recipe: str | None = None,
+    **overrides: Any,
+) -> Path:
+    """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
+    from custom.commands.export import export
+    from custom.commands.trained import trained_call
+    from custom.running.workflow import print_call
+
+    given = overrides if output_dir is None else {"output_dir": output_dir, **overrides}
+    files, settings = trained_call("inferring", bundle, network, recipe, given)
+    print(custom.RESEARCH_USE_ONLY)
+    return export(files, output_dir_of(files, settings.pop("output_dir", None)), format, print_call, **settings)
+
+
+def pack(
+    bundle: str,
+    *,
+    network: str | None = None,
+    output_dir: str | None = None,
+    recipe: str | None = None,
+    **overrides: Any,
+) -> Path:
+    """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
+    from custom.commands.pack import pack
+    from custom.commands.trained import trained_call
+
+    given = overrides if output_dir is None else {"output_dir": output_dir, **overrides}
+    files, settings = trained_call("inferring", bundle, network, recipe, given)
+    folder = output_dir_of(files, settings.pop("output_dir", None))
+    print(custom.RESEARCH_USE_ONLY)
+    return pack(find_bundle(bundle), files, network, recipe, folder, **settings)
+
+
+def report(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+    """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir DIR."""
+    from custom.commands.trained import trained_call
+    from custom.reports.of_run import save_report
+    from custom.running.workflow import run
+
+    files, settings = trained_call("evaluating", bundle, network, recipe, overrides)
+    for path in save_report(run("evaluating", files, **settings)):
+        print(path)
+
+
+def completion(shell: str) -> None:
+    """Prints a completion script: source <(brainmri completion bash), see docs/command-line.md."""
+    from custom.commands.completion import script
+
+    print(script(shell, COMMANDS))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+
+
+def _known_module(package: ModuleType, name: str) -> ModuleType:
     if name not in package.NAMES:
         raise ConfigError(f"There is no data set {name!r}. Use one of: {', '.join(package.NAMES)}.")
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
-def main() -> None:
-    """Runs a command; what a user can mend ends as one sentence and exit code 1."""
-    import fire
+def _label_options() -> dict[str, str]:
+    from custom.serving.label_settings import meanings
 
-    try:
-        fire.Fire(Commands, name="brainmri")
-    except KeyboardInterrupt:
-        print(
-            "\nbrainmri: stopped. What finished epochs learned is kept; --resume True goes on with it.", file=sys.stderr
-        )
-        sys.exit(130)
-    except Exception as error:
-        if cause := find_cause(error):
-            sys.exit(f"brainmri: {cause}")
-        raise
+    return meanings()
+
+
+def _sample_options() -> dict[str, str]:
+    return {}
+
+
+FUNCTIONS = (
+    quickstart, segment, train, evaluate, infer, report, export, pack, compare, baseline, networks, label,
+    sample, verify, prepare, download, completion,
+)  # fmt: skip
+COMMANDS = CommandLine(
+    {function.__name__: function for function in FUNCTIONS},
+    OPTIONS,
+    f"Brain MRI Bundles: segmentation and classification of brain MRI. {custom.RESEARCH_USE_ONLY}",
+    f"brainmri {custom.__version__}",
+    {"label": _label_options, "sample": _sample_options},
+)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs a command; a mistake that a user can correct ends as one sentence and exit code 1 (2 for the call itself)."""
+    call = COMMANDS.read(sys.argv[1:] if words is None else words)
+    with log.console(call.quiet, call.verbose):
+        try:
+            written = call()
+            if isinstance(written, Path):
+                print(written)
+        except KeyboardInterrupt:
+            sentence = "stopped. What finished epochs learned is kept; --resume True goes on with it."
+            print(f"\nbrainmri: {sentence}", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            if cause := find_cause(error):
+                sys.exit(f"brainmri: {log.without_partial(str(cause))}")
+            raise
 
 
 if __name__ == "__main__":

@@ -1,47 +1,67 @@
-"""The errors that a user can mend, each one sentence that names the file and the remedy.
+"""The errors that a user can correct. Each is a sentence that names the file and what to do.
 
 BrainMRIError
-├── DataError              a scan or data set that can't be used as it is
-│   └── MissingDataError   a folder or file that isn't where it should be
-├── CheckpointError        weights that are missing, damaged or another network's
-└── ConfigError            a setting that no bundle has, or of the wrong kind
+├── DataError              a scan or data set that cannot be used as it is
+│   └── MissingDataError   a folder or file that does not exist where it was expected
+├── CheckpointError        weights that are missing, damaged or of another network
+└── ConfigError            an unknown option, or a value of the wrong kind
 """
 
-import re
+import json
+import multiprocessing
 
-_FROM_A_WORKER = re.compile(r"^custom\.errors\.(\w+): (.+)$", re.MULTILINE)
+_MARK = "brainmri error: "  # before an error's class and text as JSON, in the text of what a worker process raised
 
 
 class BrainMRIError(Exception):
     """Base of all errors that `brainmri` prints as one sentence, without a traceback."""
 
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if multiprocessing.parent_process() is not None:  # a data loader passes errors on as text: see find_cause
+            self.add_note(_MARK + json.dumps([type(self).__name__, str(self)]))
+
 
 class DataError(BrainMRIError):
-    """A scan or data set that can't be used as it is."""
+    """A scan or data set that cannot be used as it is."""
 
 
 class MissingDataError(DataError):
-    """A folder or file that isn't where it should be."""
+    """A folder or file that does not exist where it was expected."""
 
 
 class CheckpointError(BrainMRIError):
-    """Weights that are missing, damaged, or made for another network."""
+    """Weights that are missing, damaged, or of another network."""
 
 
 class ConfigError(BrainMRIError, ValueError):
-    """A setting that no bundle has, a value of the wrong kind, or a device that isn't there."""
+    """An unknown option, a value of the wrong kind, or a device that does not exist."""
+
+
+_CLASSES = {kind.__name__: kind for kind in (BrainMRIError, DataError, MissingDataError, CheckpointError, ConfigError)}
 
 
 def find_cause(error: BaseException) -> BrainMRIError | None:
     """The first BrainMRIError among an exception and its causes (MONAI and Ignite wrap what transforms raise).
 
-    What a data loader's process raised comes as an error of another kind with the traceback as its text.
+    PyTorch passes an error of a data loader's process on as text only. A BrainMRIError that is raised in a child
+    process carries its class and sentence as a marked note, which is part of that text.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, BrainMRIError):
-            return seen
-        if "DataLoader worker process" in str(seen) and (found := _FROM_A_WORKER.search(str(seen))):
-            return globals()[found[1]](found[2])
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        if marked := _from_worker(str(cause)):
+            return marked
+        if isinstance(cause, BrainMRIError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _from_worker(text: str) -> BrainMRIError | None:
+    """The error whose note is a line of a text."""
+    for line in text.splitlines():
+        _, mark, content = line.partition(_MARK)
+        if mark:
+            name, sentence = json.loads(content)
+            return _CLASSES[name](sentence)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -14,19 +15,24 @@ from typing import Any
 
 from custom.errors import DataError
 
+_PARTIAL = re.compile(r"\.partial-(?:pid\d+-)?")
+
 
 @contextmanager
 def written_whole(target: str | Path, own: bool = False) -> Iterator[Path]:
-    """Gives a temporary name beside `target`; renames it when the block ends well, removes it otherwise.
+    """Gives a temporary name beside `target`; renames it if the block succeeds, removes it otherwise.
 
-    The data is synced to the disk before the rename, so a crash leaves the old file or the new one. `own` gives the
-    temporary name the process's number, for a file that several processes may write at one time.
+    The data is synced to the disk before the rename, so a crash leaves the old file or the new one.
+
+    Args:
+        target: the file to write.
+        own: put the number of this process into the temporary name, for a file that several processes may write at
+            the same time. Without it, a new process overwrites what a killed one left.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(
-        f".partial-{f'{os.getpid()}-' * own}{target.name}"
-    )  # what a killed process left is written over
+    number = f"pid{os.getpid()}-" if own else ""
+    partial = target.with_name(f".partial-{number}{target.name}")
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -36,13 +42,18 @@ def written_whole(target: str | Path, own: bool = False) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def without_partial(text: str) -> str:
+    """A message with the names of files instead of their temporary names."""
+    return _PARTIAL.sub("", text)
+
+
 @contextmanager
 def sample_written_whole(folder: str | Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
-    """Gives a temporary folder to fill, renamed to `folder` at the end; None where this very sample is there already.
+    """Gives a temporary folder to fill, renamed to `folder` at the end; None if `folder` holds this sample already.
 
     Args:
-        folder: one that doesn't exist yet, is empty, or holds a sample of the same recipe.
-        recipe: what the sample is made with, kept in sample.json.
+        folder: a folder that does not exist, is empty, or holds a sample with the same parameters.
+        recipe: the parameters of the sample, which are written to sample.json.
 
     Raises:
         DataError: the folder holds something else.
@@ -53,7 +64,7 @@ def sample_written_whole(folder: str | Path, recipe: dict[str, Any]) -> Iterator
             not (folder / "sample.json").is_file()
             or json.loads((folder / "sample.json").read_text(encoding="utf-8")) != recipe
         ):
-            raise DataError(f"{folder} isn't empty and isn't this sample: name a new folder.")
+            raise DataError(f"{folder} is not empty and holds no sample of this kind. Name a new folder.")
         yield None
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,16 +79,16 @@ def sample_written_whole(folder: str | Path, recipe: dict[str, Any]) -> Iterator
 
 
 def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
-    """Moves what is there of some names to folder/earlier/<time of the newest>, and returns that folder."""
-    found = [folder / name for name in names if (folder / name).exists()]
-    if not found:
+    """Moves the existing files of these names to folder/earlier/<time of the newest>, and returns that folder."""
+    paths = [folder / name for name in names if (folder / name).exists()]
+    if not paths:
         return None
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(path.stat().st_mtime for path in found)))
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(max(path.stat().st_mtime for path in paths)))
     earlier, again = folder / "earlier" / stamp, 1
-    while any((earlier / path.name).exists() for path in found):
+    while any((earlier / path.name).exists() for path in paths):
         again += 1
         earlier = folder / "earlier" / f"{stamp}-{again}"
     earlier.mkdir(parents=True, exist_ok=True)
-    for path in found:
+    for path in paths:
         path.replace(earlier / path.name)
     return earlier

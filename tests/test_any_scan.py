@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from custom.commands.segment import Options, find_jobs, segment
+from custom.commands.segment import segment
+from custom.commands.segment_jobs import Options, find_jobs
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError, find_cause
 from custom.metrics import dice_by_name

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custom.commands.segment import collect, segment, share_of
+from custom.commands.segment import collect, segment
 from custom.commands.segment_files import results_of
+from custom.commands.segment_jobs import Options, find_jobs, share_of
 from custom.datasets import freesurfer
 from custom.errors import ConfigError
 from custom.metrics import dice_by_name

@@ -6,7 +6,8 @@ import ast
 import json
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from monai.bundle import ConfigParser
 
 import custom
 from custom.checkpoints import calibration
+from custom.checkpoints.record import read_record
 from custom.commands.export import export
 from custom.errors import CheckpointError
 from custom.files import written_whole
+from custom.running.bundles import config_files, mixins
+from custom.running.description import OF_ONE_COMMAND, option_names, references, resolved
 from custom.running.workflow import print_call
 
+OF_THIS_MACHINE = ("command", "config_files", "dataset_dir", "overrides")  # left out of the record in a zip
 PACKAGE = Path(custom.__file__).resolve().parent
 
 
@@ -61,32 +66,79 @@ def _imports(tree: ast.AST) -> list[str]:
     return [name for name in names if name.split(".")[0] == "custom"]
 
 
-def pack(bundle: Path, files: list[str], mixins: list[str], folder: Path, **overrides: Any) -> Path:
+def pack(
+    bundle: Path, files: list[str], network: str | None, recipe: str | None, folder: Path, **overrides: Any
+) -> Path:
     """Exports a run's weights and writes folder/<bundle>.zip.
+
+    The packed inference.json needs no training data: what the training took from them (labels, channels) is written
+    as constants. metadata.json has the run's channels and labels.
 
     Args:
         bundle: the bundle's folder.
         files: inference.json and mixins.
-        mixins: all networks and recipes that the weights were trained with.
+        network: of the weights; None for the record's, or the default.
+        recipe: of the weights; None for the record's, or none.
         folder: the run's output_dir.
-        overrides: settings that the weights were trained with.
+        overrides: options that the weights were trained with.
 
     Raises:
         CheckpointError: a file of weights is missing or does not fit.
-        ConfigError: an unknown setting.
+        ConfigError: an unknown option.
     """
-    exported = export(files, folder, "torchscript", print_call, **overrides)
+    weights = Path(overrides.get("ckpt_path", folder / "model.pt"))
+    record = read_record(weights)
+    chosen = mixins(bundle.name, network or record.get("network"), recipe or record.get("recipe"))
     settings: dict[str, Any] = {}
-    for mixin in mixins:
-        for key, value in json.loads(Path(mixin).read_text(encoding="utf-8")).items():
-            settings.pop(key, None)  # so that the later one also comes later
-            settings[key] = value
+    for mixin in config_files(bundle.name, *chosen):
+        settings = _updated(settings, json.loads(Path(mixin).read_text(encoding="utf-8")))
     settings.pop("_desc_", None)
-    weights = Path(overrides.pop("ckpt_path", folder / "model.pt"))
-    return write_zip(bundle, weights, exported, folder / f"{bundle.name}.zip", settings | overrides)
+    given = {key: value for key, value in overrides.items() if key not in OF_ONE_COMMAND}
+    constants = _constants(files, given)
+    exported = export(files, folder, "torchscript", print_call, **overrides)
+    inference = _updated(_updated(settings, given), constants)
+    plain = ConfigParser(ConfigParser.load_config_files(files)).get()
+    train = {key: value for key, value in given.items() if "dataset_dir" not in references(plain, key)}
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser.update(given | constants)
+    out_channels = int(parser.get_parsed_content("network_def#out_channels"))
+    packed = Packed(_updated(settings, train), inference, record, out_channels)
+    return write_zip(bundle, weights, exported, folder / f"{bundle.name}.zip", packed)
 
 
-def write_zip(bundle: Path, weights: Path, exported: Path, target: Path, settings: dict[str, Any]) -> Path:
+def _updated(settings: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, with the later ones at the end: a config parser takes them in order."""
+    return {key: value for key, value in settings.items() if key not in more} | dict(more)
+
+
+def _constants(files: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an inference that depend on the training data, as plain data."""
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser.update(dict(given))
+    parser.parse()
+    config = parser.get()
+    read = references(config, "inferring") & set(option_names(config))
+    return resolved(parser, sorted(name for name in read if "dataset_dir" in references(config, name)))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What makes a packed bundle that of one run.
+
+    Args:
+        train: changes of train.json.
+        inference: changes of inference.json.
+        record: the record beside the weights.
+        out_channels: of the network; 0 if it is the bundle's own.
+    """
+
+    train: Mapping[str, Any] = field(default_factory=dict)
+    inference: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+    out_channels: int = 0
+
+
+def write_zip(bundle: Path, weights: Path, exported: Path, target: Path, packed: Packed) -> Path:
     """Writes the zip: a folder of the bundle's name that `python -m monai.bundle run` takes as it is.
 
     Args:
@@ -94,7 +146,7 @@ def write_zip(bundle: Path, weights: Path, exported: Path, target: Path, setting
         weights: model.pt of a training.
         exported: model.ts of the same weights.
         target: the zip's path.
-        settings: what the weights were trained with where it isn't the default: {"network_def": ..., "roi_size": ...}.
+        packed: what the weights were trained with where it is not the default.
 
     Raises:
         CheckpointError: a file of weights is missing.
@@ -107,24 +159,55 @@ def write_zip(bundle: Path, weights: Path, exported: Path, target: Path, setting
     with written_whole(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
             name = f"{bundle.name}/{path.relative_to(bundle).as_posix()}"
-            archive.writestr(name, _packed(path, settings))
+            archive.writestr(name, _packed(path, packed))
         beside = weights.with_name(calibration.FILE)  # of classifiers
         for path in (weights, exported, *([beside] if beside.is_file() else [])):
             archive.write(path, f"{bundle.name}/models/{path.name}")
+        if packed.record:
+            shared = {key: value for key, value in packed.record.items() if key not in OF_THIS_MACHINE}
+            archive.writestr(f"{bundle.name}/models/model.json", json.dumps(shared, indent=4) + "\n")
         for module in sorted(needed_modules(texts)):
             archive.write(PACKAGE / module, f"{bundle.name}/custom/{module.as_posix()}")
     return target
 
 
-def _packed(path: Path, settings: dict[str, Any]) -> bytes:
-    """A file's content; configs with the settings as defaults, metadata without this package, which is inside."""
+def _packed(path: Path, packed: Packed) -> bytes:
+    """A file's content; configs with the run's options as defaults, metadata with its channels and labels."""
     if path.name == "metadata.json":
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        metadata["required_packages_version"].pop("brain-mri-bundles", None)
-        return json.dumps(metadata, indent=4).encode()
-    if settings and path.name in ("train.json", "inference.json"):
-        parser = ConfigParser(json.loads(path.read_text(encoding="utf-8")))
-        known = settings if path.name == "train.json" else {key: settings[key] for key in settings if key in parser}
-        parser.update(known)
-        return json.dumps(parser.get(), indent=4).encode()
-    return path.read_bytes()
+        metadata["required_packages_version"].pop("brain-mri-bundles", None)  # it is inside
+        return json.dumps(described(metadata, packed.record, packed.out_channels), indent=4).encode()
+    changes = {"train.json": packed.train, "inference.json": packed.inference}.get(path.name, {})
+    if not changes:
+        return path.read_bytes()
+    parser = ConfigParser(json.loads(path.read_text(encoding="utf-8")))
+    known = changes if path.name == "train.json" else {key: changes[key] for key in changes if key in parser}
+    parser.update(dict(known))
+    return json.dumps(parser.get(), indent=4).encode()
+
+
+def described(metadata: dict[str, Any], record: Mapping[str, Any], out_channels: int) -> dict[str, Any]:
+    """A bundle's metadata with the channels and labels of a run.
+
+    Args:
+        metadata: the content of metadata.json, which is changed.
+        record: of the run's weights.
+        out_channels: of its network.
+    """
+    formats = metadata["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    channels, labels = list(record.get("channels", ())), dict(record.get("labels", {}))
+    if channels and len(channels) != image["num_channels"] or "own" in str(record.get("recipe", "")):
+        image["num_channels"] = len(channels)
+        image["channel_def"] = {str(number): name for number, name in enumerate(channels)}
+    if not labels or (labels == pred.get("labels", pred["channel_def"]) and out_channels == pred["num_channels"]):
+        return metadata
+    for key in ("labels", "num_classes"):
+        pred.pop(key, None)
+    pred["num_channels"] = out_channels
+    if len(labels) == out_channels:
+        pred["channel_def"] = labels
+    else:
+        pred["channel_def"] = {str(number): f"output {number}" for number in range(out_channels)}
+        pred["labels"] = labels
+    return metadata

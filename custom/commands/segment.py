@@ -2,146 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import custom
-from custom.checkpoints.record import sha256_of
+from custom.checkpoints.record import device_name, sha256_of, versions
 from custom.commands.segment_files import results_of, wanted_files, write_files
+from custom.commands.segment_jobs import Job, Options, find_jobs, share_of
 from custom.errors import ConfigError, DataError, find_cause
 from custom.files import set_aside, written_whole
-from custom.reading.scans import BIDS, find_scans, stem
 from custom.running import Predictor
 from custom.running.segmentation import Segmentation, read_fits
 from custom.running.workflow import check_writable
-
-JOINED = (
-    "T1w",
-    "MPRAGE",
-    "MP2RAGE",
-    "T2w",
-    "FLAIR",
-    "PDw",
-    "T1",
-    "T2",
-    "PD",
-)  # the first one's grid and contrast count
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `brainmri segment` writes, and from what.
-
-    Args:
-        outputs: of custom.commands.segment_files.OUTPUTS.
-        figure: draw one for each scan.
-        from_mask: a brain mask, or a folder with BIDS masks (<entities>_desc-brain_mask.nii.gz); None for none.
-        joint: segment the scans of one subject together.
-    """
-
-    outputs: list[str] = field(default_factory=lambda: ["tissues"])
-    figure: bool = True
-    from_mask: Path | None = None
-    joint: bool = False
-
-
-@dataclass(frozen=True)
-class Job:
-    """One segmentation to make: scans of one subject, the first one's place in the results, and a mask."""
-
-    scans: tuple[Path, ...]
-    inside: Path
-    mask: Path | None
-
-
-def share_of(scans: Sequence[Any]) -> Sequence[Any]:
-    """This process's part of a list: by torchrun's rank, or by the task of a SLURM array; else all.
-
-    Raises:
-        ConfigError: a SLURM array with gaps, whose tasks can't tell their shares.
-    """
-    named = os.environ.get
-    if "WORLD_SIZE" in os.environ:
-        return scans[int(named("RANK", 0)) :: int(named("WORLD_SIZE", 1))]
-    if "SLURM_ARRAY_TASK_COUNT" in os.environ:
-        number, count, least, most, step = (
-            int(named(f"SLURM_ARRAY_TASK_{name}", default))
-            for name, default in (("ID", 0), ("COUNT", 1), ("MIN", 0), ("MAX", 0), ("STEP", 1))
-        )
-        if (most - least) // step + 1 != count:
-            raise ConfigError(
-                f"The SLURM array has {count} tasks with gaps between {least} and {most}: use 0-{count - 1}."
-            )
-        return scans[(number - least) // step :: count]
-    return scans
-
-
-def find_jobs(places: Sequence[str], output_dir: Path, options: Options) -> list[Job]:
-    """The segmentations to make of some places.
-
-    Raises:
-        MissingDataError: a place without a scan, or a mask that doesn't exist.
-        DataError: two results would have one name.
-        ConfigError: one mask for several scans.
-    """
-    found = find_scans(*places, without=output_dir)
-    groups = _joined(found) if options.joint else [[one] for one in found]
-    jobs, names = [], dict[Path, Path]()
-    for group in groups:
-        scan, inside = group[0]
-        other = names.setdefault(results_of(scan, inside, output_dir)["record"], scan)
-        if other != scan:
-            raise DataError(f"{other} and {scan} would give results of one name: rename one, or run them one by one.")
-        mask = None if options.from_mask is None else _mask_of(scan, options.from_mask, len(groups))
-        jobs.append(Job(tuple(path for path, _ in group), inside, mask))
-    return jobs
-
-
-def _joined(found: Sequence[tuple[Path, Path]]) -> list[list[tuple[Path, Path]]]:
-    """Scans of one subject together: those of equal BIDS entities; without BIDS names, those of one folder."""
-    groups: dict[Any, list[tuple[Path, Path]]] = {}
-    for scan, inside in found:
-        match = BIDS.fullmatch(stem(scan))
-        groups.setdefault((scan.parent, match["entities"] if match else None), []).append((scan, inside))
-
-    def rank(pair: tuple[Path, Path]) -> int:
-        name = stem(pair[0])
-        return next((n for n, contrast in enumerate(JOINED) if name.lower().endswith(contrast.lower())), len(JOINED))
-
-    return [sorted(group, key=rank) for group in groups.values()]
-
-
-def _mask_of(scan: Path, place: Path, jobs: int) -> Path:
-    if place.is_dir():
-        match = BIDS.fullmatch(stem(scan))
-        entities = match["entities"].partition("_desc-")[0] if match else stem(scan)
-        suffix = match["suffix"] if match else ""
-        masks = sorted(place.rglob(f"{entities}_desc-{suffix}brain_mask.nii*"))
-        masks = masks or sorted(place.rglob(f"{entities}_desc-brain_mask.nii*"))
-        if len(masks) != 1:
-            raise DataError(
-                f"{place} holds {len(masks)} files {entities}_desc-brain_mask.nii.gz, but {scan} needs exactly one. "
-                "Give the mask's file to --from_mask."
-            )
-        return masks[0]
-    if not place.is_file():
-        raise DataError(f"The mask {place} does not exist. Correct --from_mask.")
-    if jobs > 1:
-        raise ConfigError(f"{place} is one mask for {jobs} scans: name a folder of BIDS masks, or one scan.")
-    return place
 
 
 def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, options: Options | None = None) -> int:
     """Segments every scan in some places, and goes on after one that can't be.
 
-    A scan whose record (.json, written last) names the same file, weights and settings is skipped. Earlier results of
+    A scan is skipped if its record (.json, written last) has the same checksums of scan, mask and weights, and the same
+    settings. Earlier results of
     others move to earlier/. volumes.csv has a row for every record in output_dir.
 
     Returns:
@@ -182,17 +67,22 @@ def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, optio
 
 def _made_from(predictor: Predictor, job: Job) -> dict[str, Any]:
     """What must be equal for a result to be this scan's by these weights and settings."""
-    files = [file for scan in job.scans for file in (sorted(scan.iterdir()) if scan.is_dir() else [scan])]
-    more = {} if job.mask is None else {"mask": str(job.mask), "mask_sha256": sha256_of(job.mask)}
+    joint = [sha256_of_scan(scan) for scan in job.scans[1:]]
     return {
-        "scan": str(job.scans[0]),
-        **({"joint_scans": [str(scan) for scan in job.scans]} if len(job.scans) > 1 else {}),
-        "scan_bytes": sum(path.stat().st_size for path in files if path.is_file()),
-        "scan_changed": max(path.stat().st_mtime for path in files),
+        "scan_sha256": sha256_of_scan(job.scans[0]),
+        **({"joint_scans_sha256": joint} if joint else {}),
+        **({} if job.mask is None else {"mask_sha256": sha256_of(job.mask)}),
         "weights_sha256": predictor.sha256,
         "settings": predictor.settings,
-        **more,
     }
+
+
+def sha256_of_scan(scan: Path) -> str:
+    """The SHA-256 of a scan's file; of a DICOM folder, that of its files' in the order of their names, a line each."""
+    if not scan.is_dir():
+        return sha256_of(scan)
+    files = [path for path in sorted(scan.iterdir()) if path.is_file()]
+    return hashlib.sha256("\n".join(sha256_of(path) for path in files).encode()).hexdigest()
 
 
 def _is_done(results: Mapping[str, Path], made_from: Mapping[str, Any], options: Options) -> bool:
@@ -201,14 +91,13 @@ def _is_done(results: Mapping[str, Path], made_from: Mapping[str, Any], options:
 
 
 def _is_made_from(record_file: Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether a record is of these scans, weights and settings, and of no mask where there is none now."""
+    """Whether a record is of these scans, weights, settings and mask."""
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return record.get("mask") == made_from.get("mask") and all(
-        record.get(name) == value for name, value in made_from.items()
-    )
+    optional = ("joint_scans_sha256", "mask_sha256")
+    return all(record.get(name) == made_from.get(name) for name in {*made_from, *optional})
 
 
 def _segment_one(
@@ -235,7 +124,9 @@ def _segment_one(
     set_aside(results["record"].parent, [path.name for name, path in results.items() if name not in kept])
     write_files(segmentation, results, wanted, job.scans[0].name)
     seconds = predictor.seconds | {"write": time.perf_counter() - start}
-    record = made_from | {
+    mask = {} if job.mask is None else {"mask": str(job.mask)}
+    joint = {"joint_scans": [str(scan) for scan in job.scans]} if len(job.scans) > 1 else {}
+    record = {"scan": str(job.scans[0]), **joint, **mask, **made_from} | {
         "volumes_ml": segmentation.volumes,
         "structures_ml": segmentation.structures,
         "asymmetry_percent": segmentation.asymmetry,
@@ -246,8 +137,9 @@ def _segment_one(
         "labels": predictor.labels,
         "weights": str(predictor.path),
         "version": custom.__version__,
+        "versions": versions(),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "device": str(predictor.device),
+        "device": device_name(predictor.device),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "command": " ".join(["brainmri", *sys.argv[1:]]),
         "note": custom.RESEARCH_USE_ONLY,
@@ -292,10 +184,3 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": "; ".join(record["warnings"]),
         **{name: record[name] for name in ("weights_sha256", "version")},
     }
-
-
-def check_places(places: Sequence[Any]) -> list[str]:
-    """The places as text. Raises ConfigError where there are none."""
-    if not places:
-        raise ConfigError("name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz")
-    return [str(place) for place in places]

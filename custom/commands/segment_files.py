@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 
-import custom
 from custom.datasets import freesurfer
 from custom.errors import ConfigError
 from custom.files import written_whole
+from custom.reading.nifti import save_nifti
 from custom.reading.scans import BIDS, stem
 from custom.running.segmentation import Segmentation
 
@@ -86,14 +85,14 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
     for what in wanted:
         path = paths[what]
         if what == "tissues":
-            _save_nifti(segmentation.labels, affine, path)
+            save_nifti(segmentation.labels, affine, path)
         elif what == "structures":
-            _save_nifti(segmentation.codes, affine, path)
+            save_nifti(segmentation.codes, affine, path)
         elif what in masks:
-            _save_nifti(masks[what].astype(np.uint8), affine, path)
+            save_nifti(masks[what].astype(np.uint8), affine, path)
         elif what == "brain":
             scan = np.asarray(segmentation.item["scan"])[0]
-            _save_nifti(np.where(segmentation.brain, scan, np.float32(0)), affine, path)
+            save_nifti(np.where(segmentation.brain, scan, np.float32(0)), affine, path)
         elif what == "probabilities":
             _save_probabilities(segmentation.item["probabilities"], affine, path)
         elif what == "tissues table":
@@ -104,23 +103,13 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
             _save_figure(segmentation, path, title)
 
 
-def _save_nifti(voxels: Any, affine: np.ndarray, path: Path, slope: float | None = None) -> None:
-    image = nibabel.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
-    if slope is not None:
-        image.header.set_slope_inter(slope, 0)
-    with written_whole(path) as partial:
-        nibabel.save(image, partial)
-
-
 def _save_probabilities(probabilities: torch.Tensor, affine: np.ndarray, path: Path) -> None:
     """(C, x, y, z) as (x, y, z, C), 16 bits a value with a scale: float32 would take twice the memory."""
     values = torch.as_tensor(probabilities).as_subclass(torch.Tensor)
     scaled = np.empty((*values.shape[1:], len(values)), dtype=np.int16)
-    for number, one in enumerate(values):
-        scaled[..., number] = (one.cpu().float() * 32767).round().to(torch.int16).numpy()
-    _save_nifti(scaled, affine, path, slope=1 / 32767)
+    for number, channel in enumerate(values):
+        scaled[..., number] = (channel.cpu().float() * 32767).round().to(torch.int16).numpy()
+    save_nifti(scaled, affine, path, slope=1 / 32767)
 
 
 def _save_table(rows: Mapping[int, tuple[str, tuple[int, int, int] | None]], path: Path) -> None:

@@ -3,6 +3,7 @@
 from custom.handlers.calibrate import Calibrate
 from custom.handlers.checkpoint import Checkpoint
 from custom.handlers.early_stop import EarlyStop
+from custom.handlers.epoch_log import EpochLog
 from custom.handlers.epoch_seed import EpochSeed
 from custom.handlers.load_weights import LoadWeights
 from custom.handlers.predictions import ClassificationScores, Predictions
@@ -14,6 +15,7 @@ __all__ = [
     "Checkpoint",
     "ClassificationScores",
     "EarlyStop",
+    "EpochLog",
     "EpochSeed",
     "LoadWeights",
     "Predictions",

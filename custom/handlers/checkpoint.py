@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim.lr_scheduler import LambdaLR
 
+import custom
 from custom.checkpoints.load import load_checkpoint, load_weights
-from custom.checkpoints.record import write_record
+from custom.checkpoints.record import device_name, subjects_of, versions, write_record
 from custom.errors import CheckpointError
 from custom.files import set_aside, written_whole
 
@@ -25,8 +26,8 @@ class Checkpoint:
     `last.pt` holds everything that a resumed run needs; `model.pt` holds the weights of the best validation (the
     latest ones before the first validation), and is what evaluation, inference and export read. Both load with
     weights_only=True, are written to a temporary name, synced and renamed, so there is a whole one at every moment;
-    the first is written before the first epoch. With `dataset_dir`, `model.json` beside `model.pt` says when and on
-    what the weights were trained, and whether that is a sample of custom.samples (custom.checkpoints.record).
+    the first is written before the first epoch. With `dataset_dir`, `model.json` beside `model.pt` is the record of the
+    weights (custom.checkpoints.record): later commands take labels and options from it.
 
     A new run in a folder that holds an earlier one moves that into earlier/<time of its last epoch>. Attach it
     after the handlers whose state it keeps, so that they have seen the epoch that it saves.
@@ -42,6 +43,9 @@ class Checkpoint:
             step (LambdaLR) follows this run's schedule, so that a longer max_epochs stretches it.
         dataset_dir: the data that the weights are trained on.
         weights: the network whose weights model.pt receives, where it isn't `network`: a moving average.
+        record: what the config declares about the weights: {"bundle": name, "labels": {0: "background", ...},
+            "channels": (...), "training": list of the training's data, "validation": the same}.
+        describe: gives the run's options. custom.running.StrictWorkflow sets it.
 
     Raises:
         CheckpointError: at the start, when `resume` meets a damaged file or another network's; after an epoch,
@@ -57,7 +61,12 @@ class Checkpoint:
         resume: bool = False,
         dataset_dir: str | Path | None = None,
         weights: torch.nn.Module | None = None,
+        record: Mapping[str, Any] | None = None,
+        describe: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
+        self.record = dict(record or {})
+        self.describe = describe
+        self.described: Mapping[str, Any] = {}
         self.weights = network if weights is None else weights
         self.dataset_dir = dataset_dir
         self.folder = Path(output_dir)
@@ -68,6 +77,7 @@ class Checkpoint:
         self.saved_best: float | None = None
 
     def attach(self, engine: Engine) -> None:
+        """Saves at the start of the engine and after each epoch."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
@@ -94,6 +104,7 @@ class Checkpoint:
             "segmentations",
             "predictions.csv",
             "report",
+            "run.log",
         )
         if earlier := set_aside(self.folder, names):
             logger.info("The earlier run of %s is kept in %s.", self.folder, earlier)
@@ -137,7 +148,7 @@ class Checkpoint:
                 with written_whole(self.folder / "model.pt") as partial:
                     torch.save(self.weights.state_dict(), partial)
                 if self.dataset_dir is not None:
-                    write_record(self.folder / "model.pt", self.dataset_dir)
+                    write_record(self.folder / "model.pt", self.dataset_dir, **self._record(engine))
                 self.saved_best = None if unvalidated else best
             with written_whole(self.folder / "last.pt") as partial:
                 torch.save(state, partial)
@@ -146,6 +157,22 @@ class Checkpoint:
                 f"{self.folder} can't be written to ({error}): make room or name another output_dir, "
                 "then go on with --resume True."
             ) from error
+
+    def _record(self, engine: Engine) -> dict[str, Any]:
+        """What is known about the weights that were just written, as JSON takes it."""
+        if self.describe is not None and not self.described:
+            self.described = self.describe()
+        declared = dict(self.record)
+        if "labels" in declared:
+            declared["labels"] = {str(code): str(name) for code, name in declared["labels"].items()}
+        for split in {"training", "validation"} & set(declared):
+            declared[split] = subjects_of(declared[split])
+        state = self.evaluator.state
+        validated = state.best_metric_epoch > 0
+        score = {"name": state.key_metric_name, "value": float(state.best_metric)} if validated else None
+        device = next(self.network.parameters()).device
+        about = {"epoch": engine.state.epoch, "score": score, "versions": versions(), "device": device_name(device)}
+        return declared | about | dict(self.described) | {"note": custom.RESEARCH_USE_ONLY}
 
 
 def _restore_position(schedule: LambdaLR, step: int, iteration_then: int, iteration_now: int) -> None:

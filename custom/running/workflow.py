@@ -6,29 +6,33 @@ import difflib
 import logging
 import os
 import shlex
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import torch
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow, create_workflow
 
 from custom.errors import ConfigError
+from custom.running import log
+from custom.running.description import describe_training
 
 
 class StrictWorkflow(ConfigWorkflow):
-    """Refuses what ConfigWorkflow lets pass, before anything runs or is written.
+    """MONAI's ConfigWorkflow, which ignores unknown options, with checks before anything runs or is written.
 
-    `brainmri` uses it; plain MONAI does with
+    `brainmri` uses it. So does plain MONAI by
     `python -m monai.bundle run_workflow --workflow_name custom.running.StrictWorkflow --run_id training ...`.
-    Takes ConfigWorkflow's arguments.
+    It takes ConfigWorkflow's arguments.
 
     Raises:
-        ConfigError: an override or run_id that no config file has (with the nearest name); a string, list or number
-            where the default is of another kind ('false' is true to Python); a device that isn't there; an output_dir
-            that can't be written to.
+        ConfigError: an option or run_id that no config file has (with the nearest name); a value of another kind than
+            the default (MONAI takes the text 'false' for true); a device that does not exist; an output_dir that
+            cannot be written to.
     """
 
     def __init__(self, config_file: Any, *args: Any, **override: Any) -> None:
@@ -46,9 +50,11 @@ class StrictWorkflow(ConfigWorkflow):
         super().__init__(config_file, *args, **override)
         for name, value in settings.items():
             settings[name] = self._checked(name.removeprefix("+"), value)
-        self.parser.update(settings)
+        self.parser.update({name: _literal(value) for name, value in settings.items()})
         if self.run_id not in self.parser:
             raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{self._nearest(self.run_id)}.")
+        files = [config_file] if isinstance(config_file, (str, Path)) else list(config_file)
+        describe_training(self.parser, [str(file) for file in files], settings)
 
     def initialize(self) -> Any:
         result = super().initialize()
@@ -76,6 +82,20 @@ class StrictWorkflow(ConfigWorkflow):
     def _nearest(self, name: str) -> str:
         close = difflib.get_close_matches(name, _names(self.parser.get()), n=1, cutoff=0.5)
         return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _literal(value: Any) -> Any:
+    """Text with "#" as an expression that gives it: MONAI would replace "#" by "::"."""
+    if isinstance(value, dict):
+        return {key: _literal(content) for key, content in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_literal(content) for content in value]
+    if isinstance(value, str) and "#" in value and value[:1] not in ("$", "@", "%"):
+        text = repr(value)
+        for sign in "#@%$":  # which mean something in an expression
+            text = text.replace(sign, f"\\x{ord(sign):02x}")
+        return f"${text}"
+    return value
 
 
 def _names(config: Any, prefix: str = "") -> Iterable[str]:
@@ -108,34 +128,60 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def run(run_id: str, files: list[str], **overrides: Any) -> Any:
-    """Prints and makes one `monai.bundle run_workflow` call.
+    """Prints and makes one `monai.bundle run_workflow` call. Its messages go to run.log in the output_dir.
 
     Returns:
         The workflow, finished.
     """
     call = {"workflow_name": "custom.running.StrictWorkflow", "run_id": run_id, "config_file": files, **overrides}
-    print_call("run_workflow", call)
     silence_duplicates()
-    workflow = create_workflow(**(call | {"workflow_name": StrictWorkflow}))
-    workflow.run()
-    workflow.finalize()
+    with log.inherited_console():
+        log.take_over()
+        own = {"workflow_name": StrictWorkflow, "logging_file": False}
+        workflow = create_workflow(**(call | own))
+        folder = workflow.parser.get_parsed_content("output_dir")
+        with log.run_log(folder, shlex.join(["brainmri", *sys.argv[1:]])):
+            print_call("run_workflow", call)
+            workflow.run()
+            workflow.finalize()
     return workflow
 
 
-def print_call(function: str, arguments: dict[str, Any]) -> None:
+def say_what_is_next(workflow: Any, bundle: str, network: str | None, recipe: str | None) -> None:
+    """Prints where a training wrote its weights, and the command that scores them."""
+    parsed = workflow.parser.get_parsed_content
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
+    weights = Path(parsed("output_dir")) / "model.pt"
+    options: dict[str, Any] = {
+        "network": network,
+        "recipe": recipe,
+        "dataset_dir": parsed("dataset_dir"),
+        "output_dir": parsed("output_dir"),
+    }
+    words = ["brainmri", "evaluate", bundle]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    print(f"The weights are in {weights}. Score them on the test split with:\n{shlex.join(words)}")
+
+
+def print_call(function: str, arguments: Mapping[str, Any]) -> None:
     """Prints a `python -m monai.bundle` call as a shell takes it."""
     words = [f"--{name} {shlex.quote(_as_text(value))}" for name, value in arguments.items()]
     print(" ".join(["python -m monai.bundle", function, *words]), flush=True)
 
 
 def _as_text(value: Any) -> str:
+    """A value as MONAI's command line reads it: text that Fire would take for another value is quoted."""
     if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
+    if isinstance(value, str) and DefaultParseValue(value) != value:
+        return repr(value)
     return str(value)
 
 
 def silence_duplicates() -> None:
-    """Hides MONAI's warning about every config, and errors that Ignite logs and `brainmri` prints as well."""
+    """Hides MONAI's warning about every config, and errors that Ignite logs although `brainmri` prints them."""
     warnings.filterwarnings("ignore", message="parsing config_file")
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logger = logging.getLogger(f"ignite.engine.engine.{engine}")

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
-import custom
 from custom.errors import DataError
-from custom.files import written_whole
+from custom.reading.nifti import save_nifti
 from custom.reading.volumes import in_one_place, open_volume, read_problem
 from custom.serving.contrasts import scan_name
 
@@ -62,17 +60,12 @@ def _resample(file: Path, reference: Path, target: Path) -> None:
     # interpolation makes small values at the edge of the head, but bundles treat only exact 0 as background
     head = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=np.float64)((scan != 0).double(), shown)
     voxels = np.asarray((moved * head)[0], dtype=np.float32)
-    nibabel.save(nibabel.Nifti1Image(voxels, open_volume(reference).affine), target)
+    save_nifti(voxels, open_volume(reference).affine, target)
 
 
 def save_labels(voxels: np.ndarray, affine: np.ndarray, target: Path) -> Path:
     """Writes a label map (x, y, z) as NIfTI, uint8; the file appears in one step, when it is complete."""
-    image = nibabel.Nifti1Image(voxels.astype(np.uint8), affine)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
-    with written_whole(target, own=True) as partial:
-        nibabel.save(image, partial)
-    return target
+    return save_nifti(voxels.astype(np.uint8), affine, target)
 
 
 def convert(labels: Path, extension: str, compress: bool = False) -> Path:

@@ -34,3 +34,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--largest_upload_mb", default=512, type=int, help="larger requests are refused")
     return parser
+
+
+def meanings() -> dict[str, str]:
+    """{option: its help text}, without the options that `brainmri label` explains itself."""
+    actions = arguments()._actions
+    return {action.dest: action.help or "" for action in actions if action.dest not in ("help", "studies", "bundles")}

@@ -16,7 +16,7 @@ import pydicom
 from filelock import FileLock
 
 from custom.errors import DataError, MissingDataError
-from custom.files import written_whole
+from custom.reading.nifti import save_nifti
 from custom.reading.scans import read_scan
 from custom.reading.volumes import natural_order, open_volume
 from custom.serving.contrasts import ORDER, scan_name
@@ -122,7 +122,7 @@ class Pacs(Store):
             slices = len(list(folder.iterdir()))
             if not target.is_file() or self.get_image_info(image_id).get("instances") != slices:
                 voxels, affine, warnings = read_scan(folder)
-                save_scan(voxels, affine, target)
+                save_nifti(voxels, affine, target)
                 self.refresh()
                 study = (self.web.find(image_id) or {}).get("study")
                 self.update_image_info(image_id, {"warnings": warnings, "StudyInstanceUID": study, "instances": slices})
@@ -235,11 +235,3 @@ class Pacs(Store):
             )
         )
         return save_labels(np.asarray(moved.dataobj), image.affine, self.cache / "segs" / f"{image_id}.nii.gz")
-
-
-def save_scan(voxels: np.ndarray, affine: np.ndarray, target: Path) -> None:
-    """Writes a scan (x, y, z) as NIfTI; the file appears in one step, when it is complete."""
-    image = nibabel.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    with written_whole(target, own=True) as partial:
-        nibabel.save(image, partial)

@@ -1,0 +1,176 @@
+"""What a run prints, and its run.log.
+
+Messages of this package are printed. Those of MONAI, Ignite and Python's warnings are printed only with --verbose.
+run.log in a run's output_dir has all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+import custom
+from custom.files import without_partial
+
+FILE = "run.log"
+BEGUN = "begun"  # a record with this attribute says that a run's first step is done: run.log is written from here on
+ENVIRONMENT = "BRAINMRI_MESSAGES"  # quiet or verbose, for the processes that a command starts
+_DATED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _Formatter(logging.Formatter):
+    """Without the temporary names of files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_partial(super().format(record))
+
+
+def _of_this_package(record: logging.LogRecord) -> bool:
+    return record.name.split(".")[0] == "custom" or record.levelno >= logging.CRITICAL
+
+
+@contextlib.contextmanager
+def console(quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+    """Prints log messages while the block runs: this package's, or all of them (`verbose`), or its warnings (`quiet`).
+
+    With `quiet`, what is printed to stdout is dropped as well. Progress bars show on terminals only.
+    """
+    root = logging.getLogger()
+    handler = logging.StreamHandler(sys.stderr if quiet else sys.stdout)
+    handler.setFormatter(_Formatter(_DATED if verbose else "%(message)s"))
+    handler.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not verbose:
+        handler.addFilter(_of_this_package)
+    before = root.level, os.environ.get(ENVIRONMENT)
+    os.environ[ENVIRONMENT] = "quiet" if quiet else "verbose" if verbose else ""
+    if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        with contextlib.ExitStack() as stack:
+            if quiet:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+            yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        root.setLevel(before[0])
+        if before[1] is None:
+            os.environ.pop(ENVIRONMENT, None)
+        else:
+            os.environ[ENVIRONMENT] = before[1]
+
+
+def inherited_console() -> contextlib.AbstractContextManager[None]:
+    """`console` as the process that started this one has it; nothing where this process has called `console`."""
+    mode = os.environ.get(ENVIRONMENT)
+    if mode is None or any(isinstance(handler.formatter, _Formatter) for handler in logging.getLogger().handlers):
+        return contextlib.nullcontext()
+    return console(mode == "quiet", mode == "verbose")
+
+
+def take_over() -> None:
+    """Sends the messages of MONAI's loggers that print by themselves to the root logger's handlers."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in ("monai", "ignite"):
+            logger.handlers.clear()
+            logger.propagate = True
+
+
+class _RunLog(logging.Handler):
+    """Keeps messages until the run has begun, then appends them to folder/run.log."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(logging.DEBUG)
+        self.folder = folder
+        self.waiting: list[str] = []
+        self.file: TextIO | None = None
+        self.setFormatter(_Formatter(_DATED))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(self.format(record) + "\n")
+        if getattr(record, BEGUN, False):
+            self.open()
+
+    def write(self, text: str) -> None:
+        if self.file is None:
+            self.waiting.append(text)
+        else:
+            self.file.write(text)
+            self.file.flush()
+
+    def open(self) -> None:
+        if self.file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.file = (self.folder / FILE).open("a", encoding="utf-8")
+            self.write("".join(self.waiting))
+            self.waiting.clear()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+        super().close()
+
+
+class _Copied(io.TextIOBase):
+    """A stream whose text goes to run.log too."""
+
+    def __init__(self, stream: TextIO, log: _RunLog) -> None:
+        self.stream = stream
+        self.log = log
+
+    def write(self, text: str) -> int:
+        text = without_partial(text)
+        self.log.write(text)
+        return self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+
+@contextlib.contextmanager
+def run_log(folder: str | Path, heading: str) -> Iterator[None]:
+    """Appends all messages, and what is printed to stdout, to folder/run.log while the block runs.
+
+    The file is opened when the run's first step is done, or at the end: a run that fails before writes nothing. Of
+    several processes the first one writes.
+
+    Args:
+        folder: the run's output_dir.
+        heading: the first line, the command for instance.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    handler, root = _RunLog(Path(folder)), logging.getLogger()
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    handler.write(f"== {now} {heading}\nbrainmri {custom.__version__}, Python {platform.python_version()}\n")
+    root.addHandler(handler)
+    level = root.level
+    root.setLevel(min(level, logging.INFO))
+    take_over()
+    try:
+        with contextlib.redirect_stdout(_Copied(sys.stdout, handler)):
+            yield
+        handler.open()
+    except BaseException as error:
+        handler.write(f"{type(error).__name__}: {without_partial(str(error))}\n")
+        raise
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
