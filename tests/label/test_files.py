@@ -71,6 +71,12 @@ def test_a_result_is_the_bundles_own(bundle: str, server: Server, studies: Path,
     assert served.shape == shown.shape
 
 
+def test_a_second_image_loads_no_weights(server: Server, runs: Path, tmp_path: Path) -> None:
+    for image_id in ("sub-01_T1w", "sub-02_T1w", "sub-01_T1w"):
+        server.infer(INFANT, image_id, tmp_path / "label.nii.gz")
+    assert server.log.read_text().count(f"Loading {runs / INFANT / 'model.pt'} ") == 1
+
+
 def test_info_lists_segmentation_bundles_and_one_image_for_each_study(client: MONAILabelClient, server: Server) -> None:
     info = client.info()
     assert info["models"].keys() == {INFANT, TISSUE, TUMOR, SLICES} == info["trainers"].keys()
