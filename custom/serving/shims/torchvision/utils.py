@@ -1,4 +1,4 @@
-"""What MONAI Label imports by name."""
+"""The functions that MONAI Label imports."""
 
 from typing import Any
 
