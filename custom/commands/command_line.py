@@ -107,7 +107,7 @@ class CommandLine:
             near = difflib.get_close_matches(unknown, own, n=1)
             parser.error(f"There is no option --{unknown}" + (f"; did you mean --{near[0]}?" if near else ""))
         flags = [f"--{key}" if value is NO_VALUE else f"--{key}={value}" for key, value in given.items() if key in own]
-        options = vars(parser.parse_args([*flags, "--", *places]))
+        options = vars(parser.parse_args([*flags, "--", *places] if places else flags))
         quiet, verbose = options.pop("quiet"), options.pop("verbose")
         if quiet and verbose:
             parser.error("--quiet and --verbose exclude each other")
