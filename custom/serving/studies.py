@@ -262,7 +262,7 @@ class Studies(Store):
         return [files[contrast][0] for contrast in channels]
 
     def person(self, image_id: str) -> str:
-        """sub-01 for BIDS names, else the name of the study."""
+        """sub-01 for BIDS names, else the study."""
         return person(study_and_contrast(self.get_image_uri(image_id))[0])
 
     def reference(self, image_id: str) -> str:
