@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,17 +12,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.bundle import ConfigParser
 
-import custom
 from custom.checkpoints.find import check_for_patients, choose, find_weights
 from custom.checkpoints.record import read_record, write_record
 from custom.datasets import brats_slices
 from custom.errors import CheckpointError, ConfigError
-from custom.serving.bundles import Uncertainty, load_bundles
+from custom.serving import bundles as serving_bundles
+from custom.serving.bundles import load_bundles, uncertainty_of
 from custom.serving.contrasts import contrast_of, study_and_contrast
 from custom.serving.environment import PINS, pip_calls
 from custom.serving.start import command_line
@@ -171,17 +176,16 @@ def test_bundles_to_serve(tmp_path: Path) -> None:
     assert others["iseg_mri_tissue_segmentation"].files("inference.json")[1].endswith("networks/vnet.json")
     assert others["brats_mri_slice_segmentation"].channels == ("FLAIR", "T1", "T1ce", "T2")
     assert others["brats_mri_slice_segmentation"].labels == {"NCR": 1, "ED": 2, "ET": 3}
-    with pytest.raises(ConfigError, match=r"'brats' names \[.*\]: write enough of one of"):
+    with pytest.raises(ConfigError, match=r"'brats' matches several bundles: brats_.*\. Use a unique part of one of"):
         load_bundles(["brats"], tmp_path)
 
 
 def test_a_classifier_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = tmp_path / "brain_tumor_classification"
     (classifier / "configs").mkdir(parents=True)
-    ports = {"outputs": {"pred": {"format": "classification", "channel_def": {"0": "glioma"}}}}
-    (classifier / "configs/metadata.json").write_text(json.dumps({"network_data_format": ports}))
-    monkeypatch.setattr(custom, "bundles", lambda: {classifier.name: classifier})
-    with pytest.raises(ConfigError, match="'tumor' names no segmentation bundle"):
+    (classifier / "configs/metadata.json").write_text(json.dumps({"kind": "classification"}))
+    monkeypatch.setattr(serving_bundles, "find_bundles", lambda: {classifier.name: classifier})
+    with pytest.raises(ConfigError, match="'tumor' matches no segmentation bundle"):
         load_bundles(["tumor"], tmp_path)
 
 
@@ -199,10 +203,42 @@ def test_a_classifier_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_uncertainty(logits: list[list[float]], masks: bool, value: float) -> None:
-    measured = Uncertainty(lambda inputs, network: inputs, masks)
-    given_logits = torch.tensor(logits)[None, :, :, None, None]
-    assert measured(given_logits, None) is given_logits
-    assert measured.value == pytest.approx(value, abs=1e-5)
+    given = torch.tensor(logits)[None, :, :, None, None]
+    assert uncertainty_of(given, masks) == pytest.approx(value, abs=1e-5)
+    further = torch.cat([given, torch.full_like(given, 7.0)], dim=1)  # channels that are no classes
+    assert uncertainty_of(further, masks, num_classes=len(logits)) == pytest.approx(value, abs=1e-5)
+
+
+def test_weights_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second image of the same bundle uses the same network; weights that a training has replaced are loaded."""
+    served = load_bundles(["iseg"], tmp_path, check=lambda bundle: None)["iseg_mri_tissue_segmentation"]
+    images = []
+    for number in range(4):
+        voxels = np.random.default_rng(number).uniform(1, 100, (24, 24, 24)).astype(np.float32)
+        images.append(str(tmp_path / f"{number}.nii.gz"))
+        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), images[-1])
+    results = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        parser = ConfigParser()
+        parser.read_config(served.files("inference.json"))
+        served.output_dir.mkdir(exist_ok=True)
+        torch.save(parser.get_parsed_content("network_def").state_dict(), served.output_dir / "model.pt")
+        loads = []
+        load = torch.load
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                torch, "load", lambda *args, load=load, loads=loads, **words: loads.append(args) or load(*args, **words)
+            )
+            for pair in (images[:2], images[2:], images[:2]):
+                path, uncertainty = served.segment(pair, tmp_path, served.choose_weights(), "cpu")
+                results.append((np.asarray(nibabel.load(path).dataobj), uncertainty))
+        assert len(loads) == 1
+    (first, second, again), (other, _, _) = results[:3], results[3:]
+    np.testing.assert_array_equal(again[0], first[0])
+    assert again[1] == first[1] != second[1]
+    assert (other[0] != first[0]).any()
+    assert serving_bundles._predictor.cache_info().currsize <= 4
 
 
 def test_the_pins_agree() -> None:
@@ -218,6 +254,27 @@ def test_the_pins_agree() -> None:
     first, everything, alone = pip_calls(PINS.read_text())
     assert (first, alone) == (["torch==2.13.0"], ["--no-deps", "monailabel==0.8.5"])
     assert len(everything) == len(pins) - 1
+
+
+@pytest.mark.parametrize(("ci", "status", "word"), [("true", 1, "FAILED"), ("", 0, "SKIPPED")])
+def test_a_missing_environment_fails_in_ci_only(ci: str, status: int, word: str) -> None:
+    command = ["bash", str(ROOT / "scripts" / "test_label.sh")]
+    environment = os.environ | {"CI": ci, "PYTHON": "false"}  # `false` always fails
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
+    assert result.returncode == status
+    assert f"{word} tests/label: the environment of MONAI Label could not be made" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("ci", "error"), [("true", "Failed"), ("", "Skipped")])
+def test_missing_tools_fail_in_ci_only(ci: str, error: str) -> None:
+    """tests/label/conftest.py needs MONAI Label's environment, so that only this function is run."""
+    source = (ROOT / "tests" / "label" / "conftest.py").read_text()
+    (function,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "skip_or_fail")
+    script = "import os, pytest\nfrom typing import NoReturn\n" + ast.unparse(function)
+    script += "\ntry:\n    skip_or_fail('Orthanc')\nexcept BaseException as error:\n    print(type(error).__name__)"
+    command, environment = [sys.executable, "-c", script], os.environ | {"CI": ci}
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=environment)
+    assert result.stdout.strip() == error
 
 
 @pytest.mark.parametrize(
@@ -244,7 +301,7 @@ def test_the_servers_command(settings: dict[str, Any], words: list[str], token: 
 def test_a_misspelt_setting(brainmri: Brainmri, tmp_path: Path) -> None:
     result = brainmri("label", "--studies", tmp_path, "--prot", 8000, cwd=tmp_path)
     assert result.returncode == 1
-    assert re.search(r"There is no setting 'prot': brainmri label takes \[.*'port', .*'weights'\]", result.stderr)
+    assert re.search(r"brainmri label has no option 'prot'\. Its options are: .*port, .*weights\.", result.stderr)
     assert not list(tmp_path.iterdir())
 
 
@@ -253,5 +310,5 @@ def test_another_python_is_refused(tmp_path: Path) -> None:
     script = f"import sys; sys.version_info = (3, 13); sys.path.insert(0, {str(PINS.parent)!r})\n"
     script += f"import environment; environment.make({str(tmp_path / 'venv')!r})"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
-    assert "MONAI Label 0.8.5 needs Python 3.11 or 3.12, this is 3.13: run it with one of these." in result.stderr
+    assert "MONAI Label 0.8.5 needs Python 3.11 or 3.12, but this is 3.13. Use one of these." in result.stderr
     assert not (tmp_path / "venv").exists()

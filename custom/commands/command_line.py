@@ -113,7 +113,7 @@ class CommandLine:
             for key, value in given.items()
             if key in own and not (key in COMMON and value.lower() == "false")
         ]
-        options = vars(parser.parse_args([*flags, "--", *places]))
+        options = vars(parser.parse_args([*flags, "--", *places] if places else flags))
         quiet, verbose = options.pop("quiet"), options.pop("verbose")
         if quiet and verbose:
             parser.error("--quiet and --verbose exclude each other")

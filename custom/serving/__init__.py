@@ -1,5 +1,5 @@
-"""MONAI Label serves this project's bundles to 3D Slicer and OHIF, on files and on a PACS.
+"""MONAI Label serves the bundles of this project to 3D Slicer and OHIF, for files and for a PACS.
 
-It runs in an environment of its own (custom.serving.environment), by `brainmri label` or
+The server has its own environment (custom.serving.environment). It starts with `brainmri label` or
 `python -m custom.serving`. Research use only, not a medical device.
 """

@@ -1,4 +1,4 @@
-"""python -m custom.serving: the MONAI Label server, in the environment that custom.serving.environment makes."""
+"""python -m custom.serving: the MONAI Label server, in the environment made by custom.serving.environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from custom.serving.label_settings import TOKEN, arguments
 
 
 def main() -> None:
-    """Checks the settings, then serves until it is stopped."""
+    """Checks the options, then serves until it is stopped."""
     options = arguments().parse_args()
     try:
         serve(options)
@@ -31,16 +31,20 @@ def main() -> None:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Raises ConfigError for settings that can't be."""
+    """Starts the server. Raises ConfigError for invalid options."""
     token = options.token or os.environ.get(TOKEN, "")
     check_address(options.host, options.port, token, options.public_url)
-    origins = [one.strip().rstrip("/") for one in f"{options.origins},{options.public_url}".split(",") if one.strip()]
-    if bad := [one for one in origins if urlsplit(one).scheme not in ("http", "https") or urlsplit(one).path]:
-        raise ConfigError(f"origins and public_url must be like http://viewer.example:3000, got {bad[0]!r}.")
+    given = f"{options.origins},{options.public_url}".split(",")
+    origins = [origin.strip().rstrip("/") for origin in given if origin.strip()]
+    for origin in origins:
+        if urlsplit(origin).scheme not in ("http", "https") or urlsplit(origin).path:
+            raise ConfigError(f"--origins and --public_url must be like http://viewer.example:3000, got {origin!r}.")
     studies = options.studies
     if not studies.startswith(("http://", "https://")):
         if not Path(studies).expanduser().is_dir():
-            raise ConfigError(f"There is no folder {studies}: name one with NIfTI files, or a DICOMweb URL.")
+            raise ConfigError(
+                f"The folder {studies} does not exist. Give a folder with NIfTI files, or the URL of a DICOMweb server."
+            )
         studies = str(Path(studies).expanduser().resolve())
     listening = bound(options.host, options.port)
     app_dir = write_app(Path(options.runs).expanduser().absolute() / "label")
@@ -57,7 +61,7 @@ def serve(options: argparse.Namespace) -> None:
     shims = str(Path(__file__).parent / "shims")
     os.environ["PYTHONPATH"] = os.pathsep.join([shims, *filter(None, [os.environ.get("PYTHONPATH")])])
     sys.path.insert(0, shims)
-    os.environ.pop(TOKEN, None)  # trainings are processes of their own and need no token
+    os.environ.pop(TOKEN, None)  # trainings are separate processes and need no token
     start_log(app_dir / "logs" / "app.log")
 
     import uvicorn
@@ -65,7 +69,7 @@ def serve(options: argparse.Namespace) -> None:
 
     from custom.serving.server import create_app
 
-    app_instance()  # what is wrong with bundles or studies is said before it listens
+    app_instance()  # reports problems with bundles or studies before the server listens
     print(f"http://{options.host}:{options.port}/ serves {studies}. {custom.RESEARCH_USE_ONLY}", flush=True)
     app = create_app(options.host, token, origins, options.largest_upload_mb * 2**20, options.public_url.rstrip("/"))
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
@@ -73,44 +77,45 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def check_address(host: str, port: int, token: str, public_url: str = "") -> None:
-    """Raises ConfigError where anyone could come in."""
+    """Raises ConfigError if others could use the server without a token, or for an invalid port."""
     if (public_url or not is_loopback(host)) and len(token) < 16:
         raise ConfigError(
-            f"{public_url or host} can be reached by others, so a token of 16 letters or more is needed: --token, or "
-            f"the environment variable {TOKEN}."
+            f"Others can reach {public_url or host}, so the server needs a token of at least 16 letters. Use --token "
+            f"or the environment variable {TOKEN}."
         )
     if not 1 <= port <= 65535:
-        raise ConfigError(f"port must be 1 to 65535, got {port!r}.")
+        raise ConfigError(f"--port must be from 1 to 65535, got {port!r}.")
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Takes an address, on which nobody listens yet. Raises ConfigError where it can't be had."""
+    """A socket bound to this address. Raises ConfigError if the address is in use or does not exist."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # right after a server that was stopped
-        taken.bind(address)
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # for a restart right after a stop
+        listening.bind(address)
     except OSError as error:
-        raise ConfigError(f"{host}:{port} can't be had ({error.strerror or error}): name another --port.") from error
-    return taken
+        raise ConfigError(f"Cannot listen on {host}:{port} ({error.strerror or error}). Use another --port.") from error
+    return listening
 
 
 def write_app(folder: Path) -> Path:
-    """The folder that MONAI Label takes for an app: its main.py, and room for logs and sessions."""
+    """Makes the folder of MONAI Label's app: main.py, and space for logs and sessions."""
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         with written_whole(folder / "main.py") as partial:
             partial.write_text("from custom.serving.label_app import BrainMRIApp  # noqa: F401\n")
     except OSError as error:
-        raise ConfigError(f"{folder} can't be written to ({error}): name another folder with --runs.") from error
+        raise ConfigError(f"Cannot write to {folder} ({error}). Use another folder for --runs.") from error
     return folder
 
 
 def start_log(file: Path) -> None:
-    form = logging.Formatter("[%(asctime)s] [%(levelname)s] %(name)s: %(message)s")
-    kept = RotatingFileHandler(file, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8")
-    for handler in (logging.StreamHandler(), kept):
-        handler.setFormatter(form)
+    """Logs to the terminal and to a file of at most 10 MB, with three older files."""
+    formatter = logging.Formatter("[%(asctime)s] [%(levelname)s] %(name)s: %(message)s")
+    log_file = RotatingFileHandler(file, maxBytes=10 * 2**20, backupCount=3, encoding="utf-8")
+    for handler in (logging.StreamHandler(), log_file):
+        handler.setFormatter(formatter)
         logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
 

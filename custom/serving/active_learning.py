@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from custom.checkpoints.record import sha256_of
 from custom.errors import MissingDataError, find_cause
 from custom.metrics import dice_by_name
+from custom.reading.volumes import open_volume
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import same_grid
 from custom.serving.studies import Store
@@ -26,104 +27,129 @@ Infer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class AtRandom(Strategy):
-    """An unlabelled study, those that were given lately being less likely."""
+    """A random unlabelled study; studies that were given recently are less likely."""
 
     def __init__(self) -> None:
-        super().__init__("A study at random")
+        super().__init__("A random study")
 
-    def __call__(self, request: Mapping[str, Any], datastore: Store) -> dict[str, Any] | None:
-        waiting = datastore.get_unlabeled_images()
-        if not waiting:
+    def __call__(self, _request: Mapping[str, Any], datastore: Store) -> dict[str, Any] | None:
+        """{"id": the study}; None if all studies are labelled."""
+        unlabelled = datastore.get_unlabeled_images()
+        if not unlabelled:
             return None
-        given = [datastore.get_image_info(one).get("strategy", {}).get("random", {}).get("ts", 0) for one in waiting]
+        infos = [datastore.get_image_info(image_id).get("strategy", {}) for image_id in unlabelled]
         now = time.time()
-        return {"id": random.choices(waiting, weights=[max(1.0, now - ts) for ts in given])[0]}
+        weights = [max(1.0, now - info.get("random", {}).get("ts", 0)) for info in infos]
+        return {"id": random.choices(unlabelled, weights=weights)[0]}
 
 
 class MostUncertain(Strategy):
-    """The unlabelled study that a bundle's network is most uncertain of (custom.serving.bundles.Uncertainty).
+    """The unlabelled study of which a bundle's network is most uncertain (custom.serving.bundles.uncertainty_of).
 
-    Each study is measured once for each weights and kept with the image; a request measures new ones for at most
-    `seconds`, the most uncertain of those that are known is given.
+    Each study is measured once for the same weights, and the value is stored with the image. One request measures new
+    studies for at most `seconds`, and returns the most uncertain study of those measured so far.
     """
 
     def __init__(self, bundle: ServedBundle, infer: Infer, seconds: float = 60) -> None:
-        super().__init__(f"The study that {bundle.name} is most uncertain of")
+        super().__init__(f"The study of which {bundle.name} is most uncertain")
         self.bundle, self.infer, self.seconds = bundle, infer, seconds
 
-    def __call__(self, request: dict[str, Any], datastore: Store) -> dict[str, Any] | None:
-        waiting = datastore.get_unlabeled_images()
-        known = measure(self.bundle, self.infer, datastore, waiting, time.monotonic() + self.seconds)
-        if not known:
+    def __call__(self, _request: dict[str, Any], datastore: Store) -> dict[str, Any] | None:
+        """{"id": the study, "uncertainty", "measured" and "unlabelled" studies}; None if no study can be measured."""
+        unlabelled = datastore.get_unlabeled_images()
+        measured = measure(self.bundle, self.infer, datastore, unlabelled, time.monotonic() + self.seconds)
+        if not measured:
             return None
-        image_id = max(known, key=lambda one: known[one])
-        return {"id": image_id, "uncertainty": known[image_id], "measured": len(known), "unlabelled": len(waiting)}
+        image_id = max(measured, key=lambda name: measured[name])
+        return {
+            "id": image_id,
+            "uncertainty": measured[image_id],
+            "measured": len(measured),
+            "unlabelled": len(unlabelled),
+        }
 
 
-def unseen(bundle: ServedBundle, infer: Infer, image_id: str) -> dict[str, Any] | None:
-    """A result that nobody gets to see; None, with a warning, where the study can't be segmented by this bundle."""
+def infer_unseen(bundle: ServedBundle, infer: Infer, image_id: str) -> dict[str, Any] | None:
+    """A result that no user sees; None, with a warning in the log, if the bundle cannot segment the study."""
     try:
         return infer({"model": bundle.name, "image": image_id, "unseen": True})
     except Exception as error:  # MONAI wraps what transforms raise
         if not (cause := find_cause(error)):
             raise
-        logger.warning("%s can't be segmented by %s: %s", image_id, bundle.name, cause)
+        logger.warning("%s cannot segment %s: %s", bundle.name, image_id, cause)
         return None
 
 
 def measure(bundle: ServedBundle, infer: Infer, datastore: Store, images: list[str], until: float) -> dict[str, float]:
-    """The network's uncertainty of images, measured where it isn't known, until a time.monotonic()."""
+    """The network's uncertainty of images.
+
+    Args:
+        bundle: whose network.
+        infer: segments an image of the studies.
+        datastore: stores each value with its image.
+        images: their ids.
+        until: stop measuring new images at this time.monotonic(), but after one image at the earliest.
+
+    Returns:
+        {image id: uncertainty in bits} of the images measured now or before with the same weights.
+    """
     weights = sha256_of(bundle.choose_weights().path)
     key = f"uncertainty {bundle.name}"
-    known: dict[str, float] = {}
+    values: dict[str, float] = {}
     for image_id in images:
         info = datastore.get_image_info(image_id).get(key, {})
-        if info.get("weights_sha256") != weights and (time.monotonic() < until or not known):
-            if (result := unseen(bundle, infer, image_id)) is None:
+        if info.get("weights_sha256") != weights and (time.monotonic() < until or not values):
+            if (result := infer_unseen(bundle, infer, image_id)) is None:
                 continue
             Path(result["file"]).unlink()
             info = {"value": result["params"]["uncertainty"], "weights_sha256": weights}
             datastore.update_image_info(image_id, {key: info})
         if info.get("weights_sha256") == weights:
-            known[image_id] = info["value"]
-    return known
+            values[image_id] = info["value"]
+    return values
 
 
 class MeasureAll(ScoringMethod):
-    """Measures the uncertainty of every unlabelled study, for the strategy of that name."""
+    """Measures the uncertainty of every unlabelled study, for the strategy of the same name."""
 
     def __init__(self, bundle: ServedBundle, infer: Infer) -> None:
         super().__init__(f"Uncertainty of {bundle.name} for every unlabelled study")
         self.bundle, self.infer = bundle, infer
 
-    def __call__(self, request: Mapping[str, Any], datastore: Store) -> dict[str, float]:
+    def __call__(self, _request: Mapping[str, Any], datastore: Store) -> dict[str, float]:
+        """{image id: uncertainty in bits}."""
         return measure(self.bundle, self.infer, datastore, datastore.get_unlabeled_images(), float("inf"))
 
 
 class DiceOfPrediction(ScoringMethod):
-    """Dice of a bundle's prediction, by the weights that are served now, against each saved label map."""
+    """Dice of a bundle's prediction, with the weights that are served now, against each saved label map."""
 
     def __init__(self, bundle: ServedBundle, infer: Infer) -> None:
         super().__init__(f"Dice of {bundle.name} against saved labels")
         self.bundle, self.infer = bundle, infer
 
-    def __call__(self, request: Mapping[str, Any], datastore: Store) -> dict[str, dict[str, float]]:
+    def __call__(self, _request: Mapping[str, Any], datastore: Store) -> dict[str, dict[str, float]]:
+        """{image id: {label: Dice, 0 to 1}}; labels that neither map has are left out.
+
+        Raises:
+            MissingDataError: no saved label map could be scored.
+        """
         scores = {}
         names = {code: name for name, code in self.bundle.labels.items()}
         for image_id, label in datastore.labelled(list(self.bundle.labels)):
-            if (result := unseen(self.bundle, self.infer, image_id)) is None:
+            if (result := infer_unseen(self.bundle, self.infer, image_id)) is None:
                 continue
-            predicted, saved = (nibabel.load(path) for path in (result["file"], label))
+            predicted, saved = open_volume(result["file"]), open_volume(label)
             voxels = np.asarray(predicted.dataobj)
             Path(result["file"]).unlink()
             if not same_grid(predicted, saved):
-                logger.warning("%s lies on another grid than %s and isn't scored.", label, image_id)
+                logger.warning("%s is not scored, because its grid differs from that of %s.", label, image_id)
                 continue
-            found = dice_by_name(voxels, np.asarray(saved.dataobj), {0: "background"} | names)
-            scores[image_id] = {name: value for name, value in found.items() if value == value}  # JSON has no NaN
+            dice = dice_by_name(voxels, np.asarray(saved.dataobj), {0: "background"} | names)
+            scores[image_id] = {name: value for name, value in dice.items() if not math.isnan(value)}
             datastore.update_image_info(image_id, {f"dice {self.bundle.name}": scores[image_id]})
         if not scores:
             raise MissingDataError(
-                f"No study has a saved label map on its grid for {self.bundle.name}: save one first."
+                f"No study has a saved label map of {self.bundle.name} on its own grid. Save a label map first."
             )
         return scores

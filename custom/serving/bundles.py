@@ -1,12 +1,13 @@
-"""A bundle as the server sees it: its channels, labels and weights, and one study segmented by its inference.json."""
+"""A bundle as the server sees it: its channels, labels and weights, and how it segments one study."""
 
 from __future__ import annotations
 
-import json
+import functools
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from monai.bundle import ConfigParser
 import custom
 from custom.checkpoints.find import Weights, choose, find_weights
 from custom.checkpoints.load import load_checkpoint, load_weights
+from custom.checkpoints.record import sha256_of
 from custom.errors import BrainMRIError, ConfigError
-from custom.running.bundles import find_bundles
-from custom.running.workflow import StrictWorkflow
+from custom.running import Predictor
+from custom.running.bundles import channels_of, find_bundles, labels_of, read_metadata
 from custom.serving.contrasts import contrast_of
+from custom.serving.grids import save_labels
 
 logger = logging.getLogger(__name__)
-_ONE_AT_A_TIME = threading.Lock()  # one study fills the memory and all cores
+_SEGMENTING = threading.Lock()  # one study at a time, because it needs the memory and all cores
+_MAX_PREDICTORS = 4  # networks that stay in memory
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,16 @@ class ServedBundle:
     """One bundle with weights.
 
     Args:
-        name: the bundle's, in metadata.json.
-        version: the bundle's.
+        name: as in metadata.json.
+        version: of the bundle.
         description: one sentence for the viewer.
-        root: its folder.
-        output_dir: where its own and corrected weights lie.
-        channels: the contrast of each input in order ("T1", "T2", "T1ce", "FLAIR"); (None,) for any one scan.
+        root: the folder of the bundle.
+        output_dir: where its trained and corrected weights are.
+        channels: the contrast of each input in order ("T1", "T2", "T1ce", "FLAIR"); (None,) for any single scan.
         labels: {"CSF": 1, ...}, without the background.
         weights: "newest", or the name of the weights to serve.
-        network: a mixin of configs/networks, where the weights are of another network than the default.
+        network: a mixin of configs/networks, if the weights belong to another network than the default.
+        metadata: the content of metadata.json.
     """
 
     name: str
@@ -50,91 +55,95 @@ class ServedBundle:
     labels: Mapping[str, int]
     weights: str = "newest"
     network: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def files(self, config: str, *recipes: str) -> list[str]:
-        """A config file's path, those of recipes, and the network's."""
-        mixins = [f"recipes/{name}.json" for name in recipes] + [f"networks/{name}.json" for name in self._networks()]
+        """The paths of a config file, of recipes, and of the network's mixin."""
+        networks = [self.network] if self.network else []
+        mixins = [f"recipes/{name}.json" for name in recipes] + [f"networks/{name}.json" for name in networks]
         return [str(self.root / "configs" / name) for name in (config, *mixins)]
 
-    def _networks(self) -> list[str]:
-        return [self.network] if self.network else []
-
     def find_weights(self) -> list[Weights]:
+        """All weights of this bundle and network, the newest first."""
         return find_weights(self.root, self.output_dir, self.network)
 
-    def choose_weights(self, wanted: str | None = None) -> Weights:
-        return choose(self.find_weights(), wanted or self.weights, self.name)
+    def choose_weights(self, name: str | None = None) -> Weights:
+        """The weights of this name; without a name, those that are served.
+
+        Raises:
+            CheckpointError: the bundle has no weights.
+            ConfigError: it has no weights of this name.
+        """
+        return choose(self.find_weights(), name or self.weights, self.name)
 
     def check(self, weights: Weights) -> None:
-        """Raises CheckpointError where weights are damaged, or another network's."""
+        """Raises CheckpointError if the weights are damaged or belong to another network."""
         parser = ConfigParser()
         parser.read_config(self.files("inference.json"))
         load_weights(parser.get_parsed_content("network_def"), load_checkpoint(weights.path), weights.path)
 
     def segment(self, images: Sequence[str], output_dir: Path, weights: Weights, device: str) -> tuple[Path, float]:
-        """Runs inference.json on one study, one at a time in this process.
+        """Segments one study. Other calls in this process wait until it is done.
+
+        The network stays in memory, so that the next call with the same weights and device is faster.
 
         Args:
-            images: a file for each channel, on one grid.
-            output_dir: an empty folder for the result.
-            weights: the weights.
+            images: a file for each channel, all on one grid.
+            output_dir: a folder for the result.
+            weights: which weights to use.
             device: as torch names it.
 
         Returns:
-            The label map (NIfTI, uint8, on the first file's grid), and how uncertain the network was (Uncertainty).
+            The label map (NIfTI, uint8, on the grid of the first file), and the network's uncertainty in bits
+            (`uncertainty_of`).
 
         Raises:
-            DataError: a scan that can't be used.
+            DataError: a scan that cannot be used.
             CheckpointError: weights of another network.
         """
-        data = [{"image": list(images) if len(images) > 1 else images[0]}]
-        settings = {"data": data, "output_dir": str(output_dir), "ckpt_path": str(weights.path), "device": device}
-        with _ONE_AT_A_TIME:
-            workflow = StrictWorkflow(
-                self.files("inference.json"), logging_file=False, workflow_type="infer", run_id="inferring", **settings
+        output = self.metadata["network_data_format"]["outputs"]["pred"]
+        masks = output["channel_def"]["0"] != "background"
+        uncertainties: list[float] = []
+
+        def measure(logits: torch.Tensor) -> None:
+            uncertainties.append(uncertainty_of(logits, masks, output.get("num_classes")))
+
+        with _SEGMENTING:
+            predictor = _predictor(
+                tuple(self.files("inference.json")), str(weights.path), sha256_of(weights.path), device
             )
-            workflow.initialize()
-            evaluator = workflow.parser.get_parsed_content("evaluator")
-            classes = _output(self.root).get("num_classes")  # where further channels are no classes
-            evaluator.inferer = measured = Uncertainty(evaluator.inferer, self._has_masks(), classes)
-            workflow.run()
-            workflow.finalize()
-        (labels,) = (output_dir / "segmentations").glob("*.nii.gz")
-        return labels, measured.value
-
-    def _has_masks(self) -> bool:
-        return len(_output(self.root)["channel_def"]) == len(self.labels)
+            result = predictor.predict(list(images) if len(images) > 1 else images[0], on_logits=measure)
+        return save_labels(result["pred"], result["affine"], output_dir / "labels.nii.gz"), uncertainties[0]
 
 
-class Uncertainty:
-    """An inferer that also measures how uncertain the network is.
+@functools.lru_cache(maxsize=_MAX_PREDICTORS)
+def _predictor(files: tuple[str, ...], weights: str, sha256: str, device: str) -> Predictor:
+    """A bundle with its weights, loaded once. `sha256` makes it load again when a training has replaced the file."""
+    logger.info("Loading %s (%s) on %s", weights, sha256[:12], device)
+    return Predictor(list(files), ckpt_path=weights, device=device)
 
-    `value`: the entropy of its probabilities in bits, summed over all voxels, for each voxel that it labels; the larger
-    of it and 1 is taken for the labelled voxels, so that a scan in which it finds nothing counts as very uncertain.
+
+def uncertainty_of(logits: torch.Tensor, masks: bool, num_classes: int | None = None) -> float:
+    """How uncertain a network is: the entropy of its probabilities, divided by the number of labelled voxels.
+
+    The number of labelled voxels counts as 1 if it is 0, so that a scan without any label counts as very uncertain.
 
     Args:
-        inferer: the bundle's own.
-        masks: whether channels are masks by sigmoids, without a background, instead of exclusive classes.
-        classes: how many channels are classes, the first ones; None for all.
+        logits: (B, C, ...), the network's output.
+        masks: the channels are masks (sigmoid) without a background, not exclusive classes (softmax).
+        num_classes: only the first channels are classes, this many; None if all are.
+
+    Returns:
+        The entropy in bits, 0 or more.
     """
-
-    def __init__(self, inferer: Any, masks: bool, classes: int | None = None) -> None:
-        self.inferer = inferer
-        self.masks = masks
-        self.classes = classes
-        self.value = 0.0
-
-    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        logits = self.inferer(inputs, network, *args, **kwargs)
-        plain = torch.as_tensor(logits).detach().float()[:, : self.classes]
-        if self.masks:
-            entropy = torch.distributions.Bernoulli(logits=plain).entropy().sum()
-            labelled = (plain > 0).any(dim=1).sum()
-        else:
-            entropy = torch.distributions.Categorical(logits=plain.movedim(1, -1)).entropy().sum()
-            labelled = (plain.argmax(dim=1) > 0).sum()
-        self.value = round(float(entropy) / 0.6931471805599453 / max(1, int(labelled)), 6)
-        return logits
+    channels = torch.as_tensor(logits).detach().float()[:, :num_classes]
+    if masks:
+        entropy = torch.distributions.Bernoulli(logits=channels).entropy().sum()
+        labelled = (channels > 0).any(dim=1).sum()
+    else:
+        entropy = torch.distributions.Categorical(logits=channels.movedim(1, -1)).entropy().sum()
+        labelled = (channels.argmax(dim=1) > 0).sum()
+    return round(float(entropy) / math.log(2) / max(1, int(labelled)), 6)
 
 
 def load_bundles(
@@ -146,20 +155,24 @@ def load_bundles(
     """The bundles to serve, by their names.
 
     Args:
-        names: of segmentation bundles, any unique part of them, each with ":network" where it isn't the default; empty
-            for all that pass the check.
-        runs: the folder whose <bundle>/model.pt a training wrote.
+        names: unique parts of the names of segmentation bundles, each with ":network" for another network than the
+            default; empty for all bundles that pass the check.
+        runs: the folder in which a training wrote <bundle>/model.pt.
         weights: "newest", "shipped", "trained" or a time, for all of them; or "iseg=shipped,brats_mri_tumor=newest".
-        check: raises a BrainMRIError where a bundle can't be served: it has no weights.
+        check: raises a BrainMRIError if a bundle cannot be served, for example because it has no weights.
 
     Raises:
-        ConfigError: a name that no segmentation bundle has, a network that it hasn't.
-        BrainMRIError: what `check` says of a named bundle.
+        ConfigError: a name that no segmentation bundle has, or an unknown network.
+        BrainMRIError: a named bundle does not pass the check.
     """
-    known = {name: root for name, root in find_bundles().items() if _output(root).get("format") == "segmentation"}
-    asked = [_part(name, known) for name in names] or [(name, None) for name in known]
-    wanted = _weights_of(weights, known)
-    served = {name: _load(name, known[name], runs / name, wanted(name), network) for name, network in asked}
+    metadata = {name: (root, read_metadata(root)) for name, root in find_bundles().items()}
+    known = {name: root for name, (root, content) in metadata.items() if content["kind"] == "segmentation"}
+    chosen = [_find(name, known) for name in names] or [(name, None) for name in known]
+    weights_of = _weights_by_bundle(weights, known)
+    served = {
+        name: _load(name, known[name], runs / name, weights_of.get(name, weights_of[""]), network)
+        for name, network in chosen
+    }
     reasons: list[str] = []
     for bundle in list(served.values()):
         try:
@@ -167,7 +180,7 @@ def load_bundles(
         except BrainMRIError as error:
             if names:
                 raise
-            logger.warning("Not served: %s", error)
+            logger.warning("%s is not served: %s", bundle.name, error)
             reasons.append(str(error))
             del served[bundle.name]
     if not served:
@@ -175,47 +188,38 @@ def load_bundles(
     return served
 
 
-def _part(asked: str, known: Mapping[str, Path]) -> tuple[str, str | None]:
-    part, _, network = asked.partition(":")
-    found = [name for name in known if name == part] or [name for name in known if part and part in name]
-    if len(found) != 1:
-        raise ConfigError(
-            f"{part!r} names {found or 'no segmentation bundle'}: write enough of one of {sorted(known)}."
-        )
-    mixins = sorted(path.stem for path in known[found[0]].glob("configs/networks/*.json"))
-    if network and network not in mixins:
-        raise ConfigError(f"{found[0]} has no network {network!r}: name one of {mixins}.")
-    return found[0], network or None
+def _find(name: str, known: Mapping[str, Path]) -> tuple[str, str | None]:
+    """The segmentation bundle and the network that "part" or "part:network" stands for."""
+    part, _, network = name.partition(":")
+    matches = [bundle for bundle in known if bundle == part] or [bundle for bundle in known if part and part in bundle]
+    if len(matches) != 1:
+        problem = f"matches several bundles: {', '.join(matches)}" if matches else "matches no segmentation bundle"
+        raise ConfigError(f"{part!r} {problem}. Use a unique part of one of: {', '.join(sorted(known))}.")
+    networks = sorted(path.stem for path in known[matches[0]].glob("configs/networks/*.json"))
+    if network and network not in networks:
+        raise ConfigError(f"{matches[0]} has no network {network!r}. Use one of: {', '.join(networks) or 'none'}.")
+    return matches[0], network or None
 
 
-def _weights_of(setting: str, known: Mapping[str, Path]) -> Any:
+def _weights_by_bundle(setting: str, known: Mapping[str, Path]) -> dict[str, str]:
+    """{bundle: weights} of "newest" or "iseg=shipped,..."; "" stands for all bundles that are not named."""
     if "=" not in setting:
-        return lambda name: setting
-    pairs = dict(part.split("=", 1) for part in setting.split(",") if "=" in part)
-    by_name = {_part(part, known)[0]: value for part, value in pairs.items()}
-    return lambda name: by_name.get(name, "newest")
+        return {"": setting}
+    pairs = [part.split("=", 1) for part in setting.split(",") if "=" in part]
+    return {"": "newest"} | {_find(part, known)[0]: weights for part, weights in pairs}
 
 
 def _load(name: str, root: Path, output_dir: Path, weights: str, network: str | None) -> ServedBundle:
-    metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    pred = metadata["network_data_format"]["outputs"]["pred"]
-    names = pred.get("labels", pred["channel_def"])  # a result's labels, where they aren't the network's channels
-    outputs = [names[str(n)] for n in range(len(names))]
-    inputs = metadata["network_data_format"]["inputs"]["image"]["channel_def"]
-    first = 0 if outputs[0] == "background" else 1  # masks have no channel for it
+    metadata = read_metadata(root)
     return ServedBundle(
         name=name,
         version=metadata["version"],
         description=f"{metadata['task']}. {custom.RESEARCH_USE_ONLY}",
         root=root,
         output_dir=output_dir,
-        channels=tuple(contrast_of(inputs[str(n)]) for n in range(len(inputs))),
-        labels={label: code for code, label in enumerate(outputs, start=first) if code},
+        channels=tuple(contrast_of(channel) for channel in channels_of(metadata)),
+        labels={label: code for code, label in labels_of(metadata).items() if code},
         weights=weights,
         network=network,
+        metadata=metadata,
     )
-
-
-def _output(root: Path) -> dict[str, Any]:
-    metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    return metadata.get("network_data_format", {}).get("outputs", {}).get("pred", {})

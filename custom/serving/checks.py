@@ -1,19 +1,30 @@
-"""What a request may say, checked before anything touches a path. What it may not is a 4xx with one sentence."""
+"""What a request may contain, checked before anything touches a path. The answer to anything else is a 4xx sentence."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException
 from monailabel.utils.others.generic import device_list
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from custom.serving.grids import EXTENSIONS
 from custom.serving.label_app import BrainMRIApp
 from custom.serving.pacs import Pacs
+from custom.serving.segmentation import first_of
 
 TAGS = ("final", "original")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._\-]{0,126}[A-Za-z0-9])?")
@@ -22,88 +33,98 @@ _RESERVED = re.compile(
     r"strategy|made|instances|uncertainty|dice|name|ts|path|labels|model|params|warnings|Study|Series"
 )
 _UPLOADS = (".nii.gz", ".nii")
-_DEEPEST = 20
+_MAX_DEPTH = 20
 
 
 def refuse(status: int, sentence: str) -> HTTPException:
+    """The exception that answers a request with this status and sentence."""
     return HTTPException(status_code=status, detail=sentence)
 
 
+# names
+
+
 def model(app: BrainMRIApp, name: str) -> str:
+    """The name of a served model."""
     return _known(name, app.bundles, "model")
 
 
 def strategy(app: BrainMRIApp, name: str) -> str:
+    """The name of a strategy of active learning."""
     return _known(name, app._strategies, "strategy")
 
 
 def scoring(app: BrainMRIApp, name: str) -> str:
+    """The name of a scoring method."""
     return _known(name, app._scoring_methods, "scoring method")
 
 
 def tag(name: str) -> str:
-    return _known(name or "final", dict.fromkeys(TAGS), "label tag")
+    """The tag of a label map; "final" if none is given."""
+    return _known(name or "final", TAGS, "label tag")
+
+
+def _known(name: str, known: Collection[str], kind: str) -> str:
+    if name not in known:
+        raise refuse(404, f"There is no {kind} {name[:100]!r}. Use one of: {', '.join(sorted(known))}.")
+    return name
 
 
 def image(app: BrainMRIApp, image_id: str) -> str:
-    """An image's id that the studies have."""
+    """The id of an image of the studies."""
     store = app.datastore()
     known = store.knows(image_id) if isinstance(store, Pacs) else image_id in store.list_images()
     if not known:
-        raise refuse(404, f"There is no image {image_id[:100]!r} in the studies: /datastore/?output=all lists them.")
+        raise refuse(404, f"The studies have no image {image_id[:100]!r}. /datastore/?output=all lists all images.")
     return image_id
 
 
 def session(app: BrainMRIApp, session_id: str) -> str:
-    """A session's id that the server gave."""
+    """The id of a session, which the server gave."""
     if not _SESSION.fullmatch(session_id) or not app.sessions().get_session(session_id, update_ts=False):
-        raise refuse(404, f"There is no session {session_id[:100]!r}: upload the scan again.")
+        raise refuse(404, f"There is no session {session_id[:100]!r}. Upload the scan again.")
     return session_id
 
 
 def new_image(app: BrainMRIApp, image_id: str, filename: str | None) -> tuple[str, str]:
-    """The id and ending of a file that is to join the studies."""
+    """The id and file ending of an image to add to the studies."""
     if isinstance(app.datastore(), Pacs):
-        raise refuse(405, "These studies are a PACS: send new series to it, by DICOM.")
+        raise refuse(405, "The studies are on a PACS. Send new series to the PACS by DICOM.")
     ending = upload_ending(filename, _UPLOADS)
-    wanted = image_id or Path(filename or "").name.removesuffix(ending)
-    if not _NAME.fullmatch(wanted) or ".." in wanted:
-        raise refuse(400, f"An image can't be named {wanted[:100]!r}: use letters, digits, '_', '-', '.' and spaces.")
-    folder = Path(app.studies)
-    if any((folder / f"{wanted}{one}").exists() for one in _UPLOADS):
-        raise refuse(409, f"There is an image {wanted!r} already: give another name, nothing is overwritten.")
-    return wanted, ending
+    name = image_id or Path(filename or "").name.removesuffix(ending)
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise refuse(400, f"{name[:100]!r} is not a valid name. Use letters, digits, '_', '-', '.' and spaces.")
+    if any((Path(app.studies) / f"{name}{other}").exists() for other in _UPLOADS):
+        raise refuse(409, f"The image {name!r} exists already, and nothing is overwritten. Use another name.")
+    return name, ending
 
 
 def upload_ending(filename: str | None, endings: tuple[str, ...]) -> str:
-    found = next((one for one in endings if str(filename or "").endswith(one)), None)
-    if found is None:
-        raise refuse(400, f"A file named {str(filename)[:100]!r} isn't taken: send {', '.join(endings)}.")
-    return found
+    """Which of these endings the name of an uploaded file has."""
+    for ending in endings:
+        if str(filename or "").endswith(ending):
+            return ending
+    raise refuse(400, f"{str(filename)[:100]!r} has another ending than {', '.join(endings)}. Send such a file.")
 
 
-def parsed(text: str | bytes | None) -> dict[str, Any]:
-    """A JSON object; {} for nothing."""
+# JSON
+
+
+def parse_json(text: str | bytes | None) -> dict[str, Any]:
+    """A JSON object; {} if there is no text."""
     if not text:
         return {}
-
-    def no_number(word: str) -> Any:
-        raise ValueError(f"{word} is no number")
-
     try:
-        content = json.loads(text, parse_constant=no_number)
+        content = json.loads(text)
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # NaN, 1e999 and half letters fail here
     except (ValueError, RecursionError) as error:
-        raise refuse(400, f"The parameters are no JSON that can be read ({str(error)[:100]}).") from error
+        raise refuse(400, f"The parameters are not valid JSON ({str(error)[:100]}).") from error
     if content is None:
         return {}
-    try:
-        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise refuse(400, "The parameters have a number or a letter that JSON can't keep.") from error
     if not isinstance(content, dict):
-        raise refuse(400, f"The parameters must be a JSON object, got a {type(content).__name__}.")
-    if _depth(content) > _DEEPEST:  # it may be kept in the datastore's file, which must be read again
-        raise refuse(400, f"The parameters are nested more than {_DEEPEST} deep.")
+        raise refuse(400, f"The parameters must be a JSON object, not a {type(content).__name__}.")
+    if _depth(content) > _MAX_DEPTH:  # they may be stored in the datastore's file, which must stay readable
+        raise refuse(400, f"The parameters are nested more than {_MAX_DEPTH} levels deep.")
     return content
 
 
@@ -112,115 +133,119 @@ def _depth(content: Any) -> int:
     return 1 + max(map(_depth, inner), default=0)
 
 
-def parsed_part(params: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """One model's parameters among several models'."""
+def params_of_model(params: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The parameters of one model among those of several models."""
     part = params.get(name) or {}
     if not isinstance(part, dict):
-        raise refuse(400, f"{name}'s parameters must be a JSON object, got a {type(part).__name__}.")
+        raise refuse(400, f"The parameters of {name} must be a JSON object, not a {type(part).__name__}.")
     return part
 
 
-def infer_params(app: BrainMRIApp, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """An inference's parameters."""
-    weights = [app.bundles[name].weights, "newest", *(one.name for one in app.bundles[name].find_weights())]
-    return _checked(
-        params,
-        {
-            "device": _one_of(device_list()),
-            "weights": _one_of(weights),
-            "result_extension": _one_of(EXTENSIONS),
-            "result_dtype": _one_of(("uint8",)),
-            "result_compress": _is(bool, "True or False"),
-            "restore_label_idx": _is(bool, "True or False"),
-        },
-    )
-
-
-def train_params(app: BrainMRIApp, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """A training's parameters."""
-    dims = len(app._trainers[name].config()["roi_size"].split())
-    return _checked(
-        params,
-        {
-            "device": _one_of(device_list()),
-            "max_epochs": _number(int, 1, 10000),
-            "learning_rate": _number(float, 1e-8, 1),
-            "roi_size": _sizes(dims),
-        },
-    )
-
-
-def label_params(app: BrainMRIApp, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What comes with a label map; a viewer's further words on it are left out."""
-    kept = {key: value for key, value in params.items() if key in ("label_info", "model")}
-    if "model" in kept:
-        model(app, str(kept["model"]))
-    label_info = kept.get("label_info") or []
-    if not isinstance(label_info, list) or not all(isinstance(one, dict) for one in label_info):
-        raise refuse(400, 'label_info must be a list like [{"name": "CSF"}].')
-    return kept
-
-
-def info(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reviewer writes beside an image or a label map."""
-    if bad := [key for key in content if _RESERVED.match(key)]:
-        raise refuse(400, f"{bad[0][:50]!r} is the server's own: name it otherwise.")
+def note(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A reviewer's note on an image or a label map."""
+    if reserved := [key for key in content if _RESERVED.match(key)]:
+        raise refuse(400, f"{reserved[0][:50]!r} is reserved for the server. Use another name.")
     if len(json.dumps(content)) > 10_000:
-        raise refuse(413, "That is too much for a note: 10000 letters are taken.")
+        raise refuse(413, "The note is too long. Send at most 10000 letters.")
     return dict(content)
 
 
-def _checked(params: Mapping[str, Any], known: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
-    given = {key: value for key, value in params.items() if key not in ("client_id", "logging")}
-    if unknown := sorted(set(given) - set(known)):
-        raise refuse(400, f"There is no parameter {unknown[0][:50]!r}: the known ones are {sorted(known)}.")
-    return {key: known[key](key, value) for key, value in given.items() if value is not None}
+# parameters
+
+First = BeforeValidator(first_of)  # viewers send a list of choices back whole, with the chosen one first
 
 
-def _one_of(values: Any) -> Callable[[str, Any], Any]:
-    def check(key: str, value: Any) -> Any:
-        chosen = value[0] if isinstance(value, list) and value else value  # viewers send a list's choices back whole
-        if chosen not in list(values):
-            raise refuse(400, f"{key} must be one of {list(dict.fromkeys(values))}, got {str(value)[:50]!r}.")
-        return chosen
-
-    return check
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    return value
 
 
-def _is(kind: type, says: str) -> Callable[[str, Any], Any]:
-    def check(key: str, value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise refuse(400, f"{key} must be {says}, got {str(value)[:50]!r}.")
+Size = Annotated[int, BeforeValidator(_not_bool), Field(ge=8, le=1024)]
+
+
+class Params(BaseModel):
+    """Parameters of a request; validated with context {field: the values that it may have}."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    device: Annotated[str | None, First] = None
+
+    @field_validator("device", "weights", check_fields=False)
+    @classmethod
+    def _is_known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        known = (info.context or {}).get(info.field_name, [])
+        if value is not None and value not in known:
+            raise ValueError(f"Input should be one of {', '.join(dict.fromkeys(known))}")
         return value
 
-    return check
+
+class InferParams(Params):
+    """What a viewer may set for a segmentation."""
+
+    weights: Annotated[str | None, First] = None
+    result_extension: Annotated[Literal[EXTENSIONS] | None, First] = None  # type: ignore[valid-type]
+    result_dtype: Annotated[Literal["uint8"] | None, First] = None
+    result_compress: StrictBool | None = None
+    restore_label_idx: StrictBool | None = None
 
 
-def _number(kind: type, low: float, high: float) -> Callable[[str, Any], Any]:
-    def check(key: str, value: Any) -> Any:
-        try:
-            number = float(value)  # some viewers send texts
-            fits = not isinstance(value, bool) and low <= number <= high and kind(number) == number
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise refuse(400, f"{key} must be {low} to {high}, got {str(value)[:50]!r}.")
-        return kind(number)
+class TrainParams(Params):
+    """What a viewer may set for a training. Some viewers send numbers as text."""
 
-    return check
+    max_epochs: Annotated[int | None, BeforeValidator(_not_bool), Field(ge=1, le=10_000)] = None
+    learning_rate: Annotated[float | None, BeforeValidator(_not_bool), Field(ge=1e-8, le=1)] = None
+    roi_size: list[Size] | None = None
 
-
-def _sizes(dims: int) -> Callable[[str, Any], Any]:
-    def check(key: str, value: Any) -> Any:
-        parts = value.split() if isinstance(value, str) else value
-        if not isinstance(parts, list) or len(parts) != dims:
-            raise refuse(400, f"{key} must be {dims} numbers, got {str(value)[:50]!r}.")
-        return [_number(int, 8, 1024)(key, one) for one in parts]
-
-    return check
+    @field_validator("roi_size", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any, info: ValidationInfo) -> Any:
+        sizes = value.split() if isinstance(value, str) else value
+        dims = (info.context or {}).get("dims")
+        if sizes is not None and (not isinstance(sizes, list) or len(sizes) != dims):
+            raise ValueError(f"Input should be {dims} numbers")
+        return sizes
 
 
-def _known(name: str, known: Mapping[str, Any], what: str) -> str:
-    if name not in known:
-        raise refuse(404, f"There is no {what} {name[:100]!r}: name one of {sorted(known)}.")
-    return name
+class LabelParams(BaseModel):
+    """What comes with a label map. Other things that a viewer says about it are ignored."""
+
+    label_info: list[dict[str, Any]] | None = None
+    model: str | None = None
+
+
+def infer_params(app: BrainMRIApp, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a segmentation."""
+    bundle = app.bundles[name]
+    weights = [bundle.weights, "newest", *(weights.name for weights in bundle.find_weights())]
+    return _validated(InferParams, params, device=device_list(), weights=weights)
+
+
+def train_params(app: BrainMRIApp, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a training."""
+    dims = len(app._trainers[name].config()["roi_size"].split())
+    return _validated(TrainParams, params, device=device_list(), dims=dims)
+
+
+def label_params(app: BrainMRIApp, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a label map."""
+    validated = _validated(LabelParams, params)
+    if "model" in validated:
+        model(app, validated["model"])
+    return validated
+
+
+def _validated(schema: type[BaseModel], params: Mapping[str, Any], **context: Any) -> dict[str, Any]:
+    """The parameters that are given, without those that are null; any other input is refused (400)."""
+    given = {key: value for key, value in params.items() if key not in ("client_id", "logging")}
+    try:
+        validated: dict[str, Any] = schema.model_validate(given, context=context).model_dump(exclude_none=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])[:50]
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(schema.model_fields))
+            raise refuse(400, f"There is no parameter {place!r}. Use one of: {known}.") from error
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        raise refuse(400, f"{place!r} {reason}, got {str(first['input'])[:50]!r}.") from error
+    return validated

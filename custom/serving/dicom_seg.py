@@ -1,8 +1,9 @@
-"""DICOM SEG by highdicom: a bundle's label map out, and back in the bundle's codes."""
+"""Label maps as DICOM SEG, written and read with highdicom."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import highdicom
 import nibabel
@@ -16,31 +17,38 @@ from custom.errors import DataError
 from custom.serving.terms import OTHER, TERMS
 
 _TOLERANCE = 0.01  # mm; NIfTI keeps single precision
-LENGTH = 64  # of a DICOM long string
+LENGTH = 64  # letters of a DICOM long string (LO)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What segmented a series.
+
+    Args:
+        name: of the bundle.
+        version: of the bundle and its weights.
+        type: AUTOMATIC; SEMIAUTOMATIC if a person saved the result, corrected or not; or MANUAL.
+    """
+
+    name: str
+    version: str
+    type: str
 
 
 def write_seg(
-    voxels: np.ndarray,
-    affine: np.ndarray,
-    series: Sequence[Dataset],
-    labels: Mapping[str, int],
-    algorithm: str,
-    version: str,
-    algorithm_type: str,
+    voxels: np.ndarray, affine: np.ndarray, series: Sequence[Dataset], labels: Mapping[str, int], algorithm: Algorithm
 ) -> Segmentation:
-    """A segmentation of one series: every label of the bundle is a segment, whether it is present or not.
+    """The segmentation of one series. Every label of the bundle is a segment, whether it is present or not.
 
     Args:
-        voxels: (x, y, z) in the bundle's codes, on the series' own grid.
-        affine: (4, 4), voxels to mm, RAS+, as NIfTI has it.
+        voxels: (x, y, z), the codes of the bundle, on the grid of the series.
+        affine: (4, 4), voxels to mm, RAS+, as in NIfTI.
         series: the single-frame images that were segmented.
-        labels: {"CSF": 1, ...}; the codes are the segments' numbers.
-        algorithm: what segmented: the bundle's name.
-        version: the bundle's version and its weights.
-        algorithm_type: AUTOMATIC, SEMIAUTOMATIC where a person saved a result, corrected or not, or MANUAL.
+        labels: {"CSF": 1, ...}; the codes become the numbers of the segments.
+        algorithm: what segmented it.
 
     Raises:
-        DataError: the label map doesn't lie on the series' grid.
+        DataError: the label map is not on the grid of the series.
     """
     geometry = _geometry(series)
     try:
@@ -49,69 +57,80 @@ def write_seg(
             frame_of_reference_uid=series[0].FrameOfReferenceUID,
         ).match_geometry(geometry, tol=_TOLERANCE)
     except RuntimeError as error:
-        raise DataError(f"The label map doesn't lie on the grid of its series ({error}): export it again.") from error
-    made_by = None
-    if algorithm_type != "MANUAL":
-        made_by = highdicom.AlgorithmIdentificationSequence(
-            name=algorithm, family=codes.DCM.ArtificialIntelligence, version=version[:LENGTH]
-        )
-    segments = [
-        SegmentDescription(
-            segment_number=code,
-            segment_label=name,
-            segmented_property_category=(TERMS.get(name) or OTHER)[0],
-            segmented_property_type=(TERMS.get(name) or OTHER)[1],
-            algorithm_type=algorithm_type,
-            algorithm_identification=made_by,
-        )
-        for name, code in sorted(labels.items(), key=lambda pair: pair[1])
-    ]
-    for segment in segments:
-        about = (TERMS.get(segment.SegmentLabel) or OTHER)[2]
-        segment.SegmentDescription = f"{about}. {custom.RESEARCH_USE_ONLY}"
+        raise DataError(f"The label map is not on the grid of its series ({error}). Export it again.") from error
     seg = Segmentation(
         source_images=list(series),
         pixel_array=volume,
         segmentation_type="BINARY",
-        segment_descriptions=segments,
+        segment_descriptions=_describe_segments(labels, algorithm),
         series_instance_uid=highdicom.UID(),
         series_number=300,
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer="Brain MRI Bundles",
-        manufacturer_model_name=algorithm,
+        manufacturer_model_name=algorithm.name,
         software_versions=custom.__version__,
         device_serial_number="none",
         content_label="BRAIN_SEG",
         content_description=custom.RESEARCH_USE_ONLY,
     )
-    seg.SeriesDescription = f"Research use only: {', '.join(labels)} by {algorithm}"[:LENGTH]
+    seg.SeriesDescription = f"Research use only: {', '.join(labels)} by {algorithm.name}"[:LENGTH]
     return seg
 
 
+def _describe_segments(labels: Mapping[str, int], algorithm: Algorithm) -> list[SegmentDescription]:
+    """A coded description of each label, in the order of their codes."""
+    identification = None
+    if algorithm.type != "MANUAL":
+        identification = highdicom.AlgorithmIdentificationSequence(
+            name=algorithm.name, family=codes.DCM.ArtificialIntelligence, version=algorithm.version[:LENGTH]
+        )
+    segments = []
+    for name, code in sorted(labels.items(), key=lambda pair: pair[1]):
+        category, kind, description = TERMS.get(name) or OTHER
+        segment = SegmentDescription(
+            segment_number=code,
+            segment_label=name,
+            segmented_property_category=category,
+            segmented_property_type=kind,
+            algorithm_type=algorithm.type,
+            algorithm_identification=identification,
+        )
+        segment.SegmentDescription = f"{description}. {custom.RESEARCH_USE_ONLY}"
+        segments.append(segment)
+    return segments
+
+
 def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int]) -> highdicom.Volume:
-    """A SEG's label map on its series' grid, in the bundle's codes; segments are known by their names.
+    """The label map of a SEG. The names of the segments decide which labels they are.
+
+    Args:
+        seg: the DICOM object.
+        series: the single-frame images that it labels.
+        labels: {"CSF": 1, ...}, the codes of the bundle.
 
     Returns:
-        A highdicom volume, uint8.
+        A highdicom volume on the grid of the series, uint8, with the codes of the bundle.
 
     Raises:
-        DataError: it has none of the labels, other segments, overlaps, or another grid.
+        DataError: an object that cannot be read, unknown or overlapping segments, or another grid.
     """
     try:
-        found = Segmentation.from_dataset(seg, copy=False)
-    except Exception as error:  # highdicom says in many ways what is missing
-        raise DataError(f"The segmentation can't be read ({error}): write it anew.") from error
-    numbers = {found.get_segment_description(n).SegmentLabel: n for n in found.segment_numbers}
-    if len(numbers) < len(found.segment_numbers):
-        raise DataError(f"The segmentation has two segments of one name, of {sorted(numbers)}: join or rename them.")
+        segmentation = Segmentation.from_dataset(seg, copy=False)
+    except Exception as error:  # highdicom raises many kinds of errors
+        raise DataError(f"The segmentation cannot be read ({error}). Export it again.") from error
+    numbers = {segmentation.get_segment_description(n).SegmentLabel: n for n in segmentation.segment_numbers}
+    if len(numbers) < len(segmentation.segment_numbers):
+        raise DataError(
+            f"Two segments of the segmentation have the same name ({sorted(numbers)}). Join or rename them."
+        )
     if unknown := sorted(set(numbers) - set(labels)):
-        raise DataError(f"The segmentation has the segments {unknown}, of {list(labels)} that are known.")
+        raise DataError(f"The segmentation has unknown segments: {', '.join(unknown)}. Known are: {', '.join(labels)}.")
     try:
-        volume = found.get_volume(combine_segments=True, dtype=np.uint8, allow_missing_positions=True)
+        volume = segmentation.get_volume(combine_segments=True, dtype=np.uint8, allow_missing_positions=True)
         volume = volume.match_geometry(_geometry(series), tol=_TOLERANCE)
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"The segmentation doesn't lie on the grid of its series ({error}).") from error
+        raise DataError(f"The segmentation is not on the grid of its series, or segments overlap ({error}).") from error
     codes_of = np.zeros(max(numbers.values()) + 1, dtype=np.uint8)
     for name, number in numbers.items():
         codes_of[number] = labels[name]
@@ -122,4 +141,4 @@ def _geometry(series: Sequence[Dataset]) -> highdicom.VolumeGeometry:
     try:
         return highdicom.get_volume_from_series(series, dtype=np.float32).get_geometry()
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise DataError(f"The series' slices make no volume ({error}): reformat it, or segment another.") from error
+        raise DataError(f"The slices of the series do not form a volume ({error}). Use another series.") from error

@@ -1,4 +1,4 @@
-"""An environment of its own for MONAI Label: python custom/serving/environment.py FOLDER (plain Python does)."""
+"""Makes the environment of MONAI Label: python custom/serving/environment.py FOLDER (needs no other packages)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ PACKAGE = HERE.parent  # custom
 
 
 def make(folder: str | Path) -> Path:
-    """Makes the environment, or takes it where it is there with these pins; returns its Python.
+    """Makes the environment if it does not exist with the current pins; returns the path of its Python.
 
     Raises:
-        RuntimeError: a Python that MONAI Label can't run with.
+        RuntimeError: a version of Python that MONAI Label does not support.
         subprocess.CalledProcessError: pip failed.
     """
     if not (3, 11) <= sys.version_info[:2] <= (3, 12):
         version = ".".join(map(str, sys.version_info[:2]))
-        raise RuntimeError(f"MONAI Label 0.8.5 needs Python 3.11 or 3.12, this is {version}: run it with one of these.")
+        raise RuntimeError(f"MONAI Label 0.8.5 needs Python 3.11 or 3.12, but this is {version}. Use one of these.")
     folder = Path(folder).expanduser().absolute()
     python, stamp = folder / "bin" / "python", folder / "installed"
     pins = hashlib.sha256(PINS.read_bytes()).hexdigest()
     if not (python.is_file() and stamp.is_file() and stamp.read_text() == pins):
         venv.create(folder, with_pip=True, symlinks=True)
-        # torch comes first and by itself: any other order can pull in several GB that aren't needed
+        # torch first and alone: another order can install several GB that are not needed
         for packages in pip_calls(PINS.read_text(encoding="utf-8")):
             subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         stamp.write_text(pins)
@@ -38,14 +38,14 @@ def make(folder: str | Path) -> Path:
 
 
 def pip_calls(pins: str) -> list[list[str]]:
-    """torch; then everything else but what lies under "# --no-deps"; then that, without what it asks for."""
+    """The arguments of pip install: torch; all packages above the line "# --no-deps"; those below it, without deps."""
     with_deps, _, alone = pins.partition("# --no-deps")
-    found, rest = (re.findall(r"^[\w.\-\[\],]+==\S+$", part, flags=re.MULTILINE) for part in (with_deps, alone))
-    return [found[:1], found, ["--no-deps", *rest]]
+    main, rest = (re.findall(r"^[\w.\-\[\],]+==\S+$", part, flags=re.MULTILINE) for part in (with_deps, alone))
+    return [main[:1], main, ["--no-deps", *rest]]
 
 
 def link_package(folder: Path) -> None:
-    """Lets the environment import this very `custom`, with its bundles, and nothing else that lies beside it."""
+    """Links this package `custom` into the environment, so that the server runs this code."""
     link = folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages" / "custom"
     if link.is_symlink() and link.resolve() == PACKAGE:
         return

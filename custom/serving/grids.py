@@ -1,4 +1,4 @@
-"""Volumes of one study on one grid, and label maps as viewers send and want them."""
+"""The volumes of a study on one grid, and label maps in the formats that viewers send and read."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")  # of results; .nrrd is what OHIF and 
 
 
 def on_one_grid(files: Sequence[str | Path], reference: str | Path, folder: Path) -> tuple[list[str], list[str]]:
-    """The files, those that lie on another grid than the reference resampled to it (linear; outside is 0).
+    """Resamples files to the grid of the reference (linear; 0 outside), if their grid differs.
 
     Args:
-        files: the study's volumes, a channel each.
-        reference: the one that the viewer shows, on whose grid the result belongs.
-        folder: where resampled ones are written.
+        files: the volumes of a study, one for each channel.
+        reference: the volume that the viewer shows, on whose grid the result belongs.
+        folder: where resampled volumes are written.
 
     Returns:
-        The paths, and a sentence for each that was resampled.
+        The paths, and a sentence for each file that was resampled.
 
     Raises:
-        DataError: a file that can't be read.
+        DataError: a file that cannot be read.
     """
     shown = open_volume(reference)
-    paths, said = [], []
+    paths, notes = [], []
     for number, file in enumerate(files):
         if same_grid(shown, open_volume(file)):
             paths.append(str(file))
@@ -40,13 +40,13 @@ def on_one_grid(files: Sequence[str | Path], reference: str | Path, folder: Path
         target = folder / f"{number}-{scan_name(file)}.nii.gz"
         _resample(Path(file), Path(reference), target)
         paths.append(str(target))
-        said.append(f"{Path(file).name} lies on another grid and was resampled to that of {Path(reference).name}.")
-    return paths, said
+        notes.append(f"{Path(file).name} was resampled to the grid of {Path(reference).name}.")
+    return paths, notes
 
 
-def same_grid(one: Any, other: Any) -> bool:
-    """Whether two nibabel images have one shape and place."""
-    return one.shape[:3] == other.shape[:3] and in_one_place(one.shape, one.affine, other.affine)
+def same_grid(image: Any, other: Any) -> bool:
+    """Whether two nibabel images have the same shape and position."""
+    return image.shape[:3] == other.shape[:3] and in_one_place(image.shape, image.affine, other.affine)
 
 
 def _resample(file: Path, reference: Path, target: Path) -> None:
@@ -57,19 +57,19 @@ def _resample(file: Path, reference: Path, target: Path) -> None:
     load = LoadImage(reader="NibabelReader", ensure_channel_first=True, dtype=np.float64)
     scan, shown = load(file)[:1], load(reference)[:1]
     moved = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=np.float64)(scan, shown)
-    # bundles take what is exactly 0 for background, and interpolation makes next to nothing of it at the edge
+    # interpolation makes small values at the edge of the head, but bundles treat only exact 0 as background
     head = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=np.float64)((scan != 0).double(), shown)
     voxels = np.asarray((moved * head)[0], dtype=np.float32)
     save_nifti(voxels, open_volume(reference).affine, target)
 
 
 def save_labels(voxels: np.ndarray, affine: np.ndarray, target: Path) -> Path:
-    """Writes a label map, uint8 NIfTI, whole or not at all."""
+    """Writes a label map (x, y, z) as NIfTI, uint8; the file appears in one step, when it is complete."""
     return save_nifti(voxels.astype(np.uint8), affine, target)
 
 
 def convert(labels: Path, extension: str, compress: bool = False) -> Path:
-    """The label map in the format that a viewer asks for, beside it."""
+    """Writes the label map in the format that a viewer asks for, into the same folder."""
     if labels.name.endswith(extension):
         return labels
     import SimpleITK
@@ -80,39 +80,42 @@ def convert(labels: Path, extension: str, compress: bool = False) -> Path:
 
 
 def read_values(file: Path, image: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A label map that a viewer sent, on the image's grid.
+    """Reads a label map that a viewer sent.
 
     Args:
-        file: NIfTI or NRRD on the image's grid, or OHIF's raw bytes (.bin).
-        image: the scan's NIfTI file.
+        file: NIfTI or NRRD on the grid of the image, or raw bytes from OHIF (.bin).
+        image: the NIfTI file of the scan.
 
     Returns:
-        Voxels (x, y, z) as the viewer counted them, and the affine.
+        The values (x, y, z) as the viewer numbers them, and the affine (4, 4) of the image, voxels to mm, RAS+.
 
     Raises:
-        DataError: another grid, or no file of labels.
+        DataError: another grid, or not a label map.
     """
     reference = open_volume(image)
     return _read(file, reference), reference.affine
 
 
 def as_codes(values: np.ndarray, names: Sequence[str], labels: Mapping[str, int]) -> np.ndarray:
-    """A viewer's values in a bundle's codes, uint8.
+    """Converts the values of a viewer to the codes of a bundle.
 
     Args:
         values: (x, y, z).
-        names: 3D Slicer's segments: value 1 is the first one's, and so on; those that no voxel has may be any. Empty
-            where the values are the bundle's own.
-        labels: the bundle's codes.
+        names: the segments of 3D Slicer: value 1 is the first name, and so on; names without voxels do not matter.
+            Empty if the values are the codes of the bundle.
+        labels: {"CSF": 1, ...}, the codes of the bundle.
+
+    Returns:
+        Codes (x, y, z), uint8.
 
     Raises:
-        DataError: values that stand for nothing.
+        DataError: values without a name or code.
     """
     codes = [0, *(labels.get(name, 0) for name in names)] if names else list(range(max(labels.values()) + 1))
-    found = np.unique(values)
-    if not np.isin(found, np.arange(len(codes))).all():
-        bad = found[~np.isin(found, np.arange(len(codes)))].tolist()[:5]
-        raise DataError(f"The label map has the values {bad}, of 0 to {len(codes) - 1} that are known: correct it.")
+    present = np.unique(values)
+    unknown = present[~np.isin(present, np.arange(len(codes)))].tolist()
+    if unknown:
+        raise DataError(f"The label map has the values {unknown[:5]}. Use values from 0 to {len(codes) - 1}.")
     return np.asarray(codes, dtype=np.uint8)[values.astype(np.int64)]
 
 
@@ -121,24 +124,29 @@ def _read(file: Path, reference: Any) -> np.ndarray:
     if file.suffix == ".bin":
         raw = np.fromfile(file, dtype=np.uint8)
         if raw.size != np.prod(shape):
-            raise DataError(f"The label map has {raw.size} voxels, the image {shape}: send it on the image's grid.")
+            raise DataError(
+                f"The label map has {raw.size} voxels, but the image has {shape}. Send it on the grid of the image."
+            )
         return raw.reshape(shape, order="F")
     if file.suffix == ".nrrd" and re.search(rb"data ?file\s*:", file.read_bytes(), re.IGNORECASE):
-        raise DataError("The label map keeps its voxels in another file: send one NRRD file with all.")
+        raise DataError("The label map stores its voxels in another file. Send a single NRRD file.")
     import SimpleITK
 
     try:
         image = SimpleITK.ReadImage(str(file))
     except RuntimeError as error:
-        raise DataError("The label map can't be read: send a NIfTI or NRRD file.") from error
+        raise DataError("The label map cannot be read. Send a NIfTI or NRRD file.") from error
     affine = np.eye(4)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError(f"The label map is {image.GetDimension()}D, not one 3D map of labels: export it as such.")
+        raise DataError(
+            f"The label map has {image.GetDimension()} dimensions or several channels. Export one 3D label map."
+        )
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
     if image.GetSize() != shape or not in_one_place(shape, affine, reference.affine):
         raise DataError(
-            f"The label map's grid {image.GetSize()} isn't the image's {shape}, or lies elsewhere: export it on that."
+            f"The grid of the label map {image.GetSize()} differs from the image {shape} in size or position. Export "
+            "the label map on the grid of the image."
         )
-    return SimpleITK.GetArrayFromImage(image).T
+    return np.asarray(SimpleITK.GetArrayFromImage(image)).T

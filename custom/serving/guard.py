@@ -1,4 +1,4 @@
-"""What every request passes first: who asks, from where, and how much it sends."""
+"""The checks that every request passes first: host, origin, token and size."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "brainmri_label"
-_OPEN = ("/auth/", "/auth/token")  # where a viewer asks whether it must log in, and does
-_LOGIN = 2**16  # bytes, from whom nobody knows yet
+_OPEN = ("/auth/", "/auth/token")  # need no token: a viewer asks whether it must log in, and logs in
+_LARGEST_LOGIN = 2**16  # bytes, before a client has shown its token
 
 
 class Guard:
-    """An ASGI app around another one.
+    """An ASGI app around another app.
 
-    - A Host header of another name than the server's is refused where it listens on loopback (DNS rebinding).
-    - A page of another origin than the server's own or a named one is refused, whatever it asks.
-    - With a token, every request carries it: `Authorization: Bearer TOKEN`, or a cookie that a browser gets by opening
-      any page with ?token=TOKEN once.
-    - A body of more than `largest` bytes, or a form without its end, is refused.
+    - If the server listens on loopback, the Host header must name it (against DNS rebinding). Starlette's
+      TrustedHostMiddleware makes the same check, but its answer does not say which address to open.
+    - A page must come from the server itself or from one of the origins.
+    - With a token, every request must carry it: `Authorization: Bearer TOKEN`, or a cookie that a browser gets by
+      opening any page with ?token=TOKEN once.
+    - A body of more than `largest` bytes, or a form that is cut short, is refused.
 
     Args:
         app: the app.
         host: the address that the server listens on.
-        token: "" for none.
+        token: "" if none is needed.
         origins: further origins, as http://viewer.example:3000.
-        largest: bytes.
-        public_url: the address of a proxy in front; "" for none.
+        largest: the size of the largest accepted body, in bytes.
+        public_url: the address of a proxy in front; "" if there is none.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Guard:
         self.hosts = names if is_loopback(host) else set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers the request itself, or passes it on to the app."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -59,26 +61,28 @@ class Guard:
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> Any:
         host = headers.get("host", "")
         if self.hosts and _hostname(host) not in self.hosts:
-            return _answer(403, f"This server is not {host!r}: open it as 127.0.0.1 or localhost.")
+            return _answer(403, f"{host!r} is not the address of this server. Open it as 127.0.0.1 or localhost.")
         origin = headers.get("origin")
         if origin is not None and origin not in self.origins and (not host or _netloc(origin) != host):
-            return _answer(403, f"Pages of {origin!r} may not use this server: start it with --origins {origin}")
+            return _answer(403, f"Pages of {origin!r} may not use this server. Start it with --origins {origin}")
         named = origin in self.origins
         if (scope["method"] == "OPTIONS" and named) or not self.token or scope["path"] in _OPEN:
             return None
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if scope["method"] == "GET" and "token" in query and self._is_token(query.pop("token")[0]):
             rest = urlencode(query, doseq=True)
-            # one slash: //name would lead a browser to another server
+            # only one slash at the front: //name would lead a browser to another server
             page = RedirectResponse("/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""), status_code=303)
             page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
             return page
         given = headers.get("authorization", "")
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")  # other apps of this machine have theirs
+        cookie = cookie_parser(headers.get("cookie", "")).get(
+            COOKIE, ""
+        )  # the header may hold cookies of other apps on this machine
         if self._is_token(given.removeprefix("Bearer ")) or self._is_token(cookie):
             return None
         return _answer(
-            401, "This server asks for its token: send it as 'Authorization: Bearer TOKEN', or open ?token=."
+            401, "This server needs its token. Send it as 'Authorization: Bearer TOKEN', or open ?token=TOKEN once."
         )
 
     def _is_token(self, given: str) -> bool:
@@ -86,8 +90,8 @@ class Guard:
 
     async def _limited(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         length = headers.get("content-length", "0")
-        largest = _LOGIN if scope["path"] in _OPEN else self.largest
-        too_large = f"That is too large: this server takes {largest / 2**20:g} MB here (--largest_upload_mb)."
+        largest = _LARGEST_LOGIN if scope["path"] in _OPEN else self.largest
+        too_large = f"The request is too large. The limit here is {largest / 2**20:g} MB (--largest_upload_mb)."
         if not length.isdecimal() or int(length) > largest:
             await _answer(413, too_large)(scope, receive, send)
             return
@@ -103,14 +107,14 @@ class Guard:
             if seen > largest:
                 raise HTTPException(413, too_large)
             if message["type"] == "http.request" and not message.get("more_body") and end not in tail:
-                raise HTTPException(400, "The form has no end: send it again.")
+                raise HTTPException(400, "The form is cut short. Send it again.")
             return message
 
         await self.app(scope, checked, send)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
+    """Whether an address can only be reached from this machine."""
     if host == "localhost":
         return True
     try:

@@ -21,6 +21,7 @@ from custom.checkpoints.find import Weights, check_for_patients
 from custom.errors import ConfigError, DataError
 from custom.serving.active_learning import AtRandom, DiceOfPrediction, MeasureAll, MostUncertain
 from custom.serving.bundles import ServedBundle, load_bundles
+from custom.serving.dicom_seg import Algorithm
 from custom.serving.grids import as_codes, read_values, save_labels
 from custom.serving.pacs import Pacs
 from custom.serving.segmentation import SegmentationTask, check_session, first_of, temporary_file
@@ -28,25 +29,25 @@ from custom.serving.studies import Studies
 from custom.serving.training import TrainingTask
 
 logger = logging.getLogger(__name__)
-MADE_BY = "made by"  # in an image's info: the bundle and version of its last result
+MADE_BY = "made by"  # the key in an image's info for the bundle and version of its last result
 USER, PASSWORD = "BRAINMRI_PACS_USER", "BRAINMRI_PACS_PASSWORD"  # environment variables
 
 
 class BrainMRIApp(MONAILabelApp):
-    """Serves this project's segmentation bundles.
+    """Serves the segmentation bundles of this project.
 
     Args:
         app_dir: a folder for its own files.
-        studies: a folder of NIfTI files, or a DICOMweb server's URL.
-        conf: "bundles" ("iseg,brats_mri_tumor"; empty for all with weights), "runs" (where trainings wrote),
+        studies: a folder of NIfTI files, or the URL of a DICOMweb server.
+        conf: "bundles" ("iseg,brats_mri_tumor"; empty for all with weights), "runs" (the folder of trainings),
             "weights" (custom.serving.bundles.load_bundles), "allow_simulated" ("True" or "False").
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         names = [name.strip() for name in conf.get("bundles", "").split(",") if name.strip()]
         self.for_patients = is_url(studies) and conf.get("allow_simulated") != "True"
-        self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"), self.usable)
-        self.one_meaning = len({tuple(bundle.labels.items()) for bundle in self.bundles.values()}) == 1
+        self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"), self.check_bundle)
+        self.same_labels = len({tuple(bundle.labels.items()) for bundle in self.bundles.values()}) == 1
         super().__init__(
             app_dir,
             studies,
@@ -55,60 +56,68 @@ class BrainMRIApp(MONAILabelApp):
             description=custom.RESEARCH_USE_ONLY,
             version=custom.__version__,
         )
-        self._auto_update_scoring = False  # measuring all studies whenever one is asked for would take the server down
+        self._auto_update_scoring = False  # MONAI Label would measure all studies at each request
 
-    def chosen(self, bundle: ServedBundle, wanted: str | None = None) -> Weights:
-        """The weights to serve. Raises CheckpointError or ConfigError where there are none, or none for patients."""
-        weights = bundle.choose_weights(wanted)
+    def weights_for(self, bundle: ServedBundle, name: str | None = None) -> Weights:
+        """The weights to serve. Raises CheckpointError or ConfigError if there are none, or none for patients."""
+        weights = bundle.choose_weights(name)
         if self.for_patients:
             check_for_patients(weights, bundle.name)
         return weights
 
-    def usable(self, bundle: ServedBundle) -> None:
-        """Raises CheckpointError or ConfigError where a bundle can't be served."""
-        bundle.check(self.chosen(bundle))
+    def check_bundle(self, bundle: ServedBundle) -> None:
+        """Raises CheckpointError or ConfigError if a bundle cannot be served."""
+        bundle.check(self.weights_for(bundle))
 
-    # what MONAI Label asks for
+    # the interface of MONAILabelApp
 
     def init_datastore(self) -> Studies | Pacs:
+        """The studies, on disk or on a PACS."""
         together = any(len(bundle.channels) > 1 for bundle in self.bundles.values())
         if is_url(self.studies):
-            who = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
-            return Pacs(self.studies, Path(self.app_dir) / "dicomweb", together, self.one_meaning, *who)
-        found = Studies(self.studies, together, self.one_meaning)
-        if not found.list_images():
-            logger.warning("%s has no NIfTI files (folders below aren't read): put some into it.", self.studies)
-        return found
+            login = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
+            return Pacs(self.studies, Path(self.app_dir) / "dicomweb", together, self.same_labels, *login)
+        studies = Studies(self.studies, together, self.same_labels)
+        if not studies.list_images():
+            logger.warning("%s has no NIfTI files. Put scans into it; subfolders are not read.", self.studies)
+        return studies
 
     def init_infers(self) -> dict[str, InferTask]:
+        """A segmentation task for each bundle."""
         return {name: SegmentationTask(bundle) for name, bundle in self.bundles.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
+        """A training task for each bundle."""
         return {name: TrainingTask(bundle) for name, bundle in self.bundles.items()}
 
     def init_strategies(self) -> dict[str, Strategy]:
+        """Which study to label next: at random, or by the uncertainty of a bundle."""
         return {"random": AtRandom()} | {
             name: MostUncertain(bundle, self.infer) for name, bundle in self._named("uncertainty").items()
         }
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """Dice against saved labels, and uncertainty of unlabelled studies, for each bundle."""
         dice = {name: DiceOfPrediction(bundle, self.infer) for name, bundle in self._named("dice").items()}
         return dice | {name: MeasureAll(bundle, self.infer) for name, bundle in self._named("uncertainty").items()}
 
-    def _named(self, what: str) -> dict[str, ServedBundle]:
+    def _named(self, method: str) -> dict[str, ServedBundle]:
         """{"dice": the first bundle, "dice_<bundle>": each of the others}"""
         first, *others = self.bundles.values()
-        return {what: first} | {f"{what}_{bundle.name}": bundle for bundle in others}
+        return {method: first} | {f"{method}_{bundle.name}": bundle for bundle in others}
 
-    def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """Segments an image of the studies, or one file of a session ("session_image").
+    def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:  # noqa: ARG002 - MONAI Label's
+        """Segments an image of the studies, or the uploaded file of a session ("session_image").
 
-        Request: "model", "image", and custom.serving.segmentation.SegmentationTask's options; "save_label" keeps the
-        result with the image under "label_tag"; of one that is "unseen" no label map can be made. Its parameters also
-        have "inputs", the scan that each channel was taken from, and "warnings", what is strange about the scan.
+        Request: "model", "image", and the options of custom.serving.segmentation.SegmentationTask. "save_label" stores
+        the result with the image under "label_tag". A result that is "unseen" is not noted as the image's last result.
+
+        Returns:
+            {"file": the label map, "label": the same, "tag": "original", "params": those of SegmentationTask, with
+            "inputs" (the scan of each channel) and "warnings" (what is unusual about the scan)}.
 
         Raises:
-            BrainMRIError: the study can't be segmented by this bundle.
+            BrainMRIError: this bundle cannot segment the study.
         """
         bundle, image_id = self.bundles[request["model"]], request.get("image", "")
         if uploaded := request.get("session_image"):
@@ -117,7 +126,7 @@ class BrainMRIApp(MONAILabelApp):
         else:
             files = self._datastore.files_of(image_id, bundle.channels)
             reference = self._datastore.reference(image_id)
-        self.chosen(bundle, first_of(request.get("weights")))
+        self.weights_for(bundle, first_of(request.get("weights")))
         file, params = self._infers[bundle.name](request | {"files": files, "reference": reference})
         if not uploaded and not request.get("unseen"):
             version = version_of(bundle, params["weights"], params["weights_sha256"])
@@ -130,30 +139,41 @@ class BrainMRIApp(MONAILabelApp):
         return {"label": file, "tag": "original", "file": file, "params": params}
 
     def _download_dcmqi_tools(self) -> None:
-        """DICOM SEG is highdicom's task here: nothing is fetched."""
+        """Downloads nothing, because highdicom writes DICOM SEG here."""
 
-    # what a viewer sends
+    # requests of a viewer
 
     def dicom_seg(self, model: str, image_id: str, labels: str, params: Mapping[str, Any]) -> Path:
-        """A result of `infer` as a DICOM SEG file. Raises ConfigError where the studies are no PACS."""
+        """A result of `infer` as a DICOM SEG file. Raises ConfigError if the studies are not on a PACS."""
         if not isinstance(self._datastore, Pacs):
-            raise ConfigError("DICOM SEG needs series on a PACS: these studies are files, ask for output=image.")
+            raise ConfigError("DICOM SEG needs series on a PACS, but the studies are files. Use output=image.")
         bundle = self.bundles[model]
         version = version_of(bundle, params["weights"], params["weights_sha256"])
-        seg = self._datastore.seg_of(image_id, Path(labels), bundle.labels, bundle.name, version, "AUTOMATIC")
+        seg = self._datastore.seg_of(
+            image_id, Path(labels), bundle.labels, Algorithm(bundle.name, version, "AUTOMATIC")
+        )
         target = temporary_file(".dcm")
         seg.save_as(target)
         return target
 
     def save_label(self, image_id: str, upload: Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Keeps a viewer's label map with its image, in the bundle's codes; on a PACS a final one as DICOM SEG as well.
+        """Saves a viewer's label map with its image, in the codes of the bundle. On a PACS, a final one becomes a SEG.
+
+        Args:
+            image_id: the image.
+            upload: the label map, as a viewer sent it.
+            tag: "final" or "original".
+            params: "label_info" (the names of the values 1, 2, ...) and "model", if the viewer sent them.
+
+        Returns:
+            {"image", "label": ids, "params": what is stored with the label map}.
 
         Raises:
-            DataError: labels that no served bundle has, or another grid than the image's.
+            DataError: labels that no served bundle has, or another grid than that of the image.
         """
         values, affine = read_values(upload, Path(self._datastore.reference(image_id)))
-        names = [str(one.get("name")) for one in params.get("label_info") or []]
-        # 3D Slicer sends a name for each label of all models, most of them of no voxel
+        names = [str(segment.get("name")) for segment in params.get("label_info") or []]
+        # 3D Slicer sends a name for each label of all models; most of them have no voxel
         present = [names[int(value) - 1] for value in np.unique(values) if 0 < value <= len(names)]
         bundle, version = self._made_with(image_id, params.get("model"), names, present)
         voxels = as_codes(values, names, bundle.labels)
@@ -161,27 +181,27 @@ class BrainMRIApp(MONAILabelApp):
         with tempfile.TemporaryDirectory(prefix="brainmri-label-") as folder:
             target = save_labels(voxels, affine, Path(folder) / "label.nii.gz")
             if isinstance(self._datastore, Pacs) and tag == "final":
-                by = "SEMIAUTOMATIC" if version else "MANUAL"
-                seg = self._datastore.seg_of(image_id, target, bundle.labels, bundle.name, version, by)
+                algorithm = Algorithm(bundle.name, version, "SEMIAUTOMATIC" if version else "MANUAL")
+                seg = self._datastore.seg_of(image_id, target, bundle.labels, algorithm)
                 info["SeriesInstanceUID"] = self._datastore.store_seg(seg)
             label_id = self._datastore.save_label(image_id, str(target), tag, info)
         return {"image": image_id, "label": label_id, "params": info}
 
     def can_train(self, name: str) -> bool:
-        """Whether two persons have saved labels of a bundle."""
+        """Whether at least two subjects have saved labels of a bundle."""
         labelled = self._datastore.labelled(list(self.bundles[name].labels))
         return len({self._datastore.person(image_id) for image_id, _ in labelled}) > 1
 
     def _made_with(
         self, image_id: str, model: str | None, names: list[str], present: list[str]
     ) -> tuple[ServedBundle, str]:
-        """The bundle that a label map is of, and its version ("" where it had no part in it).
+        """The bundle that a label map belongs to, and its version ("" if the bundle did not segment the image).
 
-        It is the named one, that of the image's last result, or the first that has the labels that are present.
+        It is the named bundle, or that of the image's last result, or the first with all labels that are present.
         """
-        if not (model or names or self.one_meaning):
+        if not (model or names or self.same_labels):
             raise DataError(
-                f"Which of {list(self.bundles)} the label map is of isn't said, and their labels differ: send "
+                f"The label map may belong to any of {', '.join(self.bundles)}, and their labels differ. Send "
                 '"label_info" or "model" in params.'
             )
         last = self._datastore.get_image_info(image_id).get(MADE_BY, {})
@@ -189,13 +209,14 @@ class BrainMRIApp(MONAILabelApp):
             if name in self.bundles and set(present) <= set(self.bundles[name].labels):
                 return self.bundles[name], last["version"] if name == last.get("model") else ""
         known = {bundle.name: list(bundle.labels) for bundle in self.bundles.values()}
-        raise DataError(f"No served bundle has the labels {present}, only {known}: rename the segments.")
+        raise DataError(f"No served bundle has the labels {present}. Rename the segments; known labels are {known}.")
 
 
 def is_url(studies: str) -> bool:
+    """Whether studies are on a DICOMweb server, not in a folder."""
     return studies.startswith(("http://", "https://"))
 
 
 def version_of(bundle: ServedBundle, weights: str, sha256: str) -> str:
-    """What a DICOM object says of the algorithm's version."""
+    """The version of the algorithm in a DICOM object."""
     return f"{bundle.version}, weights {weights} {sha256[:12]}"

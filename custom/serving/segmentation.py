@@ -1,4 +1,4 @@
-"""MONAI Label's infer task: one bundle on one study."""
+"""MONAI Label's infer task: one bundle segments one study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
@@ -18,19 +17,21 @@ from monailabel.utils.others.generic import device_list, name_to_device
 import custom
 from custom.checkpoints.record import sha256_of
 from custom.errors import DataError
+from custom.reading.volumes import open_volume
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import convert, on_one_grid
 
 
 class SegmentationTask(InferTask):
-    """Runs a bundle's inference.json on the files of a study.
+    """Segments the files of a study with a bundle.
 
     Request: "files" (a path for each channel), "reference" (the file on whose grid the result lies), and what a viewer
     may set: "device", "weights", "result_extension", "result_compress".
 
     Returns:
-        The label map's path, a temporary file that the caller removes, and {"label_names": those present, {"CSF": 1,
-        ...}, "uncertainty", "weights", "weights_sha256", "simulated", "resampled", "note", "latencies"}.
+        The path of the label map, a temporary file that the caller removes, and {"label_names": the labels that are
+        present, {"CSF": 1, ...}, "uncertainty", "weights", "weights_sha256", "simulated", "resampled", "note",
+        "latencies" (s)}.
     """
 
     def __init__(self, bundle: ServedBundle) -> None:
@@ -38,18 +39,21 @@ class SegmentationTask(InferTask):
         self.bundle = bundle
 
     def config(self) -> dict[str, Any]:
-        """What a viewer offers as options, the first of each being the default."""
-        names = [one.name for one in self.bundle.find_weights()]
+        """What a viewer offers as options; the first value of each is the default."""
+        names = [weights.name for weights in self.bundle.find_weights()]
         default = self.bundle.weights
         return {"device": device_list(), "weights": [default, *(name for name in names if name != default)]}
 
     def is_valid(self) -> bool:
+        """True: a bundle without weights is not served at all."""
         return True
 
-    def get_path(self, validate: bool = True) -> str:
+    def get_path(self, validate: bool = True) -> str:  # noqa: ARG002 - MONAI Label's signature
+        """The file of the weights that are served."""
         return str(self.bundle.choose_weights().path)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Segments; see the class for the request and the result."""
         start = time.monotonic()
         weights = self.bundle.choose_weights(first_of(request.get("weights")))
         folder = Path(tempfile.mkdtemp(prefix="brainmri-label-"))
@@ -58,8 +62,8 @@ class SegmentationTask(InferTask):
             ready = time.monotonic()
             device = name_to_device(first_of(request.get("device")))
             labels, uncertainty = self.bundle.segment(files, folder, weights, device)
-            present = np.unique(np.asarray(nibabel.load(labels).dataobj))
-            # viewers name segments by their position among the labels that are there
+            present = np.unique(np.asarray(open_volume(labels).dataobj))
+            # viewers name segments by their position among the labels that are present
             names = {name: code for name, code in self.bundle.labels.items() if code in present}
             ending = request.get("result_extension") or ".nii.gz"
             result = convert(labels, ending, bool(request.get("result_compress")))
@@ -88,12 +92,12 @@ def temporary_file(ending: str) -> Path:
 
 
 def first_of(value: Any) -> Any:
-    """Viewers send a list's choices back whole, the chosen one first."""
+    """The chosen value: viewers send a list of choices back whole, with the chosen one first."""
     return value[0] if isinstance(value, Sequence) and not isinstance(value, str) and value else value
 
 
 def check_session(bundle: ServedBundle) -> None:
-    """Raises DataError where one uploaded file isn't all that a bundle needs."""
+    """Raises DataError if a bundle needs more than one uploaded file."""
     if len(bundle.channels) > 1:
-        needed = ", ".join(str(one) for one in bundle.channels)
-        raise DataError(f"{bundle.name} needs {needed}: put them into the studies, one uploaded scan isn't enough.")
+        needed = ", ".join(str(contrast) for contrast in bundle.channels)
+        raise DataError(f"{bundle.name} needs {needed}, not one uploaded scan. Add these files to the studies.")

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 import custom
 from custom.errors import BrainMRIError, MissingDataError, find_cause
-from custom.serving import pages, routes
+from custom.serving import pages, routes, study_routes
 from custom.serving.dicomweb import PacsError
 from custom.serving.guard import Guard
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     instance = app_instance()
     instance.server_mode(True)
     instance.on_init_complete()
@@ -35,14 +35,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_app(host: str, token: str, origins: Sequence[str], largest: int, public_url: str = "") -> ASGIApp:
-    """The server's app; MONAI Label's settings must stand before it starts (custom.serving.__main__).
+    """The server's app. MONAI Label's settings must be in the environment before (custom.serving.__main__).
 
     Args:
-        host: the address that it will listen on.
-        token: what every request must carry; "" for none.
-        origins: further origins that pages may come from.
-        largest: bytes that a request may have.
-        public_url: the address of a proxy in front, one of the origins; "" for none.
+        host: the address that the server will listen on.
+        token: what every request must carry; "" if none is needed.
+        origins: further origins whose web pages may use the server.
+        largest: the size of the largest accepted request, in bytes.
+        public_url: the address of a proxy in front, one of the origins; "" if there is none.
     """
     app = FastAPI(
         title="Brain MRI Bundles", description=custom.RESEARCH_USE_ONLY, version=custom.__version__, lifespan=_lifespan
@@ -50,6 +50,7 @@ def create_app(host: str, token: str, origins: Sequence[str], largest: int, publ
     app.state.token, app.state.public_url = token, public_url
     app.include_router(pages.router)
     app.include_router(routes.router)
+    app.include_router(study_routes.router)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),
@@ -57,26 +58,26 @@ def create_app(host: str, token: str, origins: Sequence[str], largest: int, publ
         allow_headers=["*"],
         allow_credentials=bool(origins),
     )
-    app.add_exception_handler(RequestValidationError, _unreadable)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(BrainMRIError, _unforeseen)  # or else the web server would log a traceback of each
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
+    app.add_exception_handler(BrainMRIError, _failed)  # otherwise the web server would log a traceback of each
+    app.add_exception_handler(Exception, _failed)
     return Guard(app, host, token, origins, largest, public_url)
 
 
-async def _unreadable(request: Request, error: Exception) -> JSONResponse:
+async def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    place = ".".join(str(part) for part in first.get("loc", ())[1:])
-    return JSONResponse({"detail": f"The request can't be read ({place}: {first.get('msg')})."}, status_code=400)
+    place, reason = ".".join(str(part) for part in first.get("loc", ())[1:]), first.get("msg")
+    return JSONResponse({"detail": f"The request is not valid ({place}: {reason})."}, status_code=400)
 
 
-async def _gone(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "The request ended before it was whole: send it again."}, status_code=400)
+async def _disconnected(_request: Request, _error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "The request ended too early. Send it again."}, status_code=400)
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+async def _failed(request: Request, error: Exception) -> JSONResponse:
     if cause := find_cause(error):
         status = 404 if isinstance(cause, MissingDataError) else 502 if isinstance(cause, PacsError) else 400
         return JSONResponse({"detail": str(cause)}, status)
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"detail": "The server failed at this; its log says why (/logs/)."}, status_code=500)
+    return JSONResponse({"detail": "The server failed. Its log has the reason (/logs/)."}, status_code=500)

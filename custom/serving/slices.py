@@ -1,4 +1,4 @@
-"""Labelled volumes as the slices that a 2D bundle trains on."""
+"""Labelled volumes as slices, for the training of a 2D bundle."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from custom.reading.volumes import open_volume
+
 
 def as_slices(studies: Sequence[Mapping[str, Any]], masks: int, folder: Path) -> list[dict[str, Any]]:
-    """Writes volumes as custom.datasets.brats_slices' prepared form, and lists them for custom.transforms.LoadSliced.
+    """Writes volumes in the prepared form of custom.datasets.brats_slices, for custom.transforms.LoadSliced.
 
-    Intensities become z-scores of each channel before they are rounded to float16.
+    Intensities become z-scores of each channel of a volume, rounded to float16.
 
     Args:
         studies: [{"subject": ..., "image": [a path for each channel], "label": path}, ...]
@@ -48,7 +50,7 @@ def as_slices(studies: Sequence[Mapping[str, Any]], masks: int, folder: Path) ->
 
 
 def one_by_one(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each slice as an item of its own."""
+    """One item for each slice instead of each study."""
     return [
         {"subject": item["subject"], "slice": row, "image": item["image"][row], "label": item["label"][row]}
         for item in items
@@ -57,7 +59,8 @@ def one_by_one(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _lps(path: str | Path) -> np.ndarray:
-    image = nibabel.load(path)
-    wanted = nibabel.orientations.axcodes2ornt("LPS")
-    moved = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), wanted))
+    """The voxels (x, y, z) of a volume, turned to LPS+."""
+    image = open_volume(path)
+    lps = nibabel.orientations.axcodes2ornt("LPS")
+    moved = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), lps))
     return np.asarray(moved.dataobj)

@@ -1,4 +1,4 @@
-"""`brainmri label`: MONAI Label's environment made, then the server in its place."""
+"""`brainmri label`: makes the environment of MONAI Label, then starts the server in it."""
 
 from __future__ import annotations
 
@@ -15,40 +15,42 @@ from custom.serving.label_settings import TOKEN, arguments
 
 
 def start(settings: Mapping[str, Any], environment: Path) -> None:
-    """Prints the server's command and becomes it.
+    """Prints the command of the server and replaces this process by it.
 
     Args:
-        settings: of custom.serving.label_settings.
-        environment: the folder of MONAI Label's environment, made where it isn't there.
+        settings: the options of custom.serving.label_settings.
+        environment: the folder of MONAI Label's environment, which is made if it does not exist.
 
     Raises:
-        ConfigError: an unknown setting, or an environment that can't be made.
+        ConfigError: an unknown option, or an environment that cannot be made.
     """
-    words, token = command_line(settings)
+    options, token = command_line(settings)
     try:
-        takes = "" if environment.is_dir() else " is made, which takes minutes"
-        print(f"MONAI Label's environment: {environment}{takes}", flush=True)
+        note = "" if environment.is_dir() else " (making it takes some minutes)"
+        print(f"Environment of MONAI Label: {environment}{note}", flush=True)
         python = make(environment)
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        raise ConfigError(f"{environment} can't be made ({error}): docs/serving.md says what it needs.") from error
-    command = [str(python), "-m", "custom.serving", *words]
+        raise ConfigError(
+            f"The environment {environment} cannot be made ({error}). See docs/serving.md for what it needs."
+        ) from error
+    command = [str(python), "-m", "custom.serving", *options]
     print(shlex.join(command), flush=True)
     os.execve(python, command, os.environ | ({TOKEN: token} if token else {}))
 
 
 def command_line(settings: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The server's words, and the token, which other users of the machine would see among them.
+    """The arguments of the server, and the token, which must not be on a command line that other users can see.
 
     Raises:
-        ConfigError: a setting that there isn't.
+        ConfigError: an unknown option.
     """
-    known = {name for action in arguments()._actions for name in [action.dest] if name != "help"}
+    known = {action.dest for action in arguments()._actions} - {"help"}
     if unknown := sorted(set(settings) - known):
-        raise ConfigError(f"There is no setting {unknown[0]!r}: brainmri label takes {sorted(known)}.")
-    words = []
+        raise ConfigError(f"brainmri label has no option {unknown[0]!r}. Its options are: {', '.join(sorted(known))}.")
+    options: list[str] = []
     for name, value in settings.items():
         if name == "token" or value is False or value == "":
             continue
         text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        words += [f"--{name}"] if value is True else [f"--{name}", text]
-    return words, str(settings.get("token", ""))
+        options += [f"--{name}"] if value is True else [f"--{name}", text]
+    return options, str(settings.get("token", ""))

@@ -1,4 +1,4 @@
-"""MONAI Label's train task: new weights from corrected labels, beside the ones that were there."""
+"""MONAI Label's train task: new weights from saved labels, next to the weights that it started from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
@@ -22,7 +22,7 @@ from custom.checkpoints.find import CORRECTED, Weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of, write_record
 from custom.errors import DataError
-from custom.reading.volumes import natural_order
+from custom.reading.volumes import natural_order, open_volume
 from custom.running.workflow import StrictWorkflow
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import on_one_grid
@@ -33,12 +33,31 @@ from custom.serving.studies import Store
 logger = logging.getLogger(__name__)
 
 
-class TrainingTask(TrainTask):
-    """Runs a bundle's train.json on the studies with saved labels, from the weights that are served.
+@dataclass(frozen=True)
+class Division:
+    """Who trains and who validates.
 
-    The new weights are OUTPUT/corrected/<time>/model.pt, with model.json: data, date, persons who trained and who
-    validated, and Dice on the latter before and after. Weights that score lower than those that they started from are
-    kept and not served. What a training that was stopped left there is never served.
+    Args:
+        training: [{"subject": image id, "person", "image": paths, "label": path}, ...]
+        validation: likewise.
+        persons: all from whom the new weights learn, those of the start weights included.
+    """
+
+    training: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    persons: list[str]
+
+
+class TrainingTask(TrainTask):
+    """Runs a bundle's train.json on the studies with saved labels, starting from the weights that are served.
+
+    metadata.json of the bundle declares in "own_labels" how its train.json takes them: "recipe" (a recipe to add),
+    "codes_option" and "channel_order_option" (the options for the label codes and the order of contrasts); null if the
+    bundle has none. A bundle with "spatial_dims": 2 trains on slices.
+
+    The new weights are OUTPUT/corrected/<time>/model.pt, with model.json: data, date, who trained and who validated,
+    and Dice on the latter before and after. Weights that score lower than those that they started from are kept but not
+    served. The output of a training that was stopped is never served.
     """
 
     def __init__(self, bundle: ServedBundle) -> None:
@@ -48,102 +67,88 @@ class TrainingTask(TrainTask):
         self._roi_size = " ".join(map(str, sizes))  # 3D Slicer takes a list for choices
 
     def config(self) -> dict[str, Any]:
-        """What a viewer may set, with the defaults; of a list, one."""
+        """What a viewer may set, with the defaults; a list holds choices."""
         return {"max_epochs": 20, "learning_rate": 0.0003, "roi_size": self._roi_size, "device": device_list()}
 
     def stats(self) -> dict[str, Any]:
         """The newest training from corrected labels, as viewers show it."""
-        newest = next((one.record for one in self.bundle.find_weights() if "dice_before" in one.record), None)
+        records = [weights.record for weights in self.bundle.find_weights()]
+        newest = next((record for record in records if "dice_before" in record), None)
         return {"best_metric": newest["dice"], "total_time": newest["seconds"]} | newest if newest else {}
 
     def __call__(self, request: Mapping[str, Any], datastore: Store) -> dict[str, Any]:
-        """Trains; returns the record.
+        """Trains; returns the content of model.json.
 
         Raises:
-            DataError: fewer than two persons with saved labels, or a study that can't be used.
+            DataError: saved labels of fewer than two subjects, or a study that cannot be used.
         """
         start = self.bundle.choose_weights()
         folder = self.bundle.output_dir / CORRECTED / time.strftime("%Y%m%d-%H%M%S")
+        dataset_dir = str(datastore._datastore_path)
         work = Path(tempfile.mkdtemp(prefix="brainmri-label-"))
         try:
             studies = self._studies(datastore, work)
             learned = start.record.get("persons", [])
             training, validation = divide_studies(studies, learned, self.bundle.name)
-            persons = sorted({*learned, *(str(one["person"]) for one in training)}, key=natural_order)
-            workflow = self._workflow(request, training, validation, folder, str(datastore._datastore_path), work)
-            record = self._train(workflow, start, folder, training, validation, str(datastore._datastore_path), persons)
+            persons = sorted({*learned, *(str(study["person"]) for study in training)}, key=natural_order)
+            division = Division(training, validation, persons)
+            settings = self._settings(request) | {"output_dir": str(folder), "dataset_dir": dataset_dir}
+            record = self._train(self._workflow(settings, division, work), start, folder, division, dataset_dir)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        logger.info("%s: %s", folder, "served from now on" if record["good"] else "kept, not served")
+        logger.info("%s: %s", folder, "served from now on" if record["good"] else "kept, but not served")
         return record
 
     def _studies(self, datastore: Store, work: Path) -> list[dict[str, Any]]:
-        found = []
+        studies = []
         for number, (image_id, label) in enumerate(datastore.labelled(list(self.bundle.labels))):
-            if not np.asarray(nibabel.load(label).dataobj).any():
-                logger.warning("%s has an empty label map: it is left out of the training.", image_id)
+            if not np.asarray(open_volume(label).dataobj).any():
+                logger.warning("%s is left out of the training: its label map is empty.", image_id)
                 continue
-            place = work / str(number)
-            place.mkdir()
+            folder = work / str(number)
+            folder.mkdir()
             try:
                 files = datastore.files_of(image_id, self.bundle.channels)
-                paths, said = on_one_grid([*files, label], datastore.reference(image_id), place)
+                paths, notes = on_one_grid([*files, label], datastore.reference(image_id), folder)
                 if paths[-1] != label:
-                    raise DataError(f"The saved labels {label} don't lie on its grid: save them again.")
-                item = {"subject": image_id, "person": datastore.person(image_id)}
+                    raise DataError(f"the grid of its label map {label} differs from the image. Save the labels again.")
+                study = {"subject": image_id, "person": datastore.person(image_id)}
             except DataError as error:
                 logger.warning("%s is left out of the training: %s", image_id, error)
                 continue
-            for sentence in said:
-                logger.info(sentence)
-            found.append(item | {"image": paths[:-1], "label": label})
-        return found
+            for note in notes:
+                logger.info(note)
+            studies.append(study | {"image": paths[:-1], "label": label})
+        return studies
 
-    def _workflow(
-        self,
-        request: Mapping[str, Any],
-        training: list[dict[str, Any]],
-        validation: list[dict[str, Any]],
-        folder: Path,
-        dataset_dir: str,
-        work: Path,
-    ) -> StrictWorkflow:
-        recipes = ["own_scans"] if (self.bundle.root / "configs" / "recipes" / "own_scans.json").is_file() else []
-        files = self.bundle.files("train.json", *recipes)
-        config = json.loads(Path(files[0]).read_text(encoding="utf-8"))
-        settings = self._chosen(request) | {"output_dir": str(folder), "dataset_dir": dataset_dir}
-        settings["val_interval"] = max(1, settings["max_epochs"] // 5)
-        if recipes:  # that recipe takes labels' names from a dataset.json, and would start from the shipped weights
+    def _workflow(self, settings: dict[str, Any], division: Division, work: Path) -> StrictWorkflow:
+        declared, training, validation = self.bundle.metadata["own_labels"], division.training, division.validation
+        recipes = [declared["recipe"]] if declared["recipe"] else []
+        if recipes:  # the recipe would read label names from a dataset.json, and start from the shipped weights
             labels = {0: "background"} | {code: name for name, code in self.bundle.labels.items()}
             settings |= {"labels": f"${labels!r}", "from_weights": None}
-        if "codes" in config:
-            settings["codes"] = list(range(len(self.bundle.labels) + 1))
-        if "channel_order" in config:  # a 2D bundle
-            slices = [
-                as_slices(part, len(self.bundle.labels), work / name)
-                for part, name in ((training, "training"), (validation, "validation"))
-            ]
-            training, validation = one_by_one(slices[0]), slices[1]
-            settings["channel_order"] = list(self.bundle.channels)
-        # as tuples: a list would be parsed, item by item
+        if declared["codes_option"]:
+            settings[declared["codes_option"]] = list(range(len(self.bundle.labels) + 1))
+        if declared["channel_order_option"]:
+            settings[declared["channel_order_option"]] = list(self.bundle.channels)
+        if self.bundle.metadata["spatial_dims"] == 2:
+            masks = len(self.bundle.labels)
+            training = one_by_one(as_slices(training, masks, work / "training"))
+            validation = as_slices(validation, masks, work / "validation")
+        # tuples, because MONAI would parse each item of a list
         settings |= {"train#dataset#data": tuple(training), "validate#dataset#data": tuple(validation)}
+        files = self.bundle.files("train.json", *recipes)
         return StrictWorkflow(files, logging_file=False, workflow_type="train", run_id="training", **settings)
 
-    def _chosen(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        chosen = {name: request.get(name) or default for name, default in self.config().items()}
-        if isinstance(chosen["roi_size"], str):
-            chosen["roi_size"] = [int(size) for size in chosen["roi_size"].split()]
-        return chosen | {"device": name_to_device(first_of(chosen["device"]))}
+    def _settings(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        settings = {name: request.get(name) or default for name, default in self.config().items()}
+        if isinstance(settings["roi_size"], str):
+            settings["roi_size"] = [int(size) for size in settings["roi_size"].split()]
+        settings["val_interval"] = max(1, settings["max_epochs"] // 5)
+        return settings | {"device": name_to_device(first_of(settings["device"]))}
 
     def _train(
-        self,
-        workflow: StrictWorkflow,
-        start: Weights,
-        folder: Path,
-        training: Sequence[Mapping[str, Any]],
-        validation: Sequence[Mapping[str, Any]],
-        dataset_dir: str,
-        persons: list[str],
+        self, workflow: StrictWorkflow, start: Weights, folder: Path, division: Division, dataset_dir: str
     ) -> dict[str, Any]:
         began = time.monotonic()
         workflow.initialize()
@@ -151,11 +156,11 @@ class TrainingTask(TrainTask):
         evaluator = workflow.parser.get_parsed_content("validate#evaluator")
         evaluator.run()
         before = float(evaluator.state.metrics["dice_mean"])
-        evaluator.state.best_metric = evaluator.state.best_metric_epoch = -1  # so that the training finds its own best
+        evaluator.state.best_metric = evaluator.state.best_metric_epoch = -1  # the start weights are not a candidate
         workflow.run()
         workflow.finalize()
         after = float(evaluator.state.best_metric)
-        (folder / "last.pt").unlink(missing_ok=True)  # nobody resumes it
+        (folder / "last.pt").unlink(missing_ok=True)  # this training is never resumed
         is_sample = (Path(dataset_dir) / "sample.json").is_file()
         return write_record(
             folder / "model.pt",
@@ -164,10 +169,10 @@ class TrainingTask(TrainTask):
             bundle=self.bundle.name,
             version=self.bundle.version,
             network=self.bundle.network,
-            persons=persons,
+            persons=division.persons,
             started_from={"name": start.name, "sha256": sha256_of(start.path)},
-            trained_on=list(dict.fromkeys(one["subject"] for one in training)),
-            validated_on=list(dict.fromkeys(one["subject"] for one in validation)),
+            trained_on=list(dict.fromkeys(study["subject"] for study in division.training)),
+            validated_on=list(dict.fromkeys(study["subject"] for study in division.validation)),
             dice_before=round(before, 4),
             dice=round(after, 4),
             good=after >= before,
@@ -179,29 +184,36 @@ class TrainingTask(TrainTask):
 def divide_studies(
     studies: Sequence[Mapping[str, Any]], learned: Sequence[str], bundle: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A fifth of the persons, one at least, validates: those whose names' checksums are the lowest. The others train.
+    """Divides studies by subject: a fifth of the subjects, but at least one, validates. The others train.
 
-    Who trained the weights that are started from never validates.
+    The subjects whose names have the lowest checksums validate. A subject from whom the start weights learned never
+    does.
 
     Args:
-        studies: [{"person": ..., ...}, ...]
-        learned: the persons that the start weights learned from.
+        studies: [{"person": the subject or patient, ...}, ...]
+        learned: the subjects from whom the start weights learned.
         bundle: its name.
 
+    Returns:
+        The studies for training, and those for validation.
+
     Raises:
-        DataError: fewer than two persons, or all of them trained the start weights.
+        DataError: fewer than two subjects, or the start weights learned from all of them.
     """
-    everyone = sorted({str(one["person"]) for one in studies}, key=natural_order)
-    new = [one for one in everyone if one not in learned]
-    if len(everyone) < 2:
+    subjects = sorted({str(study["person"]) for study in studies}, key=natural_order)
+    new = [name for name in subjects if name not in learned]
+    if len(subjects) < 2:
         raise DataError(
-            f"{bundle} can't train on the saved labels of {len(everyone)} persons: save those of two at least, one "
-            "trains and one validates."
+            f"{bundle} needs saved labels of at least two subjects, one to train and one to validate; saved are labels "
+            f"of {len(subjects)}. Save more label maps."
         )
     if not new:
-        raise DataError(f"{bundle}'s weights learned from all {len(everyone)} persons: save a new person's labels.")
-    by_chance = sorted(new, key=lambda one: zlib.crc32(one.encode()))
-    validating = set(by_chance[: max(1, len(everyone) // 5)])
+        raise DataError(
+            f"The weights of {bundle} learned from all {len(subjects)} subjects with saved labels. Save labels of a "
+            "new subject, to validate on."
+        )
+    new.sort(key=lambda name: zlib.crc32(name.encode()))
+    validating = set(new[: max(1, len(subjects) // 5)])
     parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for study in studies:
         parts[str(study["person"]) in validating].append(dict(study))

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 import custom
-from tests.label.conftest import TISSUE, free_port, wait_for
+from tests.label.conftest import TISSUE, free_port, skip_or_fail, wait_for
 
 ROOT = Path(__file__).parents[2]
 WAYS = {
@@ -27,7 +27,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_from_the_command_to_an_answer(way: str, pairs: dict[str, Any], tmp_path: Path) -> None:
     if not (Path(sys.prefix) / "installed").is_file():
-        pytest.skip("these tests don't run in an environment that custom/serving/environment.py made")
+        skip_or_fail("These tests must run in an environment that custom/serving/environment.py made.")
     nibabel.save(pairs["sub-01_T1w"], tmp_path / "brain.nii.gz")
     port = free_port()
     words = ["--studies", str(tmp_path), "--port", str(port), "--bundles", "brain_mri_tissue"]
@@ -52,12 +52,12 @@ def test_from_the_command_to_an_answer(way: str, pairs: dict[str, Any], tmp_path
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-    said = (tmp_path / "log").read_text()
-    assert f"http://127.0.0.1:{port}/ serves {tmp_path}. {custom.RESEARCH_USE_ONLY}" in said
+    log = (tmp_path / "log").read_text()
+    assert f"http://127.0.0.1:{port}/ serves {tmp_path}. {custom.RESEARCH_USE_ONLY}" in log
     if way == "brainmri":
         command = (
             f"{sys.prefix}/bin/python -m custom.serving --studies {tmp_path} --bundles brain_mri_tissue --port {port}"
         )
-        assert command in said
+        assert command in log
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"brain.nii.gz", "log", "labels", "runs", "datastore_v2.json", ".lock", ".changing"}

@@ -71,6 +71,12 @@ def test_a_result_is_the_bundles_own(bundle: str, server: Server, studies: Path,
     assert served.shape == shown.shape
 
 
+def test_a_second_image_loads_no_weights(server: Server, runs: Path, tmp_path: Path) -> None:
+    for image_id in ("sub-01_T1w", "sub-02_T1w", "sub-01_T1w"):
+        server.infer(INFANT, image_id, tmp_path / "label.nii.gz")
+    assert server.log.read_text().count(f"Loading {runs / INFANT / 'model.pt'} ") == 1
+
+
 def test_info_lists_segmentation_bundles_and_one_image_for_each_study(client: MONAILabelClient, server: Server) -> None:
     info = client.info()
     assert info["models"].keys() == {INFANT, TISSUE, TUMOR, SLICES} == info["trainers"].keys()
@@ -223,11 +229,11 @@ def test_training_on_one_person_is_refused_in_words(own: Any, truths: dict, tmp_
     server.ask("POST", f"/train/{INFANT}", json={}).raise_for_status()
     status = server.finished("/train/", 120)
     assert status["status"] == "ERROR"
-    assert "can't train on the saved labels of 1 persons" in " ".join(status["details"])
+    assert "needs saved labels of at least two subjects" in " ".join(status["details"])
     assert not list((tmp_path / "runs" / INFANT).glob("corrected/*/model.json"))
 
 
-def test_another_grid_is_resampled_and_said(own: Any, pairs: dict, tmp_path: Path) -> None:
+def test_another_grid_is_resampled_and_reported(own: Any, pairs: dict, tmp_path: Path) -> None:
     server, studies = own((1,), "--bundles", "iseg")
     whole = server.infer(INFANT, "sub-01_T1w", tmp_path / "whole.nii.gz")
     t2 = pairs["sub-01_T2w"]
@@ -236,8 +242,7 @@ def test_another_grid_is_resampled_and_said(own: Any, pairs: dict, tmp_path: Pat
     moved[:3, 3] -= t2.affine[:3, :3] @ (2, 0, 1)
     nibabel.save(nibabel.Nifti1Image(padded, moved), studies / "sub-01_T2w.nii.gz")
     answer = server.ask("POST", f"/infer/{INFANT}?image=sub-01_T1w&output=json").json()
-    said = "sub-01_T2w.nii.gz lies on another grid and was resampled to that of sub-01_T1w.nii.gz."
-    assert answer["resampled"] == [said]
+    assert answer["resampled"] == ["sub-01_T2w.nii.gz was resampled to the grid of sub-01_T1w.nii.gz."]
     resampled = server.infer(INFANT, "sub-01_T1w", tmp_path / "resampled.nii.gz")
     np.testing.assert_array_equal(voxels(resampled), voxels(whole))
 
@@ -265,9 +270,13 @@ def test_a_label_map_is_taken_as_viewers_send_it(own: Any, pairs: dict, tmp_path
     (earlier,) = saved.parent.glob("earlier/*/sub-01_T1w.nii.gz")
     assert voxels(nibabel.load(earlier)).sum() == 4000
 
-    bad = {"another grid": (nibabel.Nifti1Image(raw[1:], affine), {}, "isn't the image's")}
-    bad["a shifted grid"] = (nibabel.Nifti1Image(raw, affine + _shift(5)), {}, "isn't the image's")
-    bad["slightly larger voxels"] = (nibabel.Nifti1Image(raw, affine @ np.diag([1.003] * 3 + [1])), {}, "isn't the im")
+    bad = {"another grid": (nibabel.Nifti1Image(raw[1:], affine), {}, "differs from the image")}
+    bad["a shifted grid"] = (nibabel.Nifti1Image(raw, affine + _shift(5)), {}, "differs from the image")
+    bad["slightly larger voxels"] = (
+        nibabel.Nifti1Image(raw, affine @ np.diag([1.003] * 3 + [1])),
+        {},
+        "differs from the image",
+    )
     bad["an unknown value"] = (nibabel.Nifti1Image(raw + 3, affine), {}, r"has the values \[4, 5, 6\]")
     unknown = {"params": json.dumps({"label_info": [{"name": name} for name in ("Liver", "GM", "WM")]})}
     bad["an unknown name"] = (nibabel.Nifti1Image(raw, affine), unknown, "No served bundle has the labels")
@@ -310,7 +319,7 @@ def test_a_training_that_3d_slicer_asks_for(server: Server) -> None:
         status = server.finished("/train/", 120)
         assert answer.status_code == 200, answer.text
         assert status["status"] == "ERROR"
-        assert "can't train on the saved labels of 0 persons" in "".join(status["details"])
+        assert "needs saved labels of at least two subjects" in "".join(status["details"])
     assert server.ask("POST", "/train/", json={}).status_code == 404  # OHIF's button, which names no model
 
 
@@ -331,9 +340,9 @@ def test_labels_that_a_user_put_there(pairs: dict, tmp_path: Path) -> None:
     nibabel.save(pairs["sub-01_T1w"], tmp_path / "sub-01_T1w.nii.gz")
     (tmp_path / "labels" / "final").mkdir(parents=True)
     nibabel.save(pairs["sub-01_T1w"], tmp_path / "labels" / "final" / "sub-01_T1w.nii.gz")
-    for one_meaning, found in ((True, ["sub-01_T1w"]), (False, [])):
-        store = Studies(str(tmp_path), False, one_meaning)
-        assert [image for image, _ in store.labelled(["CSF", "GM", "WM"])] == found
+    for same_labels, listed in ((True, ["sub-01_T1w"]), (False, [])):
+        store = Studies(str(tmp_path), False, same_labels)
+        assert [image for image, _ in store.labelled(["CSF", "GM", "WM"])] == listed
 
 
 def test_other_bundles_list_their_own_images(pairs: dict, tmp_path: Path) -> None:
@@ -354,8 +363,8 @@ def test_other_bundles_list_their_own_images(pairs: dict, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda folder: (folder / "datastore_v2.json").write_text("{"), "datastore_v2.json can't be read"),
-        (lambda folder: (folder / "labels").write_text(""), "can't be written to"),
+        (lambda folder: (folder / "datastore_v2.json").write_text("{"), "datastore_v2.json is broken"),
+        (lambda folder: (folder / "labels").write_text(""), "Cannot write to"),
     ],
 )
 def test_a_folder_that_can_not_work(spoil: Any, sentence: str, tmp_path: Path) -> None:
@@ -395,9 +404,13 @@ def test_who_validates(persons: list[str], learned: list[str], validating: list[
 @pytest.mark.parametrize(
     ("persons", "learned", "sentence"),
     [
-        ([], [], "iseg can't train on the saved labels of 0 persons: save those of two at least"),
-        (["a", "a"], ["b"], "iseg can't train on the saved labels of 1 persons: save those of two at least"),
-        (["a", "b"], ["a", "b", "c"], "iseg's weights learned from all 2 persons: save a new person's labels"),
+        ([], [], r"iseg needs saved labels of at least two subjects, .* of 0\. Save more label maps\."),
+        (["a", "a"], ["b"], r"iseg needs saved labels of at least two subjects, .* of 1\. Save more label maps\."),
+        (
+            ["a", "b"],
+            ["a", "b", "c"],
+            "The weights of iseg learned from all 2 subjects with saved labels. Save labels of a new subject",
+        ),
     ],
 )
 def test_nobody_who_can_validate(persons: list[str], learned: list[str], sentence: str) -> None:
@@ -426,7 +439,9 @@ def test_a_study_without_a_contrast(own: Any, tmp_path: Path) -> None:
     (studies / "sub-02_T2w.nii.gz").unlink()
     answer = server.ask("POST", f"/infer/{INFANT}?image=sub-02_T1w")
     assert answer.status_code == 404
-    assert answer.json()["detail"] == "The study sub-02 has no T2: this model needs it (name files like sub-02_T2)."
+    assert answer.json()["detail"] == (
+        "The study sub-02 has no T2 scan, which this model needs. Name its file sub-02_T2.nii.gz."
+    )
 
 
 def test_an_upload_joins_the_studies_and_a_session_serves_one_scan(own: Any, pairs: dict, tmp_path: Path) -> None:
@@ -477,4 +492,4 @@ def test_a_label_map_of_one_of_two_models(server: Server, studies: Path, pairs: 
                 files={"label": file},
             )
         assert answer.status_code == status, answer.text
-        assert ("isn't said, and their labels differ" in answer.text) is (params == {})
+        assert ("and their labels differ" in answer.text) is (params == {})

@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.label.conftest import INFANT, TISSUE, Orthanc, Server
+from tests.label.conftest import INFANT, TISSUE, Orthanc, Server, skip_or_fail
 
 # the labelmap that OHIF draws: its size, directions, origin, spacing and voxels
 LABELMAP = """
@@ -31,7 +31,7 @@ return volume && [volume.dimensions, Array.from(volume.direction), volume.origin
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("Chromium isn't installed: apt-get install chromium chromium-driver")
+        skip_or_fail("Chromium is not installed. Install it: apt-get install chromium chromium-driver")
     options = Options()
     options.binary_location = chromium
     for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1500,950"):

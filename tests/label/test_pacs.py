@@ -135,8 +135,8 @@ def test_seg_goes_back_and_is_read_equal(
 @pytest.mark.parametrize(
     ("name", "status", "sentence"),
     [
-        ("alone", 404, "has no T2: this model needs it (describe its series like AX_T2)."),
-        ("one", 400, "has 2 scans that could be its T2 (T2, T2 b): keep or rename one."),
+        ("alone", 404, "has no T2 scan, which this model needs. Describe its series like 'AX T2'."),
+        ("one", 400, "has 2 T2 scans: T2, T2 b. Keep one, or rename the others."),
     ],
 )
 def test_a_study_that_does_not_fit(pacs: Server, series: dict[str, str], name: str, status: int, sentence: str) -> None:
@@ -217,7 +217,7 @@ def test_a_pacs_that_stops(runs: Path, tmp_path: Path) -> None:
         for method, path in (("GET", "/info/"), ("POST", f"/infer/{INFANT}?image=1.2.3"), ("GET", "/datastore/")):
             answer = server.ask(method, path)
             assert answer.status_code == 502
-            assert "doesn't answer" in answer.json()["detail"]
+            assert "does not answer" in answer.json()["detail"]
     finally:
         server.stop()
 
@@ -280,10 +280,10 @@ def test_a_pacs_that_fails(behind_failing: Server, failure: str, monkeypatch: py
     ):
         answer = behind_failing.ask(method, path, **more)
         if path == "/datastore/" or (path.startswith("/proxy") and failure in ("empty", "page")):
-            assert answer.status_code == 200  # one SEG that is broken hides nothing; a page is the viewer's to read
+            assert answer.status_code == 200  # a broken SEG hides nothing; the viewer itself reads a page
             continue
         assert answer.status_code == 502, (path, answer.text)
-        assert re.search("The PACS .*: look at its log", answer.json()["detail"])
+        assert re.search(r"The PACS .* could not .*\. See its log\.", answer.json()["detail"])
     assert "Traceback" not in behind_failing.log.read_text()
 
 
@@ -346,11 +346,11 @@ def test_a_note_on_a_series_that_nobody_opened(pacs: Server, series: dict[str, s
 
 
 def test_two_segments_of_one_name(pacs: Server, series: dict[str, str]) -> None:
-    """Which of the two a voxel is of would be lost."""
+    """It would be unclear to which of the two a voxel belongs."""
     answer = pacs.ask("POST", f"/infer/{TISSUE}?image={series['sub-01_T1w']}&output=dicom_seg")
     seg = pydicom.dcmread(io.BytesIO(answer.content))
     seg.SegmentSequence[1].SegmentLabel = seg.SegmentSequence[0].SegmentLabel
-    with pytest.raises(DataError, match="two segments of one name"):
+    with pytest.raises(DataError, match="Two segments of the segmentation have the same name"):
         read_seg(seg, [], {"CSF": 1, "GM": 2, "WM": 3})
 
 
@@ -361,13 +361,13 @@ def test_bundles_for_patients_are_served_without_the_others(
     server = Server(tmp_path, "--studies", orthanc.dicomweb, "--runs", runs)
     try:
         assert list(server.ask("GET", "/info/").json()["models"]) == [TISSUE]
-        assert f"Not served: {INFANT}'s weights" in server.log.read_text()
+        assert f"{INFANT} is not served: " in server.log.read_text()
     finally:
         server.stop()
 
 
 def test_a_viewer_stores_by_the_server(pacs: Server, orthanc: Orthanc, series: dict[str, str], tmp_path: Path) -> None:
-    """DICOMweb through the server's own address, as OHIF uses it; what isn't DICOMweb isn't passed on."""
+    """DICOMweb through the server's own address, as OHIF uses it; other paths are not passed on."""
     uid = series["alone"]
     seg = pacs.ask("POST", f"/infer/{TISSUE}?image={uid}&output=dicom_seg")
     viewer = DICOMwebClient(
@@ -376,7 +376,7 @@ def test_a_viewer_stores_by_the_server(pacs: Server, orthanc: Orthanc, series: d
     viewer.store_instances([pydicom.dcmread(io.BytesIO(seg.content))])
     study = str(pydicom.dcmread(io.BytesIO(seg.content)).StudyInstanceUID)
     found = viewer.search_for_series(study_instance_uid=study, search_filters={"Modality": "SEG"})
-    assert len(found) == 1  # the query reaches the PACS: it isn't all there is
+    assert len(found) == 1  # the query reaches the PACS, which would otherwise list all series
     (stored,) = viewer.retrieve_series(study, found[0]["0020000E"]["Value"][0])
     assert stored.pixel_array.any()
     time.sleep(11)  # the server's lists are kept for 10 s
@@ -388,7 +388,7 @@ def test_a_viewer_stores_by_the_server(pacs: Server, orthanc: Orthanc, series: d
     ]
     by_hand = [one for one in segs if one.SegmentSequence[0].SegmentAlgorithmType != "AUTOMATIC"]
     labelled = {one.ReferencedSeriesSequence[0].SeriesInstanceUID for one in by_hand}
-    assert uid not in labelled  # what no person saw is no label
+    assert uid not in labelled  # segmentations that no person has reviewed are no labels
     assert pacs.ask("GET", "/info/").json()["datastore"]["completed"] == len(labelled)
     for path in ("../instances", "system", "instances/..%2f..%2fsystem", "studies/1.2/../../../system", "tools/find"):
         for method in ("GET", "POST"):

@@ -325,7 +325,7 @@ def test_a_token_is_asked_for(pairs: dict[str, nibabel.Nifti1Image], runs: Path,
             for method, path in (("GET", "/info/"), ("GET", "/"), ("GET", "/ohif/"), ("POST", f"/train/{TISSUE}")):
                 answer = server.ask(method, path, headers=headers)
                 assert answer.status_code == 401
-                assert "asks for its token" in answer.json()["detail"]
+                assert "needs its token" in answer.json()["detail"]
         assert server.ask("GET", "/info/?token=wrong").status_code == 401
         assert server.ask("GET", "/info/", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
@@ -369,18 +369,18 @@ def test_behind_a_proxy(pairs: dict[str, nibabel.Nifti1Image], runs: Path, tmp_p
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--host", "0.0.0.0"), "0.0.0.0 can be reached by others, so a token of 16 letters or more is needed"),
-        (("--host", "192.168.1.5", "--token", "short"), "192.168.1.5 can be reached by others"),
-        (("--host", "::"), "can be reached by others"),
-        (("--public_url", "https://label.example"), "https://label.example can be reached by others"),
-        (("--port", "99999"), "port must be 1 to 65535, got 99999."),
+        (("--host", "0.0.0.0"), "Others can reach 0.0.0.0, so the server needs a token of at least 16 letters"),
+        (("--host", "192.168.1.5", "--token", "short"), "Others can reach 192.168.1.5"),
+        (("--host", "::"), "Others can reach ::"),
+        (("--public_url", "https://label.example"), "Others can reach https://label.example"),
+        (("--port", "99999"), "--port must be from 1 to 65535, got 99999."),
         (
             ("--origins", "viewer.example"),
             "must be like http://viewer.example:3000, got 'viewer.example'.",
         ),
-        (("--studies", "nowhere"), "There is no folder nowhere"),
-        (("--bundles", "spleen"), "'spleen' names no segmentation bundle: write enough of one of"),
-        (("--bundles", "brain_mri_tissue:vnet"), "has no network 'vnet': name one of"),
+        (("--studies", "nowhere"), "The folder nowhere does not exist"),
+        (("--bundles", "spleen"), "'spleen' matches no segmentation bundle. Use a unique part of one of"),
+        (("--bundles", "brain_mri_tissue:vnet"), "has no network 'vnet'. Use one of"),
         (("--bundles", "iseg"), "iseg_mri_tissue_segmentation has no weights: train it first"),
         (("--weights", "mine", "--bundles", ""), "No bundle can be served: "),
         (("--weights", "mine"), "has no weights 'mine': name newest or one of ['shipped']."),
@@ -405,6 +405,6 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=120, check=False)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].endswith(
-        f"127.0.0.1:{port} can't be had (Address already in use): name another --port."
+        f"Cannot listen on 127.0.0.1:{port} (Address already in use). Use another --port."
     )
     assert not list(tmp_path.iterdir())

@@ -1,1 +1,1 @@
-"""Stands in for torchvision, of which no CPU build matches torch 2.13.0: MONAI Label imports two functions of it."""
+"""Stand-in for torchvision, because no CPU build matches torch 2.13.0. MONAI Label imports two of its functions."""
