@@ -21,6 +21,7 @@ setup(
     packages=[*find_packages(include=["custom", "custom.*"]), "custom.bundles"],
     package_dir={"custom": "custom", "custom.bundles": "bundles"},
     package_data={
+        "custom": ["py.typed"],
         "custom.bundles": [f"*/{pattern}" for pattern in BUNDLE_FILES],
         "custom.serving": ["constraints-label.txt", "shims/*", "shims/*/*"],
     },
