@@ -132,10 +132,11 @@ def shown_names(
     """Titles: subject, reference class, predicted class, probability; of a regression the predicted number."""
     if len(classes) == 1:
         return [f"{item['subject']}: {float(output[0]):.3g}" for item, output in zip(items, probabilities, strict=True)]
-    return [
-        f"{item['subject']}: {classes[int(item['label'])]}, predicted {classes[int(output.argmax())]} ({output.max():.2f})"
-        for item, output in zip(items, probabilities, strict=True)
-    ]
+    titles = []
+    for item, output in zip(items, probabilities, strict=True):
+        reference, predicted = classes[int(item["label"])], classes[int(output.argmax())]
+        titles.append(f"{item['subject']}: {reference}, predicted {predicted} ({output.max():.2f})")
+    return titles
 
 
 def _twin(network: torch.nn.Module) -> torch.nn.Module:
