@@ -5,10 +5,10 @@
 MNI152 T1 comes with nilearn; its reference labels are its own GM and WM maps. DIR of t1_dcmqa: T1w_brain.nii.gz (the
 skull-stripped T1w of dcm_qa, BSD-2-Clause) and dseg_fast.nii.gz (FSL FAST's labels, 1 CSF, 2 GM, 3 WM). DIR of
 t1_studyforrest: sub-02_T1w_1mm_defaced.nii.gz and sub-02_brainmask_approx.nii.gz (a warped template mask). Each scan is
-also segmented with its contrast inverted, with gamma 0.5 and 2, with a strong bias field, and at 3 mm. The clustering is a Gaussian
-mixture: of three inside the mask of the reference, or of four over the whole volume; the reference names its clusters.
-"all tissue" is all labels against all of the reference, "brain" the brain mask (without fluid around the brain)
-against them.
+also segmented with its contrast inverted, with gamma 0.5 and 2, with a strong bias field, and at 3 mm. The clustering
+is a Gaussian mixture: of three inside the mask of the reference, or of four over the whole volume; the reference names
+its clusters. "all tissue" is all labels against all of the reference, "brain" the brain mask (without fluid around the
+brain) against them.
 """
 
 from __future__ import annotations
