@@ -77,7 +77,7 @@ class MultiClassDiceLoss(nn.Module):
         self.batch = batch
         factors = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64)
         if factors.ndim > 1 or not (factors >= 0).all():
-            raise ValueError(f"weight must be a number, or a number for each class, none negative; got {weight}.")
+            raise ValueError(f"weight must be a number, or a number for each class, none negative, got {weight}.")
         self.weight: float | tuple[float, ...] = factors.item() if factors.ndim == 0 else tuple(factors.tolist())
         self.ignore_index = ignore_index
         self.lambda_dice, self.lambda_ce = 1.0, 0.0
