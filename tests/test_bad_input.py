@@ -145,7 +145,7 @@ CASES = {
     "roi that doesn't fit": (
         [*TRAIN, "--roi_size", "[30,30,30]"],
         nothing,
-        r"UNet can't take windows of roi_size \[30, 30, 30\] \(.*\): take sizes that .* multiples of 8",
+        r"UNet cannot take windows of roi_size \[30, 30, 30\] \(.*\)\. Use sizes that .* multiples of 8",
     ),
     "evaluate without labels": (
         [*EVALUATE, "--split", "unlabelled"],

@@ -19,7 +19,15 @@ from sklearn.metrics import roc_auc_score
 from custom.checkpoints import calibration
 from custom.errors import CheckpointError, ConfigError
 from custom.handlers import Calibrate, ClassificationScores, Predictions
-from custom.metrics import LogLikelihood, classification_scores, gain, regression_scores, stacked
+from custom.metrics import (
+    Interval,
+    LogLikelihood,
+    bootstrap_intervals,
+    classification_scores,
+    gain,
+    regression_scores,
+    stacked,
+)
 from custom.metrics.classification import calibration_error, roc_auc
 from custom.metrics.temperature import fit_temperature
 from custom.networks import HCPNet
@@ -73,6 +81,26 @@ def test_intervals_draw_groups() -> None:
     )
     assert relatives["accuracy_low"] == relatives["accuracy_high"] == 0.75  # three of four are right in each family
     assert strangers["accuracy_low"] < 0.75 < strangers["accuracy_high"]
+
+
+def test_draws_of_groups_are_fixed_by_the_seed() -> None:
+    """Figures of the docs rest on these draws."""
+    every = classification_scores(LABELS, PROBABILITIES, CLASSES, list("aabcdefg")).set_index("label").loc["all"]
+    assert every[["accuracy_low", "accuracy_high"]].tolist() == [0.375, 1]
+    assert every[["balanced_accuracy_low", "auc_low"]].tolist() == pytest.approx([1 / 3, 0.45])
+    values = np.arange(9.0)
+    row = regression_scores(values, values + np.sin(values), "age", list("aabcdefgh")).iloc[0]
+    assert row[["mae_low", "mae_high"]].tolist() == pytest.approx([0.42694188186195886, 0.8215496861975978])
+    assert row[["r2_low", "r_high"]].tolist() == pytest.approx([0.697958845209763, 0.9928101754740092])
+
+
+def test_intervals_by_hand() -> None:
+    """Two groups of different sizes: a draw has only the first, only the second, or both; NaN draws do not count."""
+    sizes = bootstrap_intervals({"n": len, "no value": lambda rows: float("nan")}, ["a", "b", "b"], draws=400)
+    assert sizes["n"] == Interval(3, 2, 4)
+    assert np.isnan(sizes["no value"]).all()
+    first = bootstrap_intervals({"first": lambda rows: 1.0 if 0 in rows else float("nan")}, ["a", "b"], draws=50)
+    assert first["first"] == Interval(1, 1, 1)
 
 
 def test_a_gain_is_paired() -> None:

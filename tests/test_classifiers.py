@@ -13,7 +13,7 @@ from torch import nn
 from custom import networks
 from custom.errors import ConfigError
 from custom.networks.cost import count_parameters
-from custom.reports.attention_rollout import attention_rollout, attentions, rollout
+from custom.reports.attention_rollout import attention_rollout, attentions_of, rollout
 
 NAMES = ("CustomCNN", "AlexNet", "VGG16", "ViT")
 CONVOLUTIONAL = NAMES[:3]
@@ -179,7 +179,7 @@ def small_vit() -> nn.Module:
 def test_attention_of_ours_is_what_the_layer_computes() -> None:
     """Softmax of queries and keys, written out from the first layer's weights."""
     network, image = small_vit(), noise(1, 3, 32, 48)
-    found = attentions(network.train(), image)
+    found = attentions_of(network.train(), image)
     assert network.training
     assert [tuple(one.shape) for one in found] == [(4, 7, 7)] * 3
     layer = network.eval().layers[0]
@@ -193,7 +193,7 @@ def test_attention_of_ours_is_what_the_layer_computes() -> None:
 
 def test_attention_of_monais_is_what_it_saves() -> None:
     network, saving, image = monai_vit(), monai_vit(save_attn=True).eval(), noise(1, 3, 32, 48)
-    found = attentions(network, image)
+    found = attentions_of(network, image)
     saving(image)
     assert all(torch.equal(one, block.attn.att_mat[0]) for one, block in zip(found, saving.blocks, strict=True))
     assert not any(block.attn.save_attn or block.attn.att_mat.numel() for block in network.blocks)

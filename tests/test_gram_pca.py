@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -16,8 +16,9 @@ from custom.baselines.gram_pca import GramPCA, components, gram_matrix
 from custom.baselines.nested_cv import (
     CLASSIFIERS,
     REGRESSORS,
+    Model,
+    auc_interval,
     auc_within_folds,
-    bootstrap_interval,
     measures,
     nested_cross_validation,
 )
@@ -85,14 +86,13 @@ def signal(strength: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_predictions_are_those_on_the_voxels() -> None:
     """The same folds and settings with a full-SVD PCA of the voxels: every decision the same."""
     volumes, target = signal(0.7)
-    model, grid = LOGISTIC
-    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, model, grid, 20)
+    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, LOGISTIC, 20)
     expected, chosen, persons = np.zeros(PERSONS), [], np.array(LONERS)
-    steps = [("pca", PCA(20, svd_solver="full")), ("scale", StandardScaler()), ("model", clone(model))]
+    steps = [("pca", PCA(20, svd_solver="full")), ("scale", StandardScaler()), ("model", clone(LOGISTIC.estimator))]
     outer, inner = (StratifiedGroupKFold(5, shuffle=True, random_state=seed) for seed in (0, 1))
     for training, test in outer.split(volumes, target, persons):
         folds = list(inner.split(training, target[training], persons[training]))
-        search = GridSearchCV(Pipeline(steps), grid, cv=folds, scoring="balanced_accuracy")
+        search = GridSearchCV(Pipeline(steps), LOGISTIC.grid, cv=folds, scoring="balanced_accuracy")
         expected[test] = search.fit(volumes[training], target[training]).decision_function(volumes[test])
         chosen.append(search.best_params_["model__C"])
     np.testing.assert_allclose(predicted["score"], expected, atol=1e-6)
@@ -109,7 +109,7 @@ def aucs(name: str, strength: float, seeds: range, leak: bool = False) -> list[f
         if leak:
             contrast = np.abs(volumes[target == 1].mean(axis=0) - volumes[target == 0].mean(axis=0))
             volumes = volumes[:, np.argsort(contrast)[-30:]]
-        _, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, *CLASSIFIERS[name], 20)
+        _, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, CLASSIFIERS[name], 20)
         found.append(auc_within_folds(*(predicted[key].to_numpy(dtype=float) for key in ("target", "score", "fold"))))
     return found
 
@@ -129,7 +129,7 @@ def test_the_check_for_leaks_can_fail() -> None:
 def test_families_stay_together() -> None:
     volumes, target = signal(0.7)
     families = [str(number // 3) for number in range(PERSONS)]
-    _, predicted = nested_cross_validation(gram_matrix(volumes), target, families, *LOGISTIC, 10)
+    _, predicted = nested_cross_validation(gram_matrix(volumes), target, families, LOGISTIC, 10)
     assert predicted.groupby([families[person] for person in predicted["person"]])["fold"].nunique().eq(1).all()
 
 
@@ -139,7 +139,7 @@ def test_regressors_find_a_number(name: str) -> None:
     rng = np.random.default_rng(1)
     number = rng.standard_normal(PERSONS)
     volumes[:, :60] += 2 * number[:, None]
-    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), number, LONERS, *REGRESSORS[name], 10)
+    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), number, LONERS, REGRESSORS[name], 10)
     assert by_fold["test_r2"].mean() > 0.3
     assert np.corrcoef(predicted["score"], number)[0, 1] > 0.7
 
@@ -147,7 +147,7 @@ def test_regressors_find_a_number(name: str) -> None:
 def test_plain_numbers_without_pca() -> None:
     _, target = signal(0.0)
     ages = np.column_stack([target + 0.1 * np.random.default_rng(0).standard_normal(PERSONS)])
-    by_fold, _ = nested_cross_validation(ages, target, LONERS, *LOGISTIC, None)
+    by_fold, _ = nested_cross_validation(ages, target, LONERS, LOGISTIC, None)
     assert by_fold["test_auc"].tolist() == [1.0] * 5
 
 
@@ -177,11 +177,23 @@ def test_interval_draws_families() -> None:
     rng = np.random.default_rng(0)
     target = np.resize([0, 1], 60)
     score, fold = target + rng.standard_normal(60), np.arange(60) // 12
-    single = bootstrap_interval(target, score, fold, LONERS, draws=500)
+    single = auc_interval(target, score, fold, LONERS, draws=500)
     tripled = [np.repeat(one, 3) for one in (target, score, fold, np.array(LONERS))]
-    auc, low, high = bootstrap_interval(*tripled, draws=500)
+    auc, low, high = auc_interval(*tripled, draws=500)
     assert (auc, low, high) == pytest.approx(single, abs=0.02)
     assert low < auc < high
+
+
+def test_draws_of_families_are_fixed_by_the_seed() -> None:
+    """Figures of the docs rest on these draws: sixty persons, two of each family, five folds."""
+    rng = np.random.default_rng(0)
+    target = np.resize([0, 1], 60)
+    score, fold = target + rng.standard_normal(60), np.arange(60) // 12
+    families = [f"f{number // 2}" for number in range(60)]
+    drawn = auc_interval(target, score, fold, families)
+    assert drawn == pytest.approx((0.8611111111111112, 0.7782487922705313, 0.9504950495049505))
+    drawn = auc_interval(target, score, fold, families, draws=500, seed=3)
+    assert drawn == pytest.approx((0.8611111111111112, 0.7715460526315789, 0.956866470223325))
 
 
 def test_three_classes() -> None:
@@ -190,7 +202,7 @@ def test_three_classes() -> None:
     volumes = rng.standard_normal((PERSONS, VOXELS))
     for code in (1, 2):
         volumes[target == code, 40 * code : 40 * code + 40] += 2
-    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, *LOGISTIC, 20)
+    by_fold, predicted = nested_cross_validation(gram_matrix(volumes), target, LONERS, LOGISTIC, 20)
     assert {"score_0", "score_1", "score_2"} <= set(predicted.columns)
     assert by_fold["test_balanced_accuracy"].mean() > 0.8
     assert by_fold["test_auc"].isna().all()
@@ -201,20 +213,20 @@ def test_the_unit_of_a_number_changes_nothing() -> None:
     number = np.random.default_rng(1).standard_normal(PERSONS)
     volumes[:, :60] += 2 * number[:, None]
     gram, model = gram_matrix(volumes), REGRESSORS["linear SVM"]
-    small, large = (nested_cross_validation(gram, scale * number, LONERS, *model, 10)[0] for scale in (1.0, 1e5))
+    small, large = (nested_cross_validation(gram, scale * number, LONERS, model, 10)[0] for scale in (1.0, 1e5))
     np.testing.assert_allclose(small["test_r2"], large["test_r2"], atol=0.02)
 
 
 @pytest.mark.parametrize(
     ("target", "groups", "sentence"),
     [
-        ([0, 1] * 5, ["a", "b"] * 5, r"2 families are too few for 5 outer and 5 inner folds: 10 are the least"),
+        ([0, 1] * 5, ["a", "b"] * 5, r"2 families are too few for 5 outer and 5 inner folds: at least 10 are needed"),
         ([0] * 10, LONERS[:10], r"All 10 persons have the target \[0\]"),
-        ([0] * 10 + [1] * 2, LONERS[:12], r"Class 1 is found in 2 families, too few for 5 folds"),
-        ([0] * 12 + [1] * 4, [*LONERS[:12], *["a"] * 4], r"Class 1 is found in 1 families, too few"),
+        ([0] * 10 + [1] * 2, LONERS[:12], r"Class 1 occurs in 2 families, too few for 5 folds"),
+        ([0] * 12 + [1] * 4, [*LONERS[:12], *["a"] * 4], r"Class 1 occurs in 1 families, too few"),
     ],
 )
 def test_too_little_to_divide(target: list[int], groups: list[str], sentence: str) -> None:
-    model: BaseEstimator = LogisticRegression()
+    model = Model(LogisticRegression(), {})
     with pytest.raises(DataError, match=sentence):
-        nested_cross_validation(np.zeros((len(target),) * 2), np.array(target), groups, model, {}, 2)
+        nested_cross_validation(np.zeros((len(target),) * 2), np.array(target), groups, model, 2)

@@ -14,7 +14,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import RandGaussianNoise
 
 from custom.errors import CheckpointError
-from custom.handlers import EarlyStop, EpochSeed, LoadWeights, SegmentationScores
+from custom.handlers import EarlyStop, EpochSeed, LoadWeights, SegmentationScores, WritesFiles, run_files
 
 
 @pytest.mark.parametrize(("best_epochs", "stops_at"), [([1, 1, 1, 1, 1, 1], 4), ([1, 2, 3, 3, 3, 3], 6), ([-1] * 6, 6)])
@@ -53,17 +53,34 @@ def test_an_epoch_depends_on_the_seed_and_the_epoch_alone(workers: int) -> None:
     assert third_epoch(0) == third_epoch(2) == third_epoch(1)
 
 
+def test_handlers_declare_their_files() -> None:
+    """What Checkpoint moves aside; a handler that a user writes is counted too."""
+    known = {
+        *("last.pt", "model.pt", "model.json", "calibration.json", "tensorboard", "predictions.csv", "scores.csv"),
+        *("summary.csv", "model.ts", "model.onnx", "evaluation", "segmentations", "report"),
+    }
+    assert known <= set(run_files())
+    assert "histogram.png" not in run_files()
+
+    class Histogram(WritesFiles):
+        files = ("histogram.png", "model.pt")
+
+    names = run_files()
+    assert Histogram.files[0] in names
+    assert len(names) == len(set(names))
+
+
 def one_hot(labels: np.ndarray, classes: int) -> torch.Tensor:
     return torch.as_tensor(np.stack([labels == code for code in range(classes)]).astype(np.float32))
 
 
 def test_scores_in_mm(tmp_path: Path) -> None:
     """A plane moved by two voxels of 3 mm: every distance is 6 mm. A cube moved by half its side: half overlaps."""
-    truth, moved = np.zeros((2, 12, 12, 12), dtype=int)
-    truth[1], moved[3] = 1, 1
-    truth[6:10, 4:8, 4:8] = moved[8:12, 4:8, 4:8] = 2
+    reference, moved = np.zeros((2, 12, 12, 12), dtype=int)
+    reference[1], moved[3] = 1, 1
+    reference[6:10, 4:8, 4:8] = moved[8:12, 4:8, 4:8] = 2
     spacing = torch.diag(torch.tensor([3.0, 1.0, 1.0, 1.0]))
-    label = MetaTensor(one_hot(truth, 4), affine=spacing)
+    label = MetaTensor(one_hot(reference, 4), affine=spacing)
     engine = Engine(lambda engine, batch: [{"pred": one_hot(moved, 4), "label": label}])
     SegmentationScores(tmp_path, {0: "background", 1: "plane", 2: "cube", 3: "absent"}).attach(engine)
     engine.run([[{"subject": "subject-1"}]])

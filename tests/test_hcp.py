@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 import pytest
 
-from custom.baselines.hcp import hcp_baselines
+from custom.baselines.hcp import HCPOptions, hcp_baselines
 from custom.baselines.volumes_to_rows import volumes_to_rows
 from custom.datasets import hcp
 from custom.errors import ConfigError, DataError, MissingDataError
@@ -298,7 +298,9 @@ def test_baselines_find_what_is_there(hcp_dir: Path, brainmri: Brainmri, tmp_pat
 
     where = {"output_dir": tmp_path / "chance", "cache_dir": tmp_path / "cache/hcp"}
     settings = {"target": "Coin", "roi_size": [24, 24, 24], "n_components": 30}
-    chance = hcp_baselines(config_files("hcp", "train.json"), hcp_dir, **where, **settings).set_index("model")
+    chance = hcp_baselines(config_files("hcp", "train.json"), HCPOptions(hcp_dir, **where, **settings)).set_index(
+        "model"
+    )
     assert (chance["auc_low"] < 0.5).all()
     assert (chance["auc_high"] > 0.5).all()
     assert len(list((tmp_path / "cache/hcp").iterdir())) == 40  # the second target read the first one's
@@ -310,9 +312,10 @@ def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path, capsys: pytest.Cap
     table.to_csv(hcp_copy / "subjects.csv", index=False)
     where = {"output_dir": tmp_path / "out", "cache_dir": tmp_path / "cache"}
     for _ in range(2):
-        found = hcp_baselines(config_files("hcp", "train.json"), hcp_copy, **where, target="Strength_Unadj", **settings)
+        options = HCPOptions(hcp_copy, **where, target="Strength_Unadj", **settings)
+        found = hcp_baselines(config_files("hcp", "train.json"), options)
     assert {"n", "r2", "r2_std", "mae", "training_mae"} <= set(found.columns)
-    assert "The table has no Family_ID: relatives may stand" in capsys.readouterr().out
+    assert "The table has no Family_ID, so relatives may be" in capsys.readouterr().out
     assert not (tmp_path / "out/class_means.png").exists()
     assert len(list((tmp_path / "out/earlier").glob("*/baselines.csv"))) == 1
 
@@ -323,7 +326,7 @@ def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path, capsys: pytest.Cap
         (("--roi_size", "50"), r"roi_size must be a list, as its default \[50, 50, 50\] is; got 50"),
         (("--roi_size", "[4,50,50]"), r"roi_size must be three whole numbers of 8 voxels or more, got \[4, 50, 50\]"),
         (("--folds", "1"), r"folds must be a whole number of 2 or more, got 1"),
-        (("--traget", "Gender"), r"The baselines of hcp take \['dataset_dir', .*unexpected keyword argument 'traget'"),
+        (("--traget", "Gender"), r"The baselines of hcp have no option 'traget'\. Use some of: dataset_dir, "),
         (("--n_components", "1.5"), r"n_components must be a whole number, or a fraction above 0 and below 1: got 1.5"),
         (("--target", "Gander"), r"no column 'Gander': the nearest are \['Gender'\]"),
         (("--recipe", "talk"), r"There is no 'talk' in .*recipes: name one of \['crop_200', 'crop_talk'"),

@@ -124,6 +124,19 @@ def test_windows_of_background_are_left_out() -> None:
     assert torch.equal(logits.argmax(dim=1)[0] == 1, scan[0, 0] > 0)
 
 
+def test_windows_agree_with_monais_where_there_is_a_head() -> None:
+    """The same windows and weights as SlidingWindowInferer's; what only empty windows cover is certain background."""
+    scan, network = scan_with_a_head(), torch.nn.Conv3d(1, 3, 5, padding=2)
+    scan[..., 55:58, 44:47, 33:36] = 1
+    head = scan[0, 0] != 0
+    windows = {"roi_size": (16, 24, 16), "overlap": 0.5}
+    with torch.no_grad():
+        expected = SlidingWindowInferer(**windows, mode="gaussian")(scan, network)
+        logits = ForegroundInferer(**windows, one_pass_voxels=0, margin=60, amp=False)(scan, network)
+    torch.testing.assert_close(logits[0][:, head], expected[0][:, head], rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits[0, :, 59, 0, 0], torch.tensor([10.0, -10, -10]))
+
+
 def test_an_empty_scan_is_background() -> None:
     with torch.no_grad():
         logits = ForegroundInferer((16, 16, 16), amp=False)(torch.zeros(2, 1, 20, 20, 20), Doubled())

@@ -18,6 +18,7 @@ from custom.reports import (
     channels_figure,
     overlay_figure,
     save_animation,
+    segmentation_figure,
 )
 from custom.reports.overlay import OPACITY
 from custom.reports.segmentation import colour_of
@@ -70,12 +71,28 @@ def test_overlay_shows_labelled_slices(volume: tuple[np.ndarray, np.ndarray]) ->
         overlay_figure(volume[0], volume[1][..., 0], NAMES)
 
 
+def test_a_segmentation_beside_the_reference(volume: tuple[np.ndarray, np.ndarray]) -> None:
+    """Three rows through the prediction's middle: x 2.5 (rounded to 2), y 7.5 (to 8) and z 5."""
+    scan, labels = volume
+    figure = segmentation_figure(scan, np.zeros_like(labels), labels, NAMES, spacing=(1, 1, 2.5))
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[::3] == ["scan, sagittal", "reference, sagittal", "prediction, sagittal"]
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), scan[2].T)
+    np.testing.assert_array_equal(figure.axes[7].images[0].get_array(), labels[:, 8].T)
+    np.testing.assert_array_equal(figure.axes[8].images[0].get_array(), labels[..., 5].T)
+    assert figure.axes[6].get_aspect() == 2.5
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["NCR", "ED", "ET"]
+    assert len(segmentation_figure(scan, None, labels, NAMES).axes) == 6
+    with pytest.raises(ValueError, match=r"one shape, got .*'reference': \(12, 10, 7\)"):
+        segmentation_figure(scan, labels[..., :7], labels, NAMES)
+
+
 def test_channels_and_masks_of_a_slice() -> None:
     image, masks = np.random.default_rng(0).normal(size=(4, 9, 7)), np.zeros((3, 9, 7))
     names = (["FLAIR", "T1", "T1ce", "T2"], ["NCR", "ED", "ET"])
-    figure = channels_figure(image, {"truth": masks, "prediction": masks}, *names, title="volume_1")
+    figure = channels_figure(image, {"reference": masks, "prediction": masks}, *names, title="volume_1")
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[:5] == ["FLAIR", "T1", "T1ce", "T2", "NCR, truth"]
+    assert titles[:5] == ["FLAIR", "T1", "T1ce", "T2", "NCR, reference"]
     assert titles[8:11] == ["NCR, prediction", "ED, prediction", "ET, prediction"]
     np.testing.assert_allclose(figure.axes[2].images[0].get_array(), image[2].T)
 

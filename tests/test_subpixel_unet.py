@@ -55,5 +55,5 @@ def test_each_scan_of_a_batch_has_its_own_statistics(network: SubpixelUNet) -> N
 
 
 def test_blocks_must_fit_the_levels() -> None:
-    with pytest.raises(ValueError, match=r"3 levels need as many blocks_down and one less blocks_up, got \[1\] and"):
+    with pytest.raises(ValueError, match=r"3 levels need 3 blocks_down and 2 blocks_up, got \[1\] and"):
         SubpixelUNet(1, 2, (4, 8, 8), (1,), (1, 1))

@@ -131,9 +131,9 @@ def test_too_little_tumor() -> None:
 def test_measures_by_hand(tmp_path: Path) -> None:
     prediction = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 0], [0] * 8, [0] * 8], dtype=torch.bool)
     truth = torch.tensor([[1, 1, 0, 1, 1, 1, 0, 0], [0] * 8, [1] + [0] * 7], dtype=torch.bool)
-    tp, fp, fn, tn = confusion(prediction, truth)
+    tp, fp, fn, tn = matrix = confusion(prediction, truth)
     assert (tp.tolist(), fp.tolist(), fn.tolist(), tn.tolist()) == ([2, 0, 0], [1, 0, 0], [3, 0, 1], [2, 8, 7])
-    first = {name: float(measure(tp, fp, fn, tn)[0]) for name, measure in MEASURES.items()}
+    first = {name: float(measure(matrix)[0]) for name, measure in MEASURES.items()}
     assert first == pytest.approx(
         {
             "dice": 4 / 8,
@@ -147,14 +147,14 @@ def test_measures_by_hand(tmp_path: Path) -> None:
             "specificity": 2 / 3,
         }
     )
-    empty = {name: float(measure(tp, fp, fn, tn)[1]) for name, measure in MEASURES.items()}
+    empty = {name: float(measure(matrix)[1]) for name, measure in MEASURES.items()}
     assert {name for name, value in empty.items() if math.isnan(value)} == {
         *("dice", "iou", "false_negative_rate", "precision", "recall", "sensitivity")
     }
-    missed = {name: float(measure(tp, fp, fn, tn)[2]) for name, measure in MEASURES.items()}
+    missed = {name: float(measure(matrix)[2]) for name, measure in MEASURES.items()}
     assert missed["dice"] == missed["recall"] == 0
     assert math.isnan(missed["precision"])
-    with pytest.raises(ConfigError, match=r"There are no measures \['dise'\]: name some of \['dice', 'iou'"):
+    with pytest.raises(ConfigError, match=r"Unknown measures \['dise'\]\. Use some of \['dice', 'iou'"):
         SegmentationScores(tmp_path, {0: "background", 1: "A"}, measures=["dise"])
 
 

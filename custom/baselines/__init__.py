@@ -1,1 +1,1 @@
-"""Simple methods that every network is compared with."""
+"""Simple methods with which the networks are compared."""

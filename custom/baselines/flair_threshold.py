@@ -1,4 +1,4 @@
-"""The simplest whole-tumor segmentation: FLAIR above one threshold, found on the training patients."""
+"""The simplest whole-tumor segmentation: FLAIR above one threshold, fitted on the training patients."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
-EDGES = np.linspace(-5, 15, 801)  # of thresholds, in deviations of a scan's own brain
+EDGES = np.linspace(-5, 15, 801)  # of thresholds, in z-scores of each scan's brain
 
 
 def whole_tumor_by_flair(
-    training: Iterable[dict], test: Iterable[dict], load: Callable[[dict], dict[str, Any]]
+    training: Iterable[dict[str, Any]],
+    test: Iterable[dict[str, Any]],
+    load: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> tuple[float, dict[str, float]]:
     """Dice of the whole tumor in each test patient, for the threshold whose pooled training Dice is best.
 
     Args:
-        training, test: items as custom.datasets.brain_tumors.datalist gives them.
-        load: gives "image" (4, x, y, z), z-scores with FLAIR first and 0 outside the brain, and "label" (1, x, y, z).
+        training: items as custom.datasets.brain_tumors.datalist gives them.
+        test: items of the same kind.
+        load: loads an item: "image" (4, x, y, z), z-scores with FLAIR first and 0 outside the brain, and "label"
+            (1, x, y, z).
 
     Returns:
         The threshold, and {subject: Dice}.
@@ -28,8 +32,8 @@ def whole_tumor_by_flair(
         flair, tumor = _brain(load(item))
         inside += np.histogram(flair[tumor].clip(EDGES[0], EDGES[-1]), EDGES)[0]
         outside += np.histogram(flair[~tumor].clip(EDGES[0], EDGES[-1]), EDGES)[0]
-    found, false = inside[::-1].cumsum()[::-1], outside[::-1].cumsum()[::-1]  # above each bin's lower edge
-    threshold = float(EDGES[np.argmax(2 * found / (found + false + inside.sum()))])
+    hits, false = inside[::-1].cumsum()[::-1], outside[::-1].cumsum()[::-1]  # above each bin's lower edge
+    threshold = float(EDGES[np.argmax(2 * hits / (hits + false + inside.sum()))])
     scores = {}
     for item in test:
         flair, tumor = _brain(load(item))

@@ -14,9 +14,9 @@ CHUNK = 4096  # voxels at once
 
 
 def gram_matrix(volumes: np.ndarray) -> np.ndarray:
-    """Inner products of persons' volumes, their mean volume removed first, summed in float64.
+    """Inner products of persons' volumes after subtraction of their mean volume, summed in float64.
 
-    Removing one volume from all changes no PCA, and keeps digits that a large common mean would cost.
+    The subtraction does not change a PCA, and keeps digits that a large common mean would cost.
 
     Args:
         volumes: (n, voxels), any float type; a memory-mapped array is read once.
@@ -25,7 +25,7 @@ def gram_matrix(volumes: np.ndarray) -> np.ndarray:
         (n, n), float64.
 
     Raises:
-        ValueError: another number of axes, or a value that isn't finite.
+        ValueError: volumes is not a matrix, or holds NaN or infinity.
     """
     if volumes.ndim != 2:
         raise ValueError(f"volumes must be (n, voxels), got {volumes.shape}.")
@@ -35,33 +35,37 @@ def gram_matrix(volumes: np.ndarray) -> np.ndarray:
         part -= part.mean(axis=0)
         gram += part @ part.T
     if not np.isfinite(gram).all():
-        raise ValueError("volumes hold values that aren't finite.")
+        raise ValueError("volumes hold NaN or infinity: check the scans.")
     return gram
 
 
 def check_components(wanted: Any) -> float:
-    """A number of components, or a fraction of the variance; raises ConfigError where it is neither."""
-    a_number = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
-    if not a_number or not (0 < wanted < 1 or (wanted >= 1 and int(wanted) == wanted)):
+    """Checks a number of components, or a fraction of the variance, and returns it.
+
+    Raises:
+        ConfigError: any other value.
+    """
+    is_number = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
+    if not is_number or not (0 < wanted < 1 or (wanted >= 1 and int(wanted) == wanted)):
         raise ConfigError(f"n_components must be a whole number, or a fraction above 0 and below 1: got {wanted!r}.")
-    return wanted
+    return float(wanted) if 0 < wanted < 1 else int(wanted)
 
 
 class GramPCA(KernelPCA):
     """scikit-learn's KernelPCA on a precomputed Gram matrix, whose components may be a fraction of the variance.
 
-    Fitted on the persons of a training fold, (m, m), it centres that part by itself, and gives the scores that PCA
-    gives on their volumes (but for signs); others come as their inner products with the training persons, (k, m).
-    Cross-validation of scikit-learn cuts rows and columns by itself, as for any precomputed kernel.
+    It is fitted on the inner products of a training fold, (m, m), centres them, and gives the same scores as PCA on
+    the volumes (up to signs). Other persons are passed as their inner products with the training persons, (k, m).
+    scikit-learn's cross-validation cuts rows and columns of such a matrix, as of any precomputed kernel.
 
     Args:
-        n_components: a whole number, at most; or the least fraction of the training variance, above 0 and below 1.
+        n_components: the greatest number of components, or the least fraction of the training variance, 0 to 1.
 
     Attributes:
-        explained_variance_ratio_: of each component kept, of the training variance.
+        explained_variance_ratio_: (components,), the share of the training variance of each component that is kept.
 
     Raises:
-        ConfigError: another n_components.
+        ConfigError: fit: n_components is no whole number and no fraction.
     """
 
     def __init__(self, n_components: float = 0.95) -> None:
@@ -72,6 +76,7 @@ class GramPCA(KernelPCA):
         return ["n_components"]
 
     def fit(self, X: np.ndarray, y: Any = None) -> Self:  # noqa: N803  scikit-learn's name
+        """Fits to the inner products of the training persons, (m, m); y is not used."""
         wanted: Any = check_components(self.n_components)  # type: ignore[has-type]
         self.n_components = None if wanted < 1 else int(min(wanted, len(X) - 1))
         try:
@@ -85,9 +90,11 @@ class GramPCA(KernelPCA):
         self.explained_variance_ratio_ = share[:kept]
         return self
 
-    def fit_transform(self, X: np.ndarray, y: Any = None, **params: Any) -> np.ndarray:  # noqa: N803
+    def fit_transform(self, X: np.ndarray, y: Any = None, **params: Any) -> np.ndarray:  # noqa: ARG002, N803
+        """Fits, and returns the scores of the training persons, (m, components)."""
         self.fit(X, y)
-        return self.eigenvectors_ * np.sqrt(self.eigenvalues_)
+        scores: np.ndarray = self.eigenvectors_ * np.sqrt(self.eigenvalues_)
+        return scores
 
 
 def components(volumes: np.ndarray, pca: GramPCA, members: Iterable[int]) -> np.ndarray:
@@ -96,7 +103,7 @@ def components(volumes: np.ndarray, pca: GramPCA, members: Iterable[int]) -> np.
     Args:
         volumes: (n, voxels), all persons.
         pca: fitted on the members' part of their Gram matrix.
-        members: rows of the persons that it was fitted on, in that order.
+        members: row numbers of the persons that it was fitted on, in the order of the fit.
 
     Returns:
         (components, voxels), float32.

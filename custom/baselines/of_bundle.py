@@ -1,4 +1,4 @@
-"""Baselines on a bundle's own data, split and preprocessing."""
+"""Baselines on the data, split and preprocessing of a bundle."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ def flair_threshold(files: list[str], **overrides: Any) -> dict[str, float]:
 
     Args:
         files: the tumor bundle's train.json and mixins.
-        overrides: its settings, dataset_dir for instance.
+        overrides: settings of the bundle, for instance dataset_dir.
     """
     parser = StrictWorkflow(files, workflow_type="train", **overrides).parser
-    where = parser.get_parsed_content("dataset_dir"), parser.get_parsed_content("fold")
-    training, test = (brain_tumors.datalist(where[0], split, where[1]) for split in ("training", "test"))
+    dataset_dir, fold = parser.get_parsed_content("dataset_dir"), parser.get_parsed_content("fold")
+    training, test = (brain_tumors.datalist(dataset_dir, split, fold) for split in ("training", "test"))
     load = Compose(parser.get_parsed_content("train#deterministic_transforms"))
     threshold, scores = whole_tumor_by_flair(training, test, load)
     print(
-        f"FLAIR above {threshold:.2f} deviations, found on {len(training)} training patients. Dice of the whole tumor:"
+        f"FLAIR above {threshold:.2f} standard deviations, fitted on {len(training)} training patients. "
+        "Dice of the whole tumor:"
     )
     for subject, dice in scores.items():
         print(f"{subject}  {dice:.3f}")

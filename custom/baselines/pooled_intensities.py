@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -22,13 +23,13 @@ SIDE = 8  # pooled pixels along each axis
 
 
 def pooled(images: Sequence[torch.Tensor]) -> np.ndarray:
-    """(n, 64): the means of 8x8 fields over an image's channels.
+    """(n, 64): images averaged over channels and to 8x8 fields.
 
     Args:
-        images: (C, H, W) each.
+        images: (C, H, W) each, sizes may differ.
     """
-    grey = [torch.as_tensor(one).float().mean(dim=0)[None] for one in images]
-    return torch.stack([torch.nn.functional.adaptive_avg_pool2d(one, SIDE) for one in grey]).flatten(1).numpy()
+    grey = [torch.as_tensor(image).float().mean(dim=0)[None] for image in images]
+    return torch.stack([torch.nn.functional.adaptive_avg_pool2d(image, SIDE) for image in grey]).flatten(1).numpy()
 
 
 def pooled_intensities(files: list[str], **overrides: object) -> pandas.DataFrame:
@@ -36,7 +37,7 @@ def pooled_intensities(files: list[str], **overrides: object) -> pandas.DataFram
 
     Args:
         files: the tumor classification bundle's train.json and mixins, whose data, split and preprocessing are used.
-        overrides: its settings, dataset_dir for instance.
+        overrides: settings of the bundle, for instance dataset_dir.
 
     Returns:
         The table, as custom.metrics.classification_scores gives it.
@@ -63,18 +64,24 @@ def pooled_intensities(files: list[str], **overrides: object) -> pandas.DataFram
 
 
 def fit_and_score(
-    training: Sequence[Mapping], known: np.ndarray, test: Sequence[Mapping], asked: np.ndarray, classes: dict[int, str]
+    training: Sequence[Mapping[str, Any]],
+    training_features: np.ndarray,
+    test: Sequence[Mapping[str, Any]],
+    test_features: np.ndarray,
+    classes: dict[int, str],
 ) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """Scores of the test items, and their predictions as custom.handlers.Predictions writes them.
 
     Args:
-        training, test: items of a datalist.
-        known, asked: (n, features) of each.
+        training: items of a datalist.
+        training_features: (n, features).
+        test: items of a datalist.
+        test_features: (n, features).
         classes: {0: "glioma", ...}; the training items have all of them.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, class_weight="balanced"))
-    model.fit(known, [item["label"] for item in training])
-    probabilities, labels = model.predict_proba(asked), np.array([item["label"] for item in test])
+    model.fit(training_features, [item["label"] for item in training])
+    probabilities, labels = model.predict_proba(test_features), np.array([item["label"] for item in test])
     groups = [item["group"] for item in test]
     table = pandas.DataFrame(
         {

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
-from monai.networks.utils import freeze_layers
+from monai.networks.utils import copy_model_state, freeze_layers
 
 from custom.checkpoints.load import load_checkpoint
 from custom.errors import CheckpointError
@@ -29,15 +29,14 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
     if source is None:
         return
     path = Path(bundle_root) / "models" / "model.pt" if source == "shipped" else Path(source)
-    weights, own = load_checkpoint(path), network.state_dict()
-    fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
-    fresh = [name for name in own if name not in fitting]
-    if set(weights) != set(own) or len({name.rpartition(".")[0] for name in fresh}) > 1:
+    weights = load_checkpoint(path)
+    state, _, fresh = copy_model_state(network, weights, inplace=False)
+    if set(weights) != set(state) or len({name.rpartition(".")[0] for name in fresh}) > 1:
         raise CheckpointError(
-            f"{path} holds another network's weights ({len(fresh)} of {len(own)} tensors don't fit): "
+            f"{path} holds another network's weights ({len(fresh)} of {len(state)} tensors don't fit): "
             "name the network that they were trained with."
         )
-    network.load_state_dict(own | fitting)
+    network.load_state_dict(state)
     logger.info("Started from %s%s", path, f"; {fresh[0].rpartition('.')[0]} starts afresh" if fresh else "")
 
 

@@ -8,11 +8,11 @@ from custom.errors import ConfigError
 
 
 def _hcp_baselines(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:
-    from custom.baselines.hcp import hcp_baselines
+    from custom.baselines.hcp import HCPOptions, hcp_baselines
 
     if "regression" in str(recipe):
         raise ConfigError("The baselines of hcp take a regression by --kind regression: leave the recipe out.")
-    hcp_baselines(files, **settings)
+    hcp_baselines(files, HCPOptions.of(settings))
 
 
 def _flair_threshold(files: list[str], recipe: Any, settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What happens at an Ignite event."""
+"""Ignite handlers: what a run does at its start, at each step or epoch, and at its end."""
 
 from custom.handlers.calibrate import Calibrate
 from custom.handlers.checkpoint import Checkpoint
@@ -7,6 +7,7 @@ from custom.handlers.epoch_log import EpochLog
 from custom.handlers.epoch_seed import EpochSeed
 from custom.handlers.load_weights import LoadWeights
 from custom.handlers.predictions import ClassificationScores, Predictions
+from custom.handlers.run_files import WritesFiles, run_files
 from custom.handlers.segmentation_scores import SegmentationScores
 from custom.handlers.tensorboard import TensorBoard
 
@@ -21,4 +22,6 @@ __all__ = [
     "Predictions",
     "SegmentationScores",
     "TensorBoard",
+    "WritesFiles",
+    "run_files",
 ]

@@ -17,11 +17,12 @@ from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import device_name, subjects_of, versions, write_record
 from custom.errors import CheckpointError
 from custom.files import set_aside, written_whole
+from custom.handlers.run_files import WritesFiles, run_files
 
 logger = logging.getLogger(__name__)
 
 
-class Checkpoint:
+class Checkpoint(WritesFiles):
     """Keeps a run's state after every epoch, and its best weights.
 
     `last.pt` holds everything that a resumed run needs; `model.pt` holds the weights of the best validation (the
@@ -52,6 +53,8 @@ class Checkpoint:
         CheckpointError: at the start, when `resume` meets a damaged file or another network's; after an epoch,
             when the disk is full (the last whole checkpoint stays).
     """
+
+    files = ("last.pt", "model.pt", "model.json")
 
     def __init__(
         self,
@@ -93,21 +96,7 @@ class Checkpoint:
         self._save(engine)
 
     def _set_aside(self) -> None:
-        names = (
-            "last.pt",
-            "model.pt",
-            "calibration.json",
-            "model.json",
-            "model.ts",
-            "model.onnx",
-            "tensorboard",
-            "evaluation",
-            "segmentations",
-            "predictions.csv",
-            "report",
-            "run.log",
-        )
-        if earlier := set_aside(self.folder, names):
+        if earlier := set_aside(self.folder, run_files()):
             logger.info("The earlier run of %s is kept in %s.", self.folder, earlier)
 
     def _restore(self, engine: Engine) -> None:

@@ -6,14 +6,16 @@ import logging
 
 from ignite.engine import Engine, Events
 
+from custom.handlers.state import best_epoch_of
+
 logger = logging.getLogger(__name__)
 
 
 class EarlyStop:
     """Ends the training when the best validation is `patience` epochs ago.
 
-    It reads the evaluator's best epoch, which Checkpoint keeps, and so needs no state of its own. (Ignite's
-    EarlyStopping wants the trainer when it is made, which a handler in the trainer's own list can't have.)
+    It reads the evaluator's best epoch, which Checkpoint keeps, and so needs no state of its own. Ignite's
+    EarlyStopping needs the trainer when it is made; a handler in the trainer's own list cannot have it.
 
     Args:
         evaluator: the validation engine.
@@ -25,10 +27,12 @@ class EarlyStop:
         self.patience = patience
 
     def attach(self, engine: Engine) -> None:
+        """Looks after each epoch of the trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        best = self.evaluator.state.best_metric_epoch
+        """Stops the trainer if the best epoch is too long ago."""
+        best = best_epoch_of(self.evaluator)
         if best > 0 and engine.state.epoch - best >= self.patience:
             logger.info("No better validation for %d epochs: stopping.", engine.state.epoch - best)
             engine.terminate()

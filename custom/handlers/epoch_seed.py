@@ -1,13 +1,16 @@
-"""Each epoch's randomness depends on the seed and the epoch alone."""
+"""Each epoch's random numbers depend on the seed and the epoch alone."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
+
+from custom.handlers.state import rank_of
 
 
 class EpochSeed:
@@ -23,12 +26,15 @@ class EpochSeed:
         self.seed = seed
 
     def attach(self, engine: Engine) -> None:
+        """Seeds at the start of each epoch of the trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        words = np.random.SeedSequence([self.seed, engine.state.epoch, engine.state.rank]).generate_state(1)
+        """Seeds Python, NumPy, torch and the data set's transforms."""
+        words = np.random.SeedSequence([self.seed, engine.state.epoch, rank_of(engine)]).generate_state(1)
         number = int(words[0])
         random.seed(number)
         np.random.seed(number)
         torch.manual_seed(number)
-        set_rnd(engine.data_loader.dataset, number)
+        loader: Any = engine.data_loader  # type: ignore[attr-defined]  # MONAI's trainers have it
+        set_rnd(loader.dataset, number)

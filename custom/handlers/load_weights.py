@@ -1,4 +1,4 @@
-"""The weights that a run uses, or one sentence on why it can't."""
+"""Loads the weights that a run uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LoadWeights:
         network: a network of the architecture that was trained.
 
     Raises:
-        CheckpointError: at the start, when the file is missing, damaged or another network's.
+        CheckpointError: when the engine starts: the file is missing or damaged, or has another network's weights.
     """
 
     def __init__(self, path: str | Path, network: torch.nn.Module) -> None:
@@ -29,8 +29,10 @@ class LoadWeights:
         self.network = network
 
     def attach(self, engine: Engine) -> None:
+        """Loads when the engine starts."""
         engine.add_event_handler(Events.STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self) -> None:
+        """Loads now."""
         load_weights(self.network, load_checkpoint(self.path), self.path)
         logger.info("Weights: %s", self.path)

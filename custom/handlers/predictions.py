@@ -1,4 +1,4 @@
-"""What a network says of each person or image, as a table that a spreadsheet opens."""
+"""Predictions of classifiers and regressions, and their scores, as tables (CSV)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from ignite.engine import Engine, Events
 
 from custom import RESEARCH_USE_ONLY
 from custom.files import set_aside, written_whole
+from custom.handlers.run_files import WritesFiles
+from custom.handlers.state import items_of
 from custom.metrics import classification_scores, regression_scores
 
 logger = logging.getLogger(__name__)
 
 
-class Predictions:
+class Predictions(WritesFiles):
     """Writes predictions.csv: the class, its probability and those of all classes; or a regression's number.
 
-    What an earlier run left under these names is moved to earlier/ first.
+    The files of an earlier run are moved to earlier/ first.
 
     Args:
-        output_dir: where the table goes.
-        classes: {0: "F", 1: "M"}; one name for a regression.
+        output_dir: the folder for the table.
+        classes: {0: "F", 1: "M"}; for a regression {0: name of the target}.
 
     Raises:
         KeyError: an item without "subject", or an output without "pred", probabilities (C,) or a number (1,).
     """
 
-    FILES: tuple[str, ...] = ("predictions.csv",)
+    files = ("predictions.csv",)
 
     def __init__(self, output_dir: str | Path, classes: Mapping[int, str]) -> None:
         self.folder = Path(output_dir)
@@ -40,26 +42,27 @@ class Predictions:
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
+        """Keeps each output of the evaluator, and writes at its end."""
         engine.add_event_handler(Events.STARTED, lambda: self.rows.clear())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _keep(self, engine: Engine) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+        for item, output in items_of(engine):
             row: dict[str, Any] = {"subject": item["subject"]} | ({"group": item["group"]} if "group" in item else {})
             predicted = torch.as_tensor(output["pred"]).cpu().double().numpy()
-            number = len(self.classes) == 1
+            is_number = len(self.classes) == 1
             if output.get("label") is not None:
-                row["label"] = float(output["label"]) if number else self.classes[int(output["label"])]
-            if number:
+                row["label"] = float(output["label"]) if is_number else self.classes[int(output["label"])]
+            if is_number:
                 self.rows.append(row | {"prediction": float(predicted[0])})
                 continue
             code = int(predicted.argmax())
-            of_all = {f"p_{name}": float(predicted[one]) for one, name in self.classes.items()}
+            of_all = {f"p_{name}": float(predicted[number]) for number, name in self.classes.items()}
             self.rows.append(row | {"prediction": self.classes[code], "probability": float(predicted[code])} | of_all)
 
     def _write(self, engine: Engine) -> None:
-        set_aside(self.folder, self.FILES)
+        set_aside(self.folder, self.files)
         self._save("predictions.csv", pandas.DataFrame(self.rows))
         logger.info("%s/predictions.csv: %d rows. %s", self.folder, len(self.rows), RESEARCH_USE_ONLY)
 
@@ -69,13 +72,13 @@ class Predictions:
 
 
 class ClassificationScores(Predictions):
-    """Writes scores.csv too, and says it: measures of each class and of all, or of a regression.
+    """Also writes and logs scores.csv: measures of each class and of all classes, or of a regression.
 
-    Takes what Predictions takes; intervals are over the items' "group", each for itself where there is none. See
-    custom.metrics.classification_scores and regression_scores for the columns.
+    Takes the same arguments as Predictions. Intervals are over the items' "group"; items without a group are groups of
+    their own. For the columns see custom.metrics.classification_scores and regression_scores.
     """
 
-    FILES = ("predictions.csv", "scores.csv")
+    files = ("predictions.csv", "scores.csv")
 
     def _write(self, engine: Engine) -> None:
         super()._write(engine)

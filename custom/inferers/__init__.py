@@ -1,4 +1,4 @@
-"""How a network meets a whole volume."""
+"""Inferers: how a network is applied to a whole volume."""
 
 from custom.inferers.cpu_autocast import CPUAutocastInferer
 from custom.inferers.foreground import ForegroundInferer

@@ -1,46 +1,50 @@
-"""Whole volumes in one pass where they fit, in windows where they don't, and never where there is no head."""
+"""Whole volumes in one pass where they fit, else in windows; background is never computed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import compute_importance_map, dense_patch_slices
-from monai.inferers import Inferer
+from monai.inferers import Inferer, SlidingWindowInferer
+from monai.transforms import SpatialPad
 from monai.transforms.utils import generate_spatial_bounding_box
 from monai.utils import convert_to_dst_type
 from torch import nn
-from torch.nn.functional import pad
 
 from custom.inferers.cpu_autocast import CPUAutocastInferer
 from custom.inferers.probe import convolutions
 
-BACKGROUND_LOGIT = 10.0  # outside the head, label 0 is certain
+BACKGROUND_LOGIT = 10.0  # where there is only background, label 0 is certain
 
 
 class ForegroundInferer(Inferer):
-    """Runs a network on the bounding box of what isn't background.
+    """Runs a network on the bounding box of the foreground; all other voxels become background.
 
-    The box is padded to what the network's strides need and goes through in one pass when it has at most
-    `one_pass_voxels` and the network takes any size; else in windows of `roi_size`, weighted by a Gaussian, leaving
-    out those that hold background only. Elsewhere the result says background. Where a normalisation layer takes
+    The box is padded to a multiple of the network's stride and goes through in one pass if it has at most
+    `one_pass_voxels` and the network takes any size. Else MONAI's SlidingWindowInferer runs windows of `roi_size`,
+    weighted by a Gaussian; windows that hold background only are not computed. With a normalisation layer that takes
     statistics over the volume (instance normalisation), one pass and windows differ a little.
 
     Args:
         roi_size: the windows, in voxels.
         overlap: of neighbouring windows, 0 to below 1.
         one_pass_voxels: the largest box for one pass, as the memory allows; 0 for windows always.
-        threshold: a voxel is background when no channel is above it. With 0, what is exactly 0 in all channels is
-            background, as in skull-stripped scans whose z-scores keep it.
+        threshold: a voxel is background if no channel is above it. With 0, a voxel is background if all channels are
+            exactly 0, as in skull-stripped scans whose z-scores keep 0.
         margin: added to the box on each side, in voxels.
         amp: bfloat16 on the CPU (MONAI's engines do it on CUDA).
         channels_last: lay the input out as torch.channels_last_3d.
-        background_channel: the channel that means background; None where none does (sigmoids of regions).
-        frame: the least size of one pass. The box lies in its middle, with zeros around it, as a head does in the frame
-            of a training whose network takes statistics over the volume.
+        background_channel: the channel that means background; None without such a channel (sigmoids of regions).
+        frame: the least size of one pass, in voxels. The box lies in its middle, with zeros around it. Use the frame of
+            the training for a network that takes statistics over the volume.
+
+    Shapes: (B, C, x, y, z) to logits (B, classes, x, y, z), float32.
+
+    Raises:
+        ValueError: an overlap out of range.
     """
 
     def __init__(
@@ -70,14 +74,16 @@ class ForegroundInferer(Inferer):
         self.strides: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Logits (B, classes, x, y, z) in float32 for inputs (B, C, x, y, z)."""
+        """Logits (B, classes, x, y, z) in float32 for inputs (B, C, x, y, z), with the affine of the inputs."""
         plain = inputs.as_tensor() if isinstance(inputs, MetaTensor) else torch.as_tensor(inputs)
-        logits = torch.cat([self._one(volume[None], network, *args, **kwargs) for volume in plain])
-        return convert_to_dst_type(logits, inputs, dtype=logits.dtype)[0]  # with the affine of what came in
+        logits = torch.cat([self._infer_volume(volume[None], network, *args, **kwargs) for volume in plain])
+        result: torch.Tensor = convert_to_dst_type(logits, inputs, dtype=logits.dtype)[0]
+        return result
 
-    def _one(self, volume: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def _infer_volume(self, volume: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Logits (1, classes, x, y, z) of one volume (1, C, x, y, z)."""
         start, end = generate_spatial_bounding_box(volume[0], self._is_head, margin=self.margin, allow_smaller=True)
-        if not all(b > a for a, b in zip(start, end, strict=True)):  # nothing but background: ask for the classes alone
+        if not all(b > a for a, b in zip(start, end, strict=True)):  # only background: one voxel gives the classes
             start, end = [0] * volume[0, 0].ndim, [1] * volume[0, 0].ndim
         box: Any = (..., *(slice(a, b) for a, b in zip(start, end, strict=True)))
         crop = volume[box]
@@ -86,20 +92,17 @@ class ForegroundInferer(Inferer):
         def infer(window: torch.Tensor) -> torch.Tensor:
             if self.channels_last and window.ndim == 5:
                 window = window.contiguous(memory_format=torch.channels_last_3d)
-            return self.run(window, network, *args, **kwargs).float()
+            logits: torch.Tensor = self.run(window, network, *args, **kwargs)
+            return logits.float()
 
-        if stride:
-            least = self.frame or crop.shape[2:]
-            sizes = [-(-max(size, least) // stride) * stride for size, least in zip(crop.shape[2:], least, strict=True)]
-            inside = _padded(crop, sizes, infer)
-        else:
-            inside = self._windows(crop, infer)
+        inside = self._in_one_pass(crop, stride, infer) if stride else self._in_windows(crop, infer)
         result = inside.new_empty((1, inside.shape[1], *volume.shape[2:]))
         result[:] = self._certain_background(inside)
         result[box] = inside
         return result
 
     def _certain_background(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits of a background voxel, (1, classes, 1, 1, 1)."""
         values = logits.new_full((1, logits.shape[1], *[1] * (logits.ndim - 2)), -BACKGROUND_LOGIT)
         if self.background_channel is not None:
             values[:, self.background_channel] = BACKGROUND_LOGIT
@@ -109,7 +112,7 @@ class ForegroundInferer(Inferer):
         return image > self.threshold if self.threshold else image != 0
 
     def _stride(self, network: Any, crop: torch.Tensor) -> int:
-        """The network's stride; 0 where one pass won't do: it takes its own window only, or is compiled."""
+        """The network's stride; 0 if one pass is impossible: the network takes only its own window, or is compiled."""
         if isinstance(network, torch.jit.ScriptModule) or not isinstance(network, nn.Module):
             return 0
         if network not in self.strides:
@@ -119,38 +122,37 @@ class ForegroundInferer(Inferer):
                 self.strides[network] = 0
         return self.strides[network]
 
-    def _windows(self, crop: torch.Tensor, infer: Any) -> torch.Tensor:
-        sizes = [max(have, window) for have, window in zip(crop.shape[2:], self.roi_size, strict=True)]
+    def _in_one_pass(
+        self, crop: torch.Tensor, stride: int, infer: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Pads with zeros on both sides to multiples of the stride, infers, and cuts back."""
+        size = crop.shape[2:]
+        least = self.frame or size
+        padded_size = [-(-max(n, m) // stride) * stride for n, m in zip(size, least, strict=True)]
+        padded = torch.as_tensor(SpatialPad(padded_size)(crop[0])).as_subclass(torch.Tensor)[None]
+        starts = [(padded_n - n) // 2 for padded_n, n in zip(padded.shape[2:], size, strict=True)]
+        inside: Any = (..., *(slice(first, first + n) for first, n in zip(starts, size, strict=True)))
+        return infer(padded)[inside]
 
-        def over_windows(padded: torch.Tensor) -> torch.Tensor:
-            steps = [max(1, int(window * (1 - self.overlap))) for window in self.roi_size]
-            weight = compute_importance_map(self.roi_size, mode="gaussian", device=padded.device, dtype=torch.float32)
-            slices = dense_patch_slices(padded.shape[2:], self.roi_size, steps)
-            places = [place for place in slices if self._is_head(padded[(..., *place)]).any()] or slices[:1]
-            first = infer(padded[(..., *places[0])])
-            total = first.new_zeros((1, first.shape[1], *padded.shape[2:]))
-            weights = torch.zeros(padded.shape[2:], device=padded.device)
-            for index, place in enumerate(places):
-                logits = infer(padded[(..., *place)]) if index else first
-                total[(..., *place)] += logits * weight
-                weights[place] += weight
-            empty = weights == 0
-            total /= weights.clamp_min(1e-6)
-            return torch.where(empty, self._certain_background(total), total)
+    def _in_windows(self, crop: torch.Tensor, infer: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        background: torch.Tensor | None = None  # of one voxel; the first window gives the number of classes
 
-        return _padded(crop, sizes, over_windows)
+        def infer_head(window: torch.Tensor) -> torch.Tensor:
+            nonlocal background
+            is_empty = not self._is_head(window).any()
+            if not is_empty or background is None:
+                logits = infer(window)
+                background = self._certain_background(logits)
+            if is_empty:  # a copy, since MONAI weighs windows in place
+                return background.expand(-1, -1, *window.shape[2:]).clone()
+            return logits
 
-
-def _padded(volume: torch.Tensor, sizes: Sequence[int], infer: Any) -> torch.Tensor:
-    """Pads with zeros on both sides to at least `sizes`, infers, and cuts back."""
-    extra = [max(0, size - have) for size, have in zip(sizes, volume.shape[2:], strict=True)]
-    before = [n // 2 for n in extra]
-    widths = [width for n, a in zip(reversed(extra), reversed(before), strict=True) for width in (a, n - a)]
-    result = infer(pad(volume, widths))
-    return result[(..., *(slice(a, a + n) for a, n in zip(before, volume.shape[2:], strict=True)))]
+        windows = SlidingWindowInferer(self.roi_size, sw_batch_size=1, overlap=self.overlap, mode="gaussian")
+        logits: torch.Tensor = windows(crop, infer_head)
+        return logits
 
 
 def network_stride(network: nn.Module, in_channels: int, spatial_dims: int = 3, probe: int = 64) -> int:
-    """How many voxels of the input one voxel of a network's deepest layer stands for, seen on one window."""
+    """The stride of a network: the input's size over that of its deepest layer, seen on a window of `probe` voxels."""
     window = torch.zeros(1, in_channels, *[probe] * spatial_dims, device=next(network.parameters()).device)
-    return probe // min(one.leaving[-1] for one in convolutions(network, window))
+    return probe // min(layer.out_size[-1] for layer in convolutions(network, window))

@@ -1,7 +1,7 @@
-"""The operator under both Dice losses: its schema, its gradient, and who computes it where.
+"""The operator of both Dice losses: its schema, its gradient, and its implementation for each device.
 
-Registered with torch.library, so that torch.compile and autocast see one operator and leave it whole. On CUDA it is
-dice_triton's kernels where Triton works, on every other device and without Triton dice_plain's blocks.
+Registered with torch.library, so that torch.compile and autocast treat it as one operator. On CUDA the kernels of
+dice_triton compute it if Triton works; on other devices, and without Triton, dice_plain does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _backward_on_cuda(grad: torch.Tensor, logits: torch.Tensor, *arguments: Any)
 
 @functools.cache
 def _triton_works(device: torch.device) -> bool:
-    """Triton comes with CUDA builds of torch on Linux, and needs a C compiler at its first kernel."""
+    """Whether Triton works: it comes with CUDA builds of torch on Linux, and needs a C compiler at its first kernel."""
     if importlib.util.find_spec("triton") is None:
         return False
     from custom.losses import dice_triton
@@ -68,7 +68,7 @@ def _triton_works(device: torch.device) -> bool:
     try:
         dice_triton.forward(logits, labels, weights, weights, constants, True, True, False, False, False, "mean", None)
     except Exception as error:
-        warnings.warn(f"The Dice loss runs without Triton, slower: {error}", stacklevel=2)
+        warnings.warn(f"Triton does not work, so the Dice loss is slower: {error}", stacklevel=2)
         return False
     return True
 
@@ -82,11 +82,11 @@ def _forward_shapes(logits: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, tor
 
 
 @torch.library.register_fake(BACKWARD)
-def _backward_shape(grad: torch.Tensor, logits: torch.Tensor, *rest: Any) -> torch.Tensor:
+def _backward_shape(_grad: torch.Tensor, logits: torch.Tensor, *_rest: Any) -> torch.Tensor:
     return dice_plain.empty_gradient(logits)
 
 
-def _keep(ctx: Any, inputs: tuple, output: tuple) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     logits, labels, *_, ignore_index = inputs
     ctx.save_for_backward(logits, labels, output[1])
     ctx.squared_pred, ctx.ignore_index = inputs[7], ignore_index
@@ -98,7 +98,9 @@ def _gradient(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | Non
 
 
 def _no_second_gradient(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError("The Dice losses can be differentiated once only: take monai.losses.DiceLoss.")
+    raise NotImplementedError(
+        "The Dice losses can be differentiated only once. Use monai.losses.DiceLoss for second derivatives."
+    )
 
 
 torch.library.register_autograd(FORWARD, _gradient, setup_context=_keep)
@@ -106,11 +108,11 @@ torch.library.register_autograd(BACKWARD, _no_second_gradient)
 
 
 class _WrongLabels:
-    """Reports wrong labels that a CUDA kernel met, without making any step wait for the device.
+    """Reports wrong labels of a CUDA kernel without making any step wait for the device.
 
-    The kernel leaves the greatest wrong label in one number. `watch` starts its copy to the host behind the kernel;
-    `raise_if_any` looks, at each later call, at the copies that have arrived. CUDA graphs replay kernels only, so
-    their labels show by the loss, NaN, alone.
+    The kernel writes the greatest wrong label to one number. `watch` starts its copy to the host; `raise_if_any`, at
+    each later call, looks at the copies that have arrived. CUDA graphs replay kernels only: with them, a loss of NaN is
+    the only sign of wrong labels.
     """
 
     def __init__(self) -> None:
@@ -118,6 +120,7 @@ class _WrongLabels:
         self._arriving: list[tuple[torch.cuda.Event, torch.Tensor, int]] = []
 
     def watch(self, worst: torch.Tensor, classes: int) -> None:
+        """Starts the copy of `worst`, (1,), the greatest wrong label or -inf, to the host."""
         if torch.cuda.is_current_stream_capturing():
             return
         with torch.cuda.device(worst.device):
@@ -129,7 +132,8 @@ class _WrongLabels:
             self._arriving.append((event, copied, classes))
 
     def raise_if_any(self) -> None:
-        """
+        """Looks at all copies that have arrived.
+
         Raises:
             ValueError: labels of an earlier call were no classes.
         """

@@ -1,7 +1,7 @@
 """Dice and cross-entropy from logits and labels in PyTorch operations, on any device, a block of voxels at a time.
 
-Blocks fit into a core's cache and nothing else is kept, so no one-hot, softmax or product of a whole volume is made.
-The formulas stand in custom/losses/multi_class_dice.py.
+Blocks fit into a core's cache and nothing else is kept: no one-hot, softmax or product of a whole volume is made.
+The formulas are in custom/losses/multi_class_dice.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 BLOCK = {"cpu": 2**19}  # logits in a block: 2 MB of float32
-BLOCK_ELSEWHERE = 2**24  # fewer launches where no cache is to be met
+BLOCK_ELSEWHERE = 2**24  # elsewhere fewer launches matter more than a cache
 
 
 def forward(
@@ -34,10 +34,16 @@ def forward(
     Args:
         logits: (B, C, ...) of any float type.
         labels: (B, 1, ...).
-        dice_weight, ce_weight: (C,), float64: w and v of the formulas.
+        dice_weight: (C,), float64: w of the formulas.
+        ce_weight: (C,), float64: v of the formulas.
         constants: (3,), float64: the factor of cross-entropy, smooth_nr, smooth_dr.
         with_ce: False leaves cross-entropy out.
-        include_background: without, dice_weight[0] must be 0.
+        include_background: if False, dice_weight[0] must be 0.
+        squared_pred: squares of the probabilities in the denominator.
+        jaccard: the soft Jaccard index instead of Dice.
+        batch: sum over the whole batch before dividing.
+        reduction: "mean", "sum" or "none".
+        ignore_index: voxels with this label do not count.
 
     Returns:
         loss: a scalar, or with reduction "none" (1 or B, C).
@@ -95,8 +101,12 @@ def backward(
     """The gradient with respect to the logits, in their shape, type and layout.
 
     Args:
-        grad: a scalar or, of reduction "none", (1 or B, C).
-        slopes: of forward.
+        grad: a scalar or, with reduction "none", (1 or B, C).
+        logits: as in forward.
+        labels: as in forward.
+        slopes: from forward.
+        squared_pred: as in forward.
+        ignore_index: as in forward.
     """
     gradient = empty_gradient(logits)
     places = gradient.flatten(2) if _merged(logits).ndim == 3 else gradient
@@ -122,19 +132,20 @@ def backward(
 
 
 def precision(logits: torch.Tensor) -> torch.dtype:
-    """What the loss is computed in: float64 for float64 logits, else float32."""
+    """The type in which the loss is computed: float64 for float64 logits, else float32."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def empty_gradient(logits: torch.Tensor) -> torch.Tensor:
     """Like the logits, laid out so that the spatial axes merge without a copy."""
     merged = _merged(logits)
-    return (
-        torch.empty_like(merged).unflatten(2, logits.shape[2:]) if merged.ndim == 3 else logits.new_empty(logits.shape)
-    )
+    if merged.ndim == 3:
+        return torch.empty_like(merged).unflatten(2, logits.shape[2:])
+    return logits.new_empty(logits.shape)
 
 
 def wrong_labels(classes: int, worst: float) -> str:
+    """The message about labels that are no classes."""
     return f"labels must be whole numbers from 0 to {classes - 1}, or ignore_index; they hold {worst:g}."
 
 
@@ -161,7 +172,7 @@ def _dice(
 
 
 def _merged(logits: torch.Tensor) -> torch.Tensor:
-    """The spatial axes as one where that takes no copy, else the logits as they are."""
+    """The logits with their spatial axes merged if that needs no copy, else unchanged."""
     try:
         return logits.view(*logits.shape[:2], -1)
     except RuntimeError:
@@ -169,12 +180,13 @@ def _merged(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None) -> Iterator[tuple[Any, ...]]:
-    """Of each block: its items and place along the first spatial axis, which voxels count (I, 1, N) or None; then, of
-    (I, C, N) each, the one-hot labels, the logits, and room; and room for three rows (I, 1, N). A block has voxels of
-    one item, or several small items.
+    """Blocks of voxels of one item, or of several small items.
 
-    All is the same memory in every block: freed and asked for again, it would go back to the system each time, and its
-    pages come anew.
+    The same memory serves every block: freed and allocated again, it would go back to the system each time.
+
+    Yields:
+        The block's items; its place along the first spatial axis; which voxels count, (I, 1, N), or None for all;
+        one-hot labels, logits and free memory, (I, C, N) each; free memory for three rows, (3, I, 1, N).
     """
     items, classes = logits.shape[:2]
     dtype = precision(logits)
@@ -201,7 +213,7 @@ def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None
             if ignore_index is not None:
                 counts = (y != ignore_index).to(dtype)
                 one_hot *= counts
-                x.masked_fill_(counts == 0, 0)  # what doesn't count may be NaN
+                x.masked_fill_(counts == 0, 0)  # voxels that do not count may be NaN
             yield chosen, place, counts, one_hot, x, free, rows[inside][:3]
 
 

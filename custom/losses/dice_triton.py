@@ -1,4 +1,4 @@
-"""Dice and cross-entropy on CUDA: three Triton kernels. The formulas stand in custom/losses/multi_class_dice.py.
+"""Dice and cross-entropy on CUDA: three Triton kernels. The formulas are in custom/losses/multi_class_dice.py.
 
 Forward reads logits and labels once, with the softmax in registers. Each program leaves its own sums per class, and a
 second kernel of one program adds them in float64, always in the same order: no atomics, the same result at every run.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import triton
@@ -72,9 +73,9 @@ def _sums(
         target += tl.where(at_label, 1, 0)
         if WITH_CE:
             likelihood += tl.where(at_label, x - log_total[None, :], 0)
-        found = tl.sum(at_label.to(tl.int32), axis=0) == 1
+        is_class = tl.sum(at_label.to(tl.int32), axis=0) == 1
         shown = tl.where(tl.abs(y) < float("inf"), y, float("inf"))
-        wrong = tl.maximum(wrong, tl.where(counts & (found == 0), shown, -float("inf")))
+        wrong = tl.maximum(wrong, tl.where(counts & (is_class == 0), shown, -float("inf")))
     real = c < REAL
     place = sums + program.to(tl.int64) * 4 * REAL + c
     tl.store(place, tl.sum(intersection, axis=1), mask=real)
@@ -90,7 +91,7 @@ def _dice_terms(
     REAL: tl.constexpr, JACCARD: tl.constexpr,
 ):  # fmt: skip
     """Writes one row's terms (C,) and slopes (2, C), and returns the sum of the terms."""
-    good = tl.zeros_like(weight) + most_wrong == -float("inf")  # Triton's interpreter can't spread one boolean
+    good = tl.zeros_like(weight) + most_wrong == -float("inf")  # Triton's interpreter cannot broadcast a boolean
     numerator, denominator = 2 * intersection + smooth_nr, prediction + target
     if JACCARD:
         denominator = 2 * (denominator - intersection)
@@ -140,11 +141,11 @@ def _finish(
         target = tl.zeros((CLASSES,), tl.float64)
         for start in range(0, groups, GROUPS):
             place = sums + (item * groups + start + g[:, None]).to(tl.int64) * 4 * REAL + c[None, :]
-            there = (start + g[:, None] < groups) & real[None, :]
-            intersection += tl.sum(tl.load(place, mask=there, other=0).to(tl.float64), axis=0)
-            prediction += tl.sum(tl.load(place + REAL, mask=there, other=0).to(tl.float64), axis=0)
-            target += tl.sum(tl.load(place + 2 * REAL, mask=there, other=0).to(tl.float64), axis=0)
-            all_likelihood += tl.sum(tl.load(place + 3 * REAL, mask=there, other=0).to(tl.float64), axis=0)
+            valid = (start + g[:, None] < groups) & real[None, :]
+            intersection += tl.sum(tl.load(place, mask=valid, other=0).to(tl.float64), axis=0)
+            prediction += tl.sum(tl.load(place + REAL, mask=valid, other=0).to(tl.float64), axis=0)
+            target += tl.sum(tl.load(place + 2 * REAL, mask=valid, other=0).to(tl.float64), axis=0)
+            all_likelihood += tl.sum(tl.load(place + 3 * REAL, mask=valid, other=0).to(tl.float64), axis=0)
         all_intersection += intersection
         all_prediction += prediction
         all_target += target
@@ -216,7 +217,7 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As dice_plain.forward, but wrong labels make the loss NaN and the slopes 0 instead of raising.
 
-    Logits whose spatial axes don't merge (a crop, say) are copied.
+    Logits whose spatial axes do not merge (for instance a crop) are copied.
     """
     x, y = logits.flatten(2), labels.flatten(1)
     items, classes, voxels = x.shape
@@ -265,13 +266,13 @@ def backward(
     return gradient
 
 
-def _kinds(x: torch.Tensor, *others: torch.Tensor) -> dict:
-    """What the compiler specializes on, of logits (B, C, voxels) and what else is laid out like them."""
+def _kinds(x: torch.Tensor, *others: torch.Tensor) -> dict[str, Any]:
+    """The compile-time constants for logits (B, C, voxels) and other tensors of that shape."""
     classes = x.shape[1]
     size = triton.next_power_of_2(classes)
     return {
         "REAL": classes,
-        "CHANNELS_LAST": all(one.stride()[1:] == (1, classes) for one in (x, *others)),
+        "CHANNELS_LAST": all(tensor.stride()[1:] == (1, classes) for tensor in (x, *others)),
         "PRECISION": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "CLASSES": size,
         "TILE": max(1, TILE // size),

@@ -1,4 +1,4 @@
-"""A loss for labels that are sums of the classes that a network tells apart."""
+"""A loss for labels that are unions of a network's classes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import nn
 
 
 class MergedClasses(nn.Module):
-    """Another loss, on classes of which each is a sum of a network's own.
+    """Another loss, on labels that each unite several classes of a network.
 
-    The logit of a sum of exclusive classes is the logarithm of the sum of their exponentials. So a network that knows
-    sixteen structures learns from tissue labels, and goes on telling structures apart.
+    The logit of a union of exclusive classes is the logarithm of the sum of their exponentials. So a network with
+    sixteen structures learns from tissue labels, and still separates the structures.
 
     Args:
         loss: of logits (B, K, ...) and labels (B, 1, ...) with K labels.
-        groups: for each label, the network's outputs that count to it; None where they are the labels already.
+        groups: for each label, the numbers of the network's classes that belong to it; None if classes are labels.
 
-    Shapes: logits (B, C, ...), labels (B, 1, ...); to the loss's own.
+    Shapes: logits (B, C, ...) and labels (B, 1, ...) to the shape that the other loss returns.
     """
 
     def __init__(self, loss: nn.Module, groups: Sequence[Sequence[int]] | None) -> None:
@@ -27,6 +27,8 @@ class MergedClasses(nn.Module):
         self.groups = groups
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of logits (B, C, ...) and labels (B, 1, ...)."""
         if self.groups is not None:
             logits = torch.stack([logits[:, list(group)].logsumexp(dim=1) for group in self.groups], dim=1)
-        return self.loss(logits, labels)
+        loss: torch.Tensor = self.loss(logits, labels)
+        return loss

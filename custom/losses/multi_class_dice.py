@@ -11,8 +11,8 @@ The gradient at one voxel with label y, where A_c = d dice_c / d I_c and B_c = d
 
     q_c = A_c g_c + k p_c^(k-1) B_c      d/dlogit_c = p_c (q_c - sum_j p_j q_j) + v_y (p_c - g_c) / sum_j v_j T_j
 
-So one reading of logits and labels gives a few sums per class, and a second reading the gradient: nothing of the
-one-hot's size is made. custom/losses/dice_operator.py says who reads: Triton kernels on CUDA, PyTorch elsewhere.
+So one pass over logits and labels gives a few sums per class, and a second pass gives the gradient; no one-hot array
+is made. custom/losses/dice_operator.py chooses the implementation: Triton kernels on CUDA, PyTorch elsewhere.
 
 Source: Milletari, Navab, Ahmadi 2016, "V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image
 Segmentation", 3DV, whose loss has the squares.
@@ -38,18 +38,19 @@ class MultiClassDiceLoss(nn.Module):
     float64 logits. One difference: a class of weight 0 adds 0 even where MONAI's 0/0 without smoothing gives NaN.
 
     Args:
-        include_background: count class 0 too.
+        include_background: count class 0 as well.
         squared_pred: sums of squares in the denominator, as in V-Net.
         jaccard: the soft Jaccard index instead of Dice.
         reduction: "mean", "sum" or "none" (then the shape is (B, C, 1, ...) or, with `batch`, (C, 1, ...)).
-        smooth_nr, smooth_dr: added to the numerator and denominator.
+        smooth_nr: added to the numerator.
+        smooth_dr: added to the denominator.
         batch: sum over the whole batch before dividing.
-        weight: one factor for all counted classes, or one for each of them; none negative. As in MONAI, a class that
-            counts alone has none.
-        ignore_index: voxels with this label don't count, whether it is a class or not.
+        weight: a factor for all counted classes, or a factor for each of them; none negative. As in MONAI, it is not
+            used if only one class counts.
+        ignore_index: voxels with this label do not count, whether it is a class or not.
 
     Raises:
-        ValueError: an unknown reduction, a negative weight.
+        ValueError: an unknown reduction; a negative weight.
     """
 
     def __init__(
@@ -74,24 +75,25 @@ class MultiClassDiceLoss(nn.Module):
         self.smooth_nr = float(smooth_nr)
         self.smooth_dr = float(smooth_dr)
         self.batch = batch
-        given = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64)
-        if given.ndim > 1 or not (given >= 0).all():
-            raise ValueError(f"weight must be a number or one number for each class, none negative, got {weight}.")
-        self.weight: float | tuple[float, ...] = given.item() if given.ndim == 0 else tuple(given.tolist())
+        factors = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64)
+        if factors.ndim > 1 or not (factors >= 0).all():
+            raise ValueError(f"weight must be a number, or a number for each class, none negative, got {weight}.")
+        self.weight: float | tuple[float, ...] = factors.item() if factors.ndim == 0 else tuple(factors.tolist())
         self.ignore_index = ignore_index
         self.lambda_dice, self.lambda_ce = 1.0, 0.0
-        self._numbers_there: dict[tuple, list[torch.Tensor]] = {}
+        self._constants: dict[tuple[object, ...], list[torch.Tensor]] = {}
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """
+        """The loss: a number, or with reduction "none" (B, C, 1, ...) or (C, 1, ...).
+
         Args:
             logits: (B, C, H, W[, D]), any float type, C >= 2.
             labels: (B, 1, H, W[, D]), integers from 0 to C - 1, or `ignore_index`, in any integer or float type.
 
         Raises:
-            ValueError: shapes, types or devices that don't fit, labels that are no class. On CUDA wrong labels make the
-                loss NaN and its gradient zero at once, and raise at a later call of this loss or another one, as soon
-                as the device's word has arrived: to raise at once, every step would have to wait for the device.
+            ValueError: shapes, types or devices that do not match; labels that are no class. On CUDA wrong labels make
+                the loss NaN and its gradient zero. The error is raised at a later call of a Dice loss, because
+                otherwise every step would have to wait for the device.
         """
         if logits.ndim < 3 or logits.shape[1] < 2 or labels.shape != (logits.shape[0], 1, *logits.shape[2:]):
             raise ValueError(
@@ -105,10 +107,10 @@ class MultiClassDiceLoss(nn.Module):
         if logits.device != labels.device:
             raise ValueError(f"logits and labels must be on one device, got {logits.device} and {labels.device}.")
         logits, labels = (x.as_tensor() if isinstance(x, MetaTensor) else x for x in (logits, labels))
-        loss = dice_and_ce(
+        loss: torch.Tensor = dice_and_ce(
             logits,
             labels,
-            *self._numbers(logits.shape[1], logits.device),
+            *self._device_constants(logits.shape[1], logits.device),
             self.lambda_ce > 0,
             self.include_background,
             self.squared_pred,
@@ -127,45 +129,54 @@ class MultiClassDiceLoss(nn.Module):
         """The w_c and v_c of the formulas above, for each class.
 
         Raises:
-            ValueError: there is not one weight for each class.
+            ValueError: the number of weights differs from that of counted classes.
         """
         first = 0 if self.include_background else 1
-        weights = self._one_for_each(classes - first)
+        weights = self._weight_list(classes - first)
         return [0.0] * first + (weights if len(weights) > 1 else [1.0]), [0.0] * classes
 
-    def _one_for_each(self, classes: int) -> list[float]:
+    def _weight_list(self, classes: int) -> list[float]:
         if isinstance(self.weight, float):
             return [self.weight] * classes
         if len(self.weight) != classes:
             raise ValueError(
-                f"weight must have {classes} values, one for each class that counts, "
+                f"weight must have {classes} values, one for each counted class, "
                 f"got {len(self.weight)}: {list(self.weight)}."
             )
         return list(self.weight)
 
-    def _numbers(self, classes: int, device: torch.device) -> list[torch.Tensor]:
-        """Both weights and (lambda_ce, smooth_nr, smooth_dr) on the device: kept, since a copy makes a step wait."""
+    def _device_constants(self, classes: int, device: torch.device) -> list[torch.Tensor]:
+        """Both weights and (lambda_ce, smooth_nr, smooth_dr) on the device; kept, since a copy makes a step wait."""
         constants = (self.lambda_ce, self.smooth_nr, self.smooth_dr)
         key = (classes, device, self.include_background, self.lambda_dice, self.weight, constants)
-        if key not in self._numbers_there:
+        if key not in self._constants:
             dice, ce = self._weights(classes)
-            lists = [self.lambda_dice * one for one in dice], ce, constants
+            lists = [self.lambda_dice * factor for factor in dice], ce, constants
             dtype = torch.float32 if device.type == "mps" else torch.float64
-            self._numbers_there = {key: [torch.tensor(one, dtype=dtype, device=device) for one in lists]}
-        return self._numbers_there[key]
+            self._constants = {key: [torch.tensor(values, dtype=dtype, device=device) for values in lists]}
+        return self._constants[key]
 
 
 class MultiClassDiceCELoss(MultiClassDiceLoss):
-    """The weighted sum of the soft Dice loss and cross-entropy, read from logits and labels in one go.
+    """The weighted sum of the soft Dice loss and cross-entropy, in one pass over logits and labels.
 
-    Same meaning as monai.losses.DiceCELoss(softmax=True, to_onehot_y=True, ...), and ignore_index, which that lacks.
-    Where every voxel is ignored cross-entropy is 0, not torch's 0/0: a crop without labels must not end a training.
+    Same meaning as monai.losses.DiceCELoss(softmax=True, to_onehot_y=True, ...), with ignore_index, which MONAI's does
+    not have. If every voxel is ignored, cross-entropy is 0 instead of torch's 0/0, so that a crop without labels does
+    not end a training.
 
     Args:
-        weight: one factor for each class, the background too; cross-entropy uses all, Dice those of counted classes.
-        reduction: "mean" (cross-entropy: over voxels, by their weights) or "sum"; "none" has no one shape for both.
-        lambda_dice, lambda_ce: factors of both parts, not negative.
-        The others are those of MultiClassDiceLoss.
+        include_background: as in MultiClassDiceLoss.
+        squared_pred: as in MultiClassDiceLoss.
+        jaccard: as in MultiClassDiceLoss.
+        reduction: "mean" (cross-entropy: over voxels, by their weights) or "sum". The two parts have no common shape
+            for "none".
+        smooth_nr: as in MultiClassDiceLoss.
+        smooth_dr: as in MultiClassDiceLoss.
+        batch: as in MultiClassDiceLoss.
+        weight: a factor for each class, with the background. Cross-entropy uses all, Dice those of counted classes.
+        lambda_dice: factor of Dice, not negative.
+        lambda_ce: factor of cross-entropy, not negative.
+        ignore_index: as in MultiClassDiceLoss.
 
     Raises:
         ValueError: a reduction other than "mean" and "sum", a negative weight or lambda.
@@ -196,6 +207,6 @@ class MultiClassDiceCELoss(MultiClassDiceLoss):
         self.lambda_ce = float(lambda_ce)
 
     def _weights(self, classes: int) -> tuple[list[float], list[float]]:
-        weights = self._one_for_each(classes)
+        weights = self._weight_list(classes)
         dice = weights if self.include_background or classes > 2 else [1.0, 1.0]
         return dice if self.include_background else [0.0, *dice[1:]], weights

@@ -1,4 +1,4 @@
-"""Squared error of a number in any unit."""
+"""Mean squared error of a target in any unit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 
 
 class StandardizedMSELoss(torch.nn.MSELoss):
-    """Mean squared error of an output in deviations from a mean, against a target in its own unit.
+    """Mean squared error between an output in z-scores and a target in its own unit.
 
-    So a network learns ages and grip strengths at one learning rate.
+    So ages (years) and grip strengths (pounds) need the same learning rate.
 
     Args:
-        scale: the target's mean and deviation in the training split.
+        scale: mean and standard deviation of the target in the training split.
 
-    Shapes: (B, 1) and (B, 1).
+    Shapes: output (B, 1) and target (B, 1) to a number.
     """
 
     def __init__(self, scale: tuple[float, float]) -> None:
@@ -21,4 +21,5 @@ class StandardizedMSELoss(torch.nn.MSELoss):
         self.mean, self.std = scale
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of an output (B, 1) in z-scores and a target (B, 1) in its own unit."""
         return super().forward(input, (target.to(input.dtype) - self.mean) / self.std)

@@ -1,4 +1,4 @@
-"""The loss of networks that, while they train, give more than logits."""
+"""A loss for networks that return more than logits in training."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import nn
 
 
 class WithAuxiliary(nn.Module):
-    """Another loss, plus what a network's second output in training costs; without one, the other loss alone.
+    """Another loss, plus a term for a network's second output in training if it has one.
 
-    A second output with the logits' shape goes through the same loss (deep supervision, Lee et al. 2015); a single
-    number is a penalty that the network has weighted already (an autoencoder's, Myronenko 2018).
+    A second output with the shape of the logits goes through the same loss (deep supervision, Lee et al. 2015). A
+    single number is a penalty that the network has weighted already (of an autoencoder, Myronenko 2018).
 
     Args:
         loss: of logits (B, C, ...) and labels (B, 1, ...).
         weight: of auxiliary logits, 0 or more.
 
-    Shapes: logits, or (logits, auxiliary logits), or (logits, penalty); labels; to the loss's own.
+    Shapes: logits, or (logits, auxiliary logits), or (logits, penalty), and labels, to the other loss's shape.
 
     Raises:
-        ValueError: a weight below 0; a second output of another shape.
+        ValueError: a negative weight; a second output of another shape.
     """
 
     def __init__(self, loss: nn.Module, weight: float = 0.5) -> None:
@@ -30,14 +30,17 @@ class WithAuxiliary(nn.Module):
         self.weight = weight
 
     def forward(self, output: torch.Tensor | tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-        if isinstance(output, torch.Tensor):
-            return self.loss(output, labels)
-        logits, second = output
+        """The loss of logits (B, C, ...) or a pair, and labels (B, 1, ...)."""
+        logits, second = (output, None) if isinstance(output, torch.Tensor) else output
+        loss: torch.Tensor = self.loss(logits, labels)
+        if second is None:
+            return loss
         if second.ndim == 0:
-            return self.loss(logits, labels) + second
+            return loss + second
         if second.shape != logits.shape:
             raise ValueError(
                 f"A second output must be one number or of the logits' shape {tuple(logits.shape)}, "
                 f"got {tuple(second.shape)}."
             )
-        return self.loss(logits, labels) + self.weight * self.loss(second, labels)
+        auxiliary: torch.Tensor = self.loss(second, labels)
+        return loss + self.weight * auxiliary

@@ -1,4 +1,4 @@
-"""A loss of classes, and of the side of the body that a network's last output tells."""
+"""A loss of classes and of the side of the body, which is a network's last output."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 class WithSide(nn.Module):
     """Another loss on all outputs but the last, plus the binary cross-entropy of the last one.
 
-    Sides are learned apart from classes, so that mirrored scans need no other labels, and a structure's left and
-    right share all that is known of it.
+    Sides are learned separately from classes. So mirrored scans need no other labels, and the left and the right half
+    of a structure share their features.
 
     Args:
         loss: of logits (B, C, ...) and labels (B, 1, ...).
         weight: of the side.
 
     Shapes: logits (B, C + 1, x, y, z), the last one positive on the left; labels (B, 2, x, y, z): the class, and the
-    side (0 none: it doesn't count; 1 left; 2 right).
+    side (0 none, not counted; 1 left; 2 right).
     """
 
     def __init__(self, loss: nn.Module, weight: float = 0.2) -> None:
@@ -27,10 +27,12 @@ class WithSide(nn.Module):
         self.weight = weight
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of logits (B, C + 1, x, y, z) and labels (B, 2, x, y, z)."""
         logits = logits.float()
         side = labels[:, 1]
         counts = (side > 0).float()
         left = (side == 1).float()
         each = binary_cross_entropy_with_logits(logits[:, -1], left, reduction="none")
         of_side = (each * counts).sum() / counts.sum().clamp_min(1)
-        return self.loss(logits[:, :-1], labels[:, :1]) + self.weight * of_side
+        of_classes: torch.Tensor = self.loss(logits[:, :-1], labels[:, :1])
+        return of_classes + self.weight * of_side

@@ -1,4 +1,4 @@
-"""What is said of a classifier, or of predicted numbers, with intervals over groups of persons."""
+"""Measures of classifiers and of predicted numbers, with 95% intervals over groups of persons."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import pandas
 from scipy.stats import rankdata
 from sklearn.metrics import mean_absolute_error, precision_recall_fscore_support, r2_score
 
+from custom.metrics.bootstrap import Interval, bootstrap_intervals
+
 BINS = 10  # of confidence, for the calibration error
-DRAWS = 1000
 
 
 def classification_scores(
     labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[int, str], groups: Sequence[str], seed: int = 0
 ) -> pandas.DataFrame:
-    """A row for each class and one for "all".
+    """A row for each class, and a last row "all".
 
-    Of each class recall, precision, F1 and the area under its ROC curve against the others; in the last row their
-    means over the classes (the mean recall is the balanced accuracy), and accuracy, log loss, mean confidence and the
-    expected calibration error (Guo et al. 2017; 10 bins). `..._low` and `..._high` are 95% intervals from bootstrap
-    samples of groups. What has no value (the recall of a class that nobody has) is NaN, and counts in no mean.
+    Each class has its recall, precision, F1 and ROC AUC against the other classes. The last row has their means over
+    the classes (the mean recall is the balanced accuracy), accuracy, log loss, mean confidence and the expected
+    calibration error (Guo et al. 2017; 10 bins). `..._low` and `..._high` are 95% intervals from bootstrap samples of
+    groups. A measure without a value (the recall of a class that no label has) is NaN, and no mean counts it.
 
     Args:
         labels: (n,), codes of `classes`.
         probabilities: (n, C).
         classes: {0: "F", 1: "M"}
-        groups: of each person or image, those that belong together.
+        groups: (n,), the family of each person, or the patient of each image.
         seed: of the bootstrap.
     """
     codes = list(classes)
-    found = probabilities.argmax(axis=1)
-    precision, recall, f1, counts = precision_recall_fscore_support(labels, found, labels=codes, zero_division=np.nan)
-    precision = np.where(np.isnan(precision) & (counts > 0), 0.0, precision)  # never said, though somebody has it
+    predicted = probabilities.argmax(axis=1)
+    precision, recall, f1, counts = precision_recall_fscore_support(
+        labels, predicted, labels=codes, zero_division=np.nan
+    )
+    precision = np.where(np.isnan(precision) & (counts > 0), 0.0, precision)  # a class that exists was never predicted
     rows = [
         {
             "label": classes[code],
@@ -49,8 +52,8 @@ def classification_scores(
     overall: dict[str, object] = {"label": "all", "n": len(labels)}
     overall |= {name: table[name].mean() for name in ("recall", "precision", "f1", "auc")}
     measures: dict[str, Callable[[np.ndarray], float]] = {
-        "accuracy": lambda rows: float((found[rows] == labels[rows]).mean()),
-        "balanced_accuracy": lambda rows: _balanced_accuracy(labels[rows], found[rows]),
+        "accuracy": lambda rows: float((predicted[rows] == labels[rows]).mean()),
+        "balanced_accuracy": lambda rows: _balanced_accuracy(labels[rows], predicted[rows]),
         "auc": lambda rows: _mean([roc_auc(labels[rows] == code, probabilities[rows, code]) for code in codes]),
     }
     overall |= _with_intervals(measures, groups, seed)
@@ -63,24 +66,25 @@ def classification_scores(
 
 def gain(
     labels: Sequence[str], predictions: Sequence[str], others: Sequence[str], groups: Sequence[str], seed: int = 0
-) -> tuple[float, float, float]:
+) -> Interval:
     """How far one classifier's balanced accuracy is above another's on the same persons or images.
 
     Args:
-        labels: (n,), what is true.
-        predictions, others: (n,), what the one and the other say.
-        groups, seed: as classification_scores takes them; both classifiers are scored on the same draws.
+        labels: (n,), the reference classes.
+        predictions: (n,), the classes that the first classifier predicts.
+        others: (n,), the classes that the second classifier predicts.
+        groups: (n,), as classification_scores takes them. Both classifiers are scored on the same draws.
+        seed: of the bootstrap.
 
     Returns:
         The difference and its 95% interval.
     """
-    truth, one, other = (np.asarray(values) for values in (labels, predictions, others))
+    reference, first, second = (np.asarray(values) for values in (labels, predictions, others))
 
     def difference(rows: np.ndarray) -> float:
-        return _balanced_accuracy(truth[rows], one[rows]) - _balanced_accuracy(truth[rows], other[rows])
+        return _balanced_accuracy(reference[rows], first[rows]) - _balanced_accuracy(reference[rows], second[rows])
 
-    found = _with_intervals({"gain": difference}, groups, seed)
-    return found["gain"], found["gain_low"], found["gain_high"]
+    return bootstrap_intervals({"gain": difference}, groups, seed=seed)["gain"]
 
 
 def regression_scores(
@@ -89,9 +93,11 @@ def regression_scores(
     """One row: mean absolute error (in the target's unit), R squared and Pearson's r, with bootstrap intervals.
 
     Args:
-        values, predictions: (n,).
-        name: the target's.
-        groups, seed: as classification_scores takes them.
+        values: (n,), the reference values.
+        predictions: (n,), in the same unit.
+        name: of the target.
+        groups: (n,), as classification_scores takes them.
+        seed: of the bootstrap.
     """
     measures: dict[str, Callable[[np.ndarray], float]] = {
         "mae": lambda rows: float(mean_absolute_error(values[rows], predictions[rows])),
@@ -101,29 +107,33 @@ def regression_scores(
     return pandas.DataFrame([{"label": name, "n": len(values)} | _with_intervals(measures, groups, seed)])
 
 
-def roc_auc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve: the share of pairs, one true and one not, whose scores are in order (ties half).
+def roc_auc(positive: np.ndarray, score: np.ndarray) -> float:
+    """ROC AUC: the share of pairs, one positive and one negative, whose scores are in order (ties count half).
+
+    Unlike scikit-learn's it gives NaN instead of an error where only one class has members.
 
     Args:
-        truth: (n,) bool.
-        score: (n,), higher for the true ones.
+        positive: (n,) bool.
+        score: (n,), higher for positives.
 
     Returns:
-        0 to 1; NaN where all are alike.
+        0 to 1; NaN where all are positive or all are negative.
     """
-    ones = int(truth.sum())
-    pairs = ones * (len(truth) - ones)
-    return float((rankdata(score)[truth].sum() - ones * (ones + 1) / 2) / pairs) if pairs else float("nan")
+    positives = int(positive.sum())
+    pairs = positives * (len(positive) - positives)
+    if not pairs:
+        return float("nan")
+    return float((rankdata(score)[positive].sum() - positives * (positives + 1) / 2) / pairs)
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean over 10 bins of confidence, by their size, of |accuracy - mean confidence| (Guo et al. 2017)."""
+    """Mean over 10 bins of confidence, weighted by their size, of |accuracy - mean confidence| (Guo et al. 2017)."""
     table = reliability(labels, probabilities)
     return float((table["n"] * (table["accuracy"] - table["confidence"]).abs()).sum() / len(labels))
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pandas.DataFrame:
-    """A row for each bin of confidence that has someone: "n", "confidence" and "accuracy", means of the bin."""
+    """A row for each bin of confidence that is not empty: "n", and the bin's mean "confidence" and "accuracy"."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -134,30 +144,21 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> pandas.DataFra
 def _with_intervals(
     measures: Mapping[str, Callable[[np.ndarray], float]], groups: Sequence[str], seed: int
 ) -> dict[str, float]:
-    """Each measure of all rows, and its 95% interval over bootstrap samples of groups."""
-    names, member_of = np.unique(np.asarray(groups), return_inverse=True)
-    members = [np.flatnonzero(member_of == number) for number in range(len(names))]
-    rng = np.random.default_rng(seed)
-    draws = [
-        np.concatenate([members[number] for number in rng.integers(0, len(names), len(names))]) for _ in range(DRAWS)
-    ]
-    scores: dict[str, float] = {}
-    for name, measure in measures.items():
-        found = np.array([measure(rows) for rows in draws])
-        scores[name] = measure(np.arange(len(member_of)))
-        low, high = np.nanquantile(found, [0.025, 0.975]) if np.isfinite(found).any() else (np.nan, np.nan)
-        scores |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-    return scores
+    """Columns `name`, `name_low` and `name_high` of each measure."""
+    columns: dict[str, float] = {}
+    for name, interval in bootstrap_intervals(measures, groups, seed=seed).items():
+        columns |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return columns
 
 
-def _balanced_accuracy(truth: np.ndarray, found: np.ndarray) -> float:
-    """The mean recall over the classes that there are."""
-    return _mean([float((found[truth == one] == one).mean()) for one in np.unique(truth)])
+def _balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean recall over the classes that `labels` has."""
+    return _mean([float((predicted[labels == code] == code).mean()) for code in np.unique(labels)])
 
 
 def _mean(values: list[float]) -> float:
-    there = [value for value in values if not np.isnan(value)]
-    return float(np.mean(there)) if there else float("nan")
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -14,7 +14,7 @@ class LabelDice(MeanDice):
     """monai.handlers.MeanDice without the background, which also sets `dice_<name>` for each label.
 
     Args:
-        labels: {0: "background", 1: "CSF", ...}; predictions and truths are one-hot in this order.
+        labels: {0: "background", 1: "CSF", ...}; predictions and reference labels are one-hot in this order.
         output_transform: as in MeanDice.
     """
 
@@ -23,7 +23,9 @@ class LabelDice(MeanDice):
         self.names = [labels[code] for code in sorted(labels)][1:]
 
     def completed(self, engine: Engine, name: str) -> None:
+        """Ignite calls this at the end of an epoch: sets the mean and each label's Dice in engine.state.metrics."""
         super().completed(engine, name)
-        per_subject = torch.as_tensor(engine.state.metric_details[name])
+        details: Any = engine.state.metric_details  # type: ignore[attr-defined]  # MONAI's engines add it
+        per_subject = torch.as_tensor(details[name])
         for label, dice in zip(self.names, per_subject.nanmean(dim=0).tolist(), strict=True):
             engine.state.metrics[f"dice_{label}"] = dice

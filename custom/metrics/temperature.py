@@ -1,4 +1,4 @@
-"""How far a classifier's logits must be divided so that its probabilities are as sure as it is right."""
+"""Temperature scaling: logits are divided by one number, so that confidence agrees with accuracy."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ ENOUGH = 20  # subjects or images
 
 
 def fit_temperature(probabilities: np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """The temperature under which the true classes of persons that weren't trained on are likeliest, 0.05 to 20.
+    """The temperature under which the true classes of a held-out split are likeliest, 0.05 to 20.
 
-    Of fewer than 20 persons or images it is 1: they say little.
-
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML.
+    With fewer than 20 persons or images it is 1: so few cannot tell.
 
     Args:
         probabilities: (n, C) by softmax without a temperature.
         labels: (n,), 0 to C - 1.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML.
     """
     if len(labels) < ENOUGH:
         return 1.0
     logits = torch.as_tensor(probabilities, dtype=torch.float64).clamp_min(1e-300).log()
-    truth = torch.as_tensor(np.asarray(labels), dtype=torch.long)
+    reference = torch.as_tensor(np.asarray(labels), dtype=torch.long)
 
     def loss(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), truth))
+        return float(torch.nn.functional.cross_entropy(logits / np.exp(log_temperature), reference))
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

@@ -1,4 +1,4 @@
-"""Networks that MONAI lacks."""
+"""Networks that MONAI does not have, or has in another form."""
 
 from custom.networks.alex_net import AlexNet
 from custom.networks.attention_unet import AttentionUNet

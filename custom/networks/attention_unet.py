@@ -13,8 +13,8 @@ class AttentionUNet(ImprovedUNet):
 
     Not monai.networks.nets.AttentionUnet, which concatenates and upsamples by transposed convolutions.
 
-    Args, shapes: as ImprovedUNet's. `attention_maps` gives the gates' maps, for pictures. Keep it in torch's default
-    memory format on the CPU: laid out channels-last, torch 2.13's backward pass through it crashes the process.
+    Args and shapes are those of ImprovedUNet. `attention_maps` gives the gates' maps, for pictures. Use torch's default
+    memory format on the CPU: with channels-last, torch 2.13's backward pass through it crashes the process.
     """
 
     def __init__(self, in_channels: int, out_channels: int, n_filters: int = 32) -> None:
@@ -22,11 +22,12 @@ class AttentionUNet(ImprovedUNet):
         self.gates = nn.ModuleList([_Gate(width * n_filters) for width in (8, 4, 2, 1)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W) to logits (B, out_channels, H, W)."""
         return self._run(x)[0]
 
     @torch.jit.unused
     def attention_maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Of the four gates, the deepest first: (B, 1, H / 8, W / 8) to (B, 1, H, W), values 0 to 1."""
+        """The maps of the four gates, the deepest first: (B, 1, H / 8, W / 8) to (B, 1, H, W), values 0 to 1."""
         return self._run(x)[1]
 
     def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -46,7 +47,7 @@ class AttentionUNet(ImprovedUNet):
 
 
 class _Gate(nn.Module):
-    """Where the decoder, a level deeper, finds a skip worth looking at."""
+    """Weights a skip by the features of the decoder, one level deeper."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -57,4 +58,5 @@ class _Gate(nn.Module):
 
     def forward(self, decoder: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         both = torch.relu(self.query(decoder) + self.key(skip))
-        return self.upsample(torch.sigmoid(self.score(both)))
+        attention: torch.Tensor = self.upsample(torch.sigmoid(self.score(both)))
+        return attention

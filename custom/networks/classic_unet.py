@@ -10,7 +10,8 @@ class ClassicUNet(nn.Module):
     """U-Net after Ronneberger, Fischer, Brox 2015 (MICCAI), with padded convolutions and bilinear upsampling.
 
     Args:
-        in_channels, out_channels: of the image and of the logits.
+        in_channels: channels of the image.
+        out_channels: classes.
         n_filters: width of the first level; it doubles four times.
 
     Shapes: (B, in_channels, H, W) to (B, out_channels, H, W); H and W multiples of 16.
@@ -20,7 +21,10 @@ class ClassicUNet(nn.Module):
         super().__init__()
         f = n_filters
         self.down = nn.ModuleList(
-            [_block(a, e, e) for a, e in ((in_channels, f), (f, 2 * f), (2 * f, 4 * f), (4 * f, 8 * f))]
+            [
+                _block(n_in, n_out, n_out)
+                for n_in, n_out in ((in_channels, f), (f, 2 * f), (2 * f, 4 * f), (4 * f, 8 * f))
+            ]
         )
         self.bottom = _block(8 * f, 16 * f, 8 * f)
         self.up = nn.ModuleList(
@@ -31,6 +35,7 @@ class ClassicUNet(nn.Module):
         self.head = nn.Conv2d(f, out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W) to logits (B, out_channels, H, W)."""
         skips: list[torch.Tensor] = []
         for block in self.down:
             x = block(x)
@@ -39,10 +44,14 @@ class ClassicUNet(nn.Module):
         x = self.bottom(x)
         for block in self.up:
             x = block(torch.cat([self.upsample(x), skips.pop()], dim=1))
-        return self.head(x)
+        logits: torch.Tensor = self.head(x)
+        return logits
 
 
-def _block(a: int, m: int, e: int) -> nn.Sequential:
+def _block(in_channels: int, middle: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(a, m, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(m, e, 3, padding=1), nn.ReLU(inplace=True)
+        nn.Conv2d(in_channels, middle, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(middle, out_channels, 3, padding=1),
+        nn.ReLU(inplace=True),
     )

@@ -1,4 +1,4 @@
-"""What a network costs, without computing it: torch's meta device knows shapes only."""
+"""Parameters and GFLOPs of a network, counted from shapes (torch's meta device) without computing."""
 
 from __future__ import annotations
 
@@ -10,44 +10,47 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def without_values(network: nn.Module) -> nn.Module:
-    """A copy for evaluation on torch's meta device: it takes and gives tensors that have a shape and no values."""
+    """A copy in evaluation mode on torch's meta device: its tensors have a shape and no values."""
     return copy.deepcopy(network).to("meta").eval()
 
 
-def dry_run(network: nn.Module, inputs: torch.Tensor, use: Callable[[nn.Module, torch.Tensor], Found]) -> Found:
-    """What `use` finds out with a copy of a network and inputs: of shapes only, or of values where it can't do without.
+def dry_run(network: nn.Module, inputs: torch.Tensor, use: Callable[[nn.Module, torch.Tensor], Result]) -> Result:
+    """Calls `use` with a copy of a network and inputs: with shapes only, or with values if that fails.
 
     Args:
-        network: left alone, statistics too.
+        network: it does not change, nor do its running statistics.
         inputs: (B, C, ...), on the network's device.
-        use: is called with a copy for evaluation, and the inputs; a second time, with values, if the first one fails.
+        use: a function of a copy in evaluation mode and the inputs.
+
+    Returns:
+        What `use` returns.
     """
     with torch.no_grad():
         try:
             return use(without_values(network), inputs.to("meta"))
-        except RuntimeError:  # some networks look at values
+        except RuntimeError:  # some networks need values
             return use(copy.deepcopy(network).eval(), inputs)
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Trainable ones; running statistics aren't counted."""
+    """The number of trainable parameters, without running statistics."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def gflops(network: nn.Module, shape: Sequence[int]) -> float:
-    """Of one pass of a tensor (B, C, ...), in 10^9, as torch.utils.flop_counter counts.
+    """GFLOPs of one pass of a tensor of shape (B, C, ...), as torch.utils.flop_counter counts them.
 
-    Two for each multiplication and addition; convolutions, linear layers and attention only.
+    A multiplication and addition count as two; only convolutions, linear layers and attention count.
     """
 
-    def count(twin: nn.Module, given: torch.Tensor) -> int:
+    def count(twin: nn.Module, window: torch.Tensor) -> int:
         with FlopCounterMode(display=False) as counter:
-            twin(given)
-        return counter.get_total_flops()
+            twin(window)
+        return int(counter.get_total_flops())
 
     window = torch.zeros(*shape, device=next(network.parameters()).device)
     return round(dry_run(network, window, count) / 1e9, 3)

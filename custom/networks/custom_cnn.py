@@ -9,13 +9,13 @@ from torch import nn
 class CustomCNN(nn.Module):
     """Four convolutions, each with batch norm and Mish (Misra 2019, arXiv:1908.08681), and three dense layers.
 
-    The "CustomCNN" of M. Tallone's brain tumour project: 3,001,156 parameters for three channels and four classes. Its
-    features are averaged over 2x2 fields, which at 128x128 they are anyway, so that other sizes do too.
+    The "CustomCNN" of M. Tallone's brain tumour project: 3,001,156 parameters for three channels and four classes.
+    Features are averaged to 2x2 fields, so that other image sizes than 128x128 (which gives 2x2 anyway) work too.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        dropout: of single values, after each of the first two dense layers.
+        dropout: probability, after each of the first two dense layers.
 
     Shapes: (B, in_channels, H, W), H and W 69 or more, to logits (B, out_channels).
     """
@@ -44,8 +44,16 @@ class CustomCNN(nn.Module):
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.dense(self.pool(self.features(image)))
+        """(B, in_channels, H, W) to logits (B, out_channels)."""
+        logits: torch.Tensor = self.dense(self.pool(self.features(image)))
+        return logits
 
 
-def _convolution(a: int, b: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
-    return [nn.Conv2d(a, b, kernel, stride, padding), nn.BatchNorm2d(b), nn.Mish(inplace=True)]
+def _convolution(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0
+) -> list[nn.Module]:
+    return [
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding),
+        nn.BatchNorm2d(out_channels),
+        nn.Mish(inplace=True),
+    ]

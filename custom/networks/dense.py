@@ -1,4 +1,4 @@
-"""What the dense networks are made of."""
+"""Blocks of the dense networks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class DenseBlock(nn.Module):
     convolution come first. (B, in_channels, ...) becomes (B, in_channels + sum(features), ...).
 
     Args:
-        in_channels: of the input, which is kept in the output.
+        in_channels: channels of the input, which is kept in the output.
         features: new channels of each layer.
-        dropout: of single values of each layer's new channels.
+        dropout: probability, in each layer.
         bottleneck: channels of the 1x1x1 convolutions; 0 for none.
-        of_image: the input is the image itself: the first layer has no ReLU, which would drop what is below the mean.
+        of_image: the input is the image itself. The first layer has no ReLU, which would drop values below the mean.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class DenseBlock(nn.Module):
         self.out_channels = channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, ...) to (B, in_channels + sum(features), ...)."""
         for layer in self.layers:
             x = torch.cat([x, layer(x)], dim=1)
         return x
@@ -51,6 +52,6 @@ class DenseBlock(nn.Module):
 def pointwise(channels: Sequence[int], dropout: float = 0.0, bias: bool = False) -> nn.Sequential:
     """1x1x1 convolutions from channels[0] to channels[-1], each followed by a ReLU and dropout."""
     steps: list[nn.Module] = []
-    for entering, leaving in pairwise(channels):
-        steps += [nn.Conv3d(entering, leaving, 1, bias=bias), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+    for in_channels, out_channels in pairwise(channels):
+        steps += [nn.Conv3d(in_channels, out_channels, 1, bias=bias), nn.ReLU(inplace=True), nn.Dropout(dropout)]
     return nn.Sequential(*steps)

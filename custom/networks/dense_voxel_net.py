@@ -1,4 +1,4 @@
-"""Two dense blocks, with a second output that helps the first one learn."""
+"""Two dense blocks, with a second output in training (deep supervision)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ STEM, GROWTH, LAYERS = 16, 12, 12
 class DenseVoxelNet(nn.Module):
     """Yu et al. 2017, "Automatic 3D Cardiovascular MR Segmentation with Densely-Connected Volumetric ConvNets".
 
-    In MICCAI 2017. While it trains it gives two logits, of the whole network and of its first block, for
-    custom.losses.WithAuxiliary; else the first only, and so does its TorchScript. Against MedicalZooPytorch's: the stem
-    is a 3x3x3 convolution (with stride 2 a 1x1x1 sees one voxel of eight), dropout runs once in each layer, and ReLUs
-    stand between convolutions that followed each other without.
+    In MICCAI 2017. In training it returns two logits, of the whole network and of its first block, for
+    custom.losses.WithAuxiliary; else, and in TorchScript, the first only. Differences from MedicalZooPytorch: the stem
+    is a 3x3x3 convolution (with stride 2 a 1x1x1 sees one voxel of eight), each layer has dropout once, and there is a
+    ReLU between consecutive convolutions.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        dropout: of single values in the dense layers.
+        dropout: probability, in the dense layers.
 
     Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D); padded to multiples of 4.
     """
@@ -50,6 +50,7 @@ class DenseVoxelNet(nn.Module):
         self.head = nn.Conv3d(64, out_channels, 1, bias=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D); in training a pair of logits."""
         middle = self.between(self.first(self.stem(pad_to_multiple(image, 4))))
         logits = crop_like(self.head(self.up(self.second(self.pool(middle)))), image)
         if self.training and not torch.jit.is_scripting():

@@ -16,8 +16,8 @@ class DualPathDenseNet(nn.Module):
     """Late fusion: a baseline of Dolz et al. 2019, "HyperDense-Net" (IEEE TMI), padded.
 
     Each modality has a path like SinglePathDenseNet's, of eight layers and without dropout; their 150 channels are
-    joined. MedicalZooPytorch's can't run with two modalities (its widths don't fit) and counts a head in each path
-    that is never used; else the remarks of SinglePathDenseNet hold.
+    joined. MedicalZooPytorch's version cannot run with two modalities (its widths do not fit) and has an unused head in
+    each path. Other differences are those of SinglePathDenseNet.
 
     Args:
         in_channels: modalities, one path each.
@@ -40,7 +40,9 @@ class DualPathDenseNet(nn.Module):
         self.head = nn.Conv3d(150 * in_channels, out_channels, 1, bias=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        found: list[torch.Tensor] = []
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D)."""
+        features: list[torch.Tensor] = []
         for number, path in enumerate(self.paths):
-            found.append(path(image[:, number : number + 1]))
-        return self.head(torch.cat(found, dim=1))
+            features.append(path(image[:, number : number + 1]))
+        logits: torch.Tensor = self.head(torch.cat(features, dim=1))
+        return logits

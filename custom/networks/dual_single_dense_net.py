@@ -16,14 +16,15 @@ STEM = 25
 class DualSingleDenseNet(nn.Module):
     """Early fusion: a baseline of Dolz et al. 2019, "HyperDense-Net" (IEEE TMI), padded.
 
-    Each modality has one dense layer of its own, then one path serves all. MedicalZooPytorch's runs both modalities
-    through the first one's layer, and the second one's never learns; else the remarks of SinglePathDenseNet hold.
+    Each modality has a dense layer of its own; one path follows for all. MedicalZooPytorch's version runs both
+    modalities through the first layer, so that the second layer never learns. Other differences are those of
+    SinglePathDenseNet.
 
     Args:
         in_channels: modalities.
         out_channels: classes.
         features: new channels of each layer of the dense block.
-        dropout: of single values in the dense layers; the 1x1x1 convolutions have 0.5.
+        dropout: probability, in the dense layers; 0.5 after the 1x1x1 convolutions.
 
     Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D).
     """
@@ -38,7 +39,9 @@ class DualSingleDenseNet(nn.Module):
         self.head = nn.Conv3d(150, out_channels, 1, bias=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        found: list[torch.Tensor] = []
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D)."""
+        features: list[torch.Tensor] = []
         for number, stem in enumerate(self.stems):
-            found.append(stem(image[:, number : number + 1]))
-        return self.head(self.shrink(self.block(torch.cat(found, dim=1))))
+            features.append(stem(image[:, number : number + 1]))
+        logits: torch.Tensor = self.head(self.shrink(self.block(torch.cat(features, dim=1))))
+        return logits

@@ -18,23 +18,22 @@ class HCPNet(nn.Module):
     """Five stages of convolution, ReLU and max pooling, then dense layers of 2048, 512 and the output.
 
     With kernel_sizes (60, 25, 15, 10, 5), one channel, one output and 155x165x195 voxels it is the talk's network of
-    19,017,081 parameters (Keras: "same" padding, pools that round down). Such kernels go through FFTs; the default's
-    are small, with the same pools.
+    19,017,081 parameters (Keras: "same" padding, pools that round down). Such kernels are computed by FFT. The default
+    has small kernels and the same pools.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes, or 1 for one logit or one number.
         img_size: voxels of the image, which the dense layers fix; 48 or more along each axis.
         kernel_sizes: of the five stages.
-        covariates: how many numbers about the person join before the last layer. They come as they are: the network
-            keeps the training persons' means and deviations (`fit_covariates`), and without any it takes the mean
-            person's.
-        dropout: of single values before each dense layer but the first.
+        covariates: how many numbers about the person join before the last layer, in their own units. The network keeps
+            their mean and std of the training split (`fit_covariates`). A call without covariates uses the mean.
+        dropout: probability, before each dense layer except the first.
 
-    Shapes: (B, in_channels, *img_size), and covariates (B, covariates) if there are any, to (B, out_channels).
+    Shapes: (B, in_channels, *img_size), and covariates (B, covariates) if any, to (B, out_channels).
 
     Raises:
-        ConfigError: another number of kernel sizes than five; an image that the pools use up.
+        ConfigError: not five kernel sizes; an image smaller than 48 voxels along an axis.
         ValueError: another number of covariates.
     """
 
@@ -79,6 +78,7 @@ class HCPNet(nn.Module):
         self.head = nn.Linear(512 + covariates, out_channels)
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, in_channels, *img_size), and covariates (B, covariates) if any, to (B, out_channels)."""
         x = self.dense(self.stages(image))
         if self.covariates > 0:
             if covariates is None:
@@ -88,22 +88,27 @@ class HCPNet(nn.Module):
             else:
                 person = ((covariates - self.covariate_mean) / self.covariate_std).to(x.dtype)
             x = torch.cat([x, person], dim=1)
-        return self.head(x)
+        output: torch.Tensor = self.head(x)
+        return output
 
 
 def check_covariates(network: nn.Module, names: Sequence[str]) -> None:
-    """Raises ConfigError where persons have covariates that a network doesn't take."""
+    """Checks that a network takes the covariates `names`.
+
+    Raises:
+        ConfigError: the network takes no covariates, or another number of them.
+    """
     if names and getattr(network, "covariates", 0) != len(names):
         raise ConfigError(f"{type(network).__name__} takes no covariates: leave {list(names)} out, or take HCPNet.")
 
 
 def fit_covariates(network: nn.Module, values: np.ndarray) -> None:
-    """Keeps the training persons' means and deviations in an HCPNet; a column that is alike for all becomes 0.
+    """Keeps the mean and std of the training split's covariates in an HCPNet; a constant column becomes 0.
 
     Args:
         network: built for k covariates.
         values: (n, k), of the training persons.
     """
-    mean, std = (torch.as_tensor(one, dtype=torch.float32) for one in (values.mean(axis=0), values.std(axis=0)))
+    mean, std = (torch.as_tensor(numbers, dtype=torch.float32) for numbers in (values.mean(axis=0), values.std(axis=0)))
     network.get_buffer("covariate_mean").copy_(mean)
     network.get_buffer("covariate_std").copy_(torch.where(std > 0, std, torch.inf))

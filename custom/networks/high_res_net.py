@@ -11,13 +11,13 @@ from torch import nn
 class HighResNet(MonaiHighResNet):
     """Li et al. 2017, "On the Compactness, Efficiency, and Representation of 3D Convolutional Networks" (IPMI).
 
-    MONAI's ends in batch norm, ReLU and dropout, so that no output is below 0; here the last convolution is the last
-    layer. Full resolution, dilated convolutions, few parameters.
+    MONAI's network ends in batch norm, ReLU and dropout, so that no output is below 0; here the last convolution is the
+    last layer. Full resolution, dilated convolutions, few parameters.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        settings: more of MONAI's arguments but spatial_dims, which is 3.
+        settings: other arguments of MONAI's HighResNet; spatial_dims is 3.
 
     Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D).
     """

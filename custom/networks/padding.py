@@ -1,4 +1,4 @@
-"""Any input size for networks whose strides need multiples."""
+"""Padding to multiples of a network's stride."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def pad_to_multiple(x: torch.Tensor, multiple: int) -> torch.Tensor:
 
 
 def crop_like(x: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
-    """Undoes `pad_to_multiple`: cuts (B, C, ...) to the spatial size of what was padded."""
+    """Undoes `pad_to_multiple`: cuts (B, C, H, W, D) to the spatial size of `original`."""
     height, width, depth = original.shape[2:]
     return x[:, :, :height, :width, :depth]

@@ -15,23 +15,23 @@ from custom.errors import ConfigError
 class SegResNetVAE(MonaiSegResNetVAE):
     """Myronenko 2018, "3D MRI Brain Tumor Segmentation Using Autoencoder Regularization" (MICCAI BrainLes).
 
-    While it trains it gives logits and a penalty, `weight` times the autoencoder's squared error and Kullback-Leibler
-    divergence (both means, as MONAI takes them), for custom.losses.WithAuxiliary; else the logits only, where MONAI's
-    gives a pair. The autoencoder decodes through the segmentation's own decoder, as MONAI's does; the article's and
-    MedicalZooPytorch's has another.
+    In training it returns logits and a penalty for custom.losses.WithAuxiliary: `weight` times the autoencoder's
+    squared error and Kullback-Leibler divergence (both means, as in MONAI). Else it returns the logits only (MONAI: a
+    pair). As in MONAI, the autoencoder uses the segmentation's decoder; the article's and MedicalZooPytorch's has its
+    own.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        input_image_size: of the sub-volumes in training, multiples of 16; it fixes the autoencoder's weights, so build
-            it with the same size to load them. Without the autoencoder, any multiples of 8 do.
+        input_image_size: of the sub-volumes in training, multiples of 16. It fixes the shape of the autoencoder's
+            weights: use the same size to load them. In evaluation, images of any multiples of 8 work.
         weight: of the penalty; 0.1 in the article.
-        settings: more of MONAI's arguments.
+        settings: other arguments of MONAI's SegResNetVAE.
 
     Shapes: (B, in_channels, H, W, D) to logits (B, out_channels, H, W, D).
 
     Raises:
-        ConfigError: input_image_size isn't of multiples of 16.
+        ConfigError: input_image_size is not a multiple of 16 along an axis.
     """
 
     def __init__(
@@ -45,12 +45,13 @@ class SegResNetVAE(MonaiSegResNetVAE):
         if any(size % 16 for size in input_image_size):
             sizes = list(input_image_size)
             raise ConfigError(f"SegResNetVAE needs an input_image_size (roi_size) of multiples of 16, got {sizes}.")
-        settings = {"vae_estimate_std": True, "vae_nz": 128, **settings}  # as in the article: 128 means, 128 deviations
+        settings = {"vae_estimate_std": True, "vae_nz": 128, **settings}  # as in the article: 128 means, 128 stds
         super().__init__(input_image_size, in_channels=in_channels, out_channels=out_channels, **settings)
         self.weight = weight
         self.vae_down.append(_Contiguous())
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D); in training (logits, penalty)."""
         deepest, levels = self.encode(image)
         levels.reverse()
         logits = self.decode(deepest, levels)
@@ -60,7 +61,7 @@ class SegResNetVAE(MonaiSegResNetVAE):
 
 
 class _Contiguous(nn.Module):
-    """MONAI flattens by view(), which fails on what is laid out channels-last."""
+    """MONAI flattens by view(), which fails on channels-last tensors."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.contiguous()

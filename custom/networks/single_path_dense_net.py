@@ -15,15 +15,15 @@ FEATURES = (25, 25, 25, 50, 50, 50, 75, 75, 75)
 class SinglePathDenseNet(nn.Module):
     """One dense path for all modalities: a baseline of Dolz et al. 2019, "HyperDense-Net" (IEEE TMI), padded.
 
-    Against MedicalZooPytorch's: the first layer doesn't cut the image's lower half off by a ReLU, ReLUs stand between
-    the 1x1x1 convolutions, which were one linear map without, and any number of modalities does. No pooling: much
-    memory, and a context of 19 voxels.
+    Differences from MedicalZooPytorch: no ReLU on the image itself, which would drop values below the mean; ReLUs
+    between the 1x1x1 convolutions, which are one linear map without; any number of modalities. Without pooling it needs
+    much memory and has a context of 19 voxels.
 
     Args:
         in_channels: modalities.
         out_channels: classes.
         features: new channels of each layer of the dense block.
-        dropout: of single values in the dense layers; the 1x1x1 convolutions have 0.5.
+        dropout: probability, in the dense layers; 0.5 after the 1x1x1 convolutions.
 
     Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D).
     """
@@ -37,4 +37,6 @@ class SinglePathDenseNet(nn.Module):
         self.head = nn.Conv3d(150, out_channels, 1, bias=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.head(self.shrink(self.block(image)))
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D)."""
+        logits: torch.Tensor = self.head(self.shrink(self.block(image)))
+        return logits

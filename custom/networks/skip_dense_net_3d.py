@@ -16,19 +16,18 @@ STEM, GROWTH, BOTTLENECK, LAYERS = 32, 16, 64, 4
 class SkipDenseNet3D(nn.Module):
     """Bui, Shin, Moon 2017, "3D Densely Convolutional Networks for Volumetric Segmentation" (arXiv 1709.03199).
 
-    Four dense blocks at 1/2 to 1/16 of the size; each one's output is brought to full size by one transposed
-    convolution, and all are joined with the stem's features. Dropout runs once in each layer, where
-    MedicalZooPytorch's runs twice. The transposed convolutions are grouped by class where the number of classes divides
-    their channels, else by their greatest common divisor: any number of classes does.
+    Four dense blocks at 1/2 to 1/16 of the size. A transposed convolution brings the output of each to full size, and
+    all are joined with the stem's features. Each layer has dropout once (MedicalZooPytorch: twice). The transposed
+    convolutions are grouped by class if the number of classes divides their channels, else by the greatest common
+    divisor, so that any number of classes works.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        dropout: of single values in the dense layers.
+        dropout: probability, in the dense layers.
 
-    Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D); padded to multiples of 16, and
-    to train
-    with one sub-volume a step, more than 16 along one axis.
+    Shapes: (B, in_channels, H, W, D) of any size to logits (B, out_channels, H, W, D); padded to multiples of 16. To
+    train with one sub-volume a step, it must be longer than 16 voxels along one axis.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.1) -> None:
@@ -62,12 +61,13 @@ class SkipDenseNet3D(nn.Module):
                 nn.init.kaiming_normal_(layer.weight)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D)."""
         stem = self.stem(pad_to_multiple(image, 16))
-        x, found = stem, [stem]
+        x, levels = stem, [stem]
         for shrink, block, up in zip(self.shrink, self.blocks, self.ups):  # noqa: B905  TorchScript knows no strict
             x = block(shrink(x))
-            found.append(up(x))
-        return crop_like(self.head(torch.cat(found[1:] + found[:1], dim=1)), image)
+            levels.append(up(x))
+        return crop_like(self.head(torch.cat(levels[1:] + levels[:1], dim=1)), image)
 
 
 def _halve(channels: int, bias: bool) -> list[nn.Module]:

@@ -48,7 +48,7 @@ class SubpixelUNet(nn.Module):
         super().__init__()
         if len(blocks_down) != len(features) or len(blocks_up) != len(features) - 1:
             raise ValueError(
-                f"{len(features)} levels need as many blocks_down and one less blocks_up, "
+                f"{len(features)} levels need {len(features)} blocks_down and {len(features) - 1} blocks_up, "
                 f"got {list(blocks_down)} and {list(blocks_up)}."
             )
         self.stride = 2 ** len(features)
@@ -66,6 +66,7 @@ class SubpixelUNet(nn.Module):
         self.head = nn.Conv3d(2 * first, 8 * out_channels, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, X, Y, Z) to logits (B, out_channels, X, Y, Z)."""
         padded = pad_to_multiple(image, self.stride)
         x = self.stem(cells_of_voxels(padded))
         skips: list[torch.Tensor] = [x]
@@ -85,7 +86,7 @@ class SubpixelUNet(nn.Module):
 class Norm(nn.Module):
     """Instance normalisation with a scale and a bias for each channel.
 
-    A batch of one goes through batch normalisation, which is the same then, keeps the memory format, and is faster.
+    For a batch of one, batch normalisation gives the same, keeps the memory format and is faster.
     """
 
     def __init__(self, features: int) -> None:
@@ -94,16 +95,17 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        one_scan = x.shape[0] == 1
+        """(B, features, X, Y, Z), normalised over each scan."""
+        single = x.shape[0] == 1
         if not torch.jit.is_scripting():  # ONNX has instance normalisation, and no batch normalisation of this kind
-            one_scan = one_scan and not torch.onnx.is_in_onnx_export()
-        if one_scan:
+            single = single and not torch.onnx.is_in_onnx_export()
+        if single:
             return batch_norm(x, None, None, self.weight, self.bias, training=True)
         return instance_norm(x, weight=self.weight, bias=self.bias)
 
 
 class ResidualBlock(nn.Module):
-    """Two times normalisation, ReLU and convolution, added to what came in."""
+    """Two times normalisation, ReLU and convolution, added to the input."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -113,8 +115,10 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv3d(features, features, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, features, X, Y, Z) to the same shape."""
         inner = self.conv1(torch.relu(self.norm1(x)))
-        return x + self.conv2(torch.relu(self.norm2(inner)))
+        added: torch.Tensor = x + self.conv2(torch.relu(self.norm2(inner)))
+        return added
 
 
 def _blocks(features: int, count: int) -> nn.Sequential:
@@ -139,7 +143,7 @@ def voxels_of_cells(cells: torch.Tensor) -> torch.Tensor:
 def twice_as_fine(x: torch.Tensor) -> torch.Tensor:
     """Trilinear interpolation to twice the size, as torch.nn.functional.interpolate does it.
 
-    On CUDA the gradient of torch's own uses atomics, which is slow and differs between runs: slices do it there.
+    On CUDA torch's gradient uses atomics, which are slow and differ between runs. Slices replace it there.
     """
     if not x.is_cuda:
         return interpolate(x, scale_factor=2.0, mode="trilinear")

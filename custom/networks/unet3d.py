@@ -1,4 +1,4 @@
-"""The 3D U-Net as its article has it."""
+"""The 3D U-Net of its article."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class UNet3D(nn.Module):
     """Cicek et al. 2016, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation" (MICCAI).
 
     Channels are doubled before each pooling, against bottlenecks. Each 3x3x3 convolution is followed by batch
-    normalisation with a learned scale and bias, and a ReLU. Convolutions are padded, where the article's shrink the
+    normalisation with a learned scale and bias, and a ReLU. Convolutions are padded, while the article's shrink the
     volume and crop the skips.
 
     The article counts 19,069,955 parameters at 3 channels in and out: one value per channel beside each convolution's
-    weights (a bias that batch normalisation cancels). With the scale and bias that it describes it's 19,072,291.
+    weights (a bias that batch normalisation cancels). With the scale and bias that it describes there are 19,072,291.
 
     Args:
         in_channels: channels of the image.
@@ -36,6 +36,7 @@ class UNet3D(nn.Module):
         self.head = nn.Conv3d(64, out_channels, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D)."""
         x = pad_to_multiple(image, 8)
         skips: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
@@ -47,8 +48,8 @@ class UNet3D(nn.Module):
         return crop_like(self.head(x), image)
 
 
-def _two(entering: int, between: int, leaving: int) -> nn.Sequential:
+def _two(in_channels: int, middle: int, out_channels: int) -> nn.Sequential:
     steps: list[nn.Module] = []
-    for first, second in ((entering, between), (between, leaving)):
-        steps += [nn.Conv3d(first, second, 3, padding=1, bias=False), nn.BatchNorm3d(second), nn.ReLU(inplace=True)]
+    for n_in, n_out in ((in_channels, middle), (middle, out_channels)):
+        steps += [nn.Conv3d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm3d(n_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*steps)

@@ -12,13 +12,13 @@ class VGG16(nn.Module):
     """Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv:1409.1556).
 
     Configuration D without batch norm; 65,070,916 parameters for three channels and four classes. Features are averaged
-    over 4x4 fields, which at 128x128 they are anyway (ImageNet's 224 pixels gave 7x7), so that other sizes do too.
-    Weights start as the article's later ones did, after He et al. 2015: torch's own let the signal die over 16 layers.
+    to 4x4 fields, so that other image sizes than 128x128 (which gives 4x4 anyway) work too. Weights are initialised
+    after He et al. 2015, as in later versions of the article: with torch's default the signal vanishes over 16 layers.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
-        dropout: of single values, after each of the first two dense layers.
+        dropout: probability, after each of the first two dense layers.
 
     Shapes: (B, in_channels, H, W), H and W 32 or more, to logits (B, out_channels).
     """
@@ -48,4 +48,6 @@ class VGG16(nn.Module):
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.dense(self.pool(self.features(image)))
+        """(B, in_channels, H, W) to logits (B, out_channels)."""
+        logits: torch.Tensor = self.dense(self.pool(self.features(image)))
+        return logits

@@ -14,22 +14,24 @@ class ViT(nn.Module):
     """Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words" (arXiv:2010.11929): pre-norm, GELU, a class token.
 
     The sizes are those of M. Tallone's brain tumour project, whose own network normalises after each layer with one
-    norm for all depths and drops logits; 21,459,460 parameters for 128x128x3 and four classes. Against MONAI's ViT the
-    attention's queries, keys and values have a bias, and the head a norm of its own.
+    norm for all depths and applies dropout to logits; 21,459,460 parameters for 128x128x3 and four classes. Unlike in
+    MONAI's ViT the attention's queries, keys and values have a bias, and the head has a norm of its own.
 
     Args:
         in_channels: channels of the image.
         out_channels: classes.
         img_size: pixels (H, W), or one number for both, which the positions fix; multiples of patch_size.
         patch_size: pixels of a patch along each axis.
-        hidden_size, mlp_dim: width of the tokens, and inside each layer's two dense ones.
-        num_layers, num_heads: of the encoder; hidden_size is a multiple of num_heads.
-        dropout: of single values, of tokens, in the layers, and before the last dense layer.
+        hidden_size: width of the tokens, a multiple of num_heads.
+        mlp_dim: width between the two dense layers of each encoder layer.
+        num_layers: encoder layers.
+        num_heads: attention heads of each encoder layer.
+        dropout: probability, on the tokens, in the layers, and before the last dense layer.
 
     Shapes: (B, in_channels, *img_size) to logits (B, out_channels).
 
     Raises:
-        ConfigError: an img_size that isn't a multiple of patch_size, or a hidden_size that isn't one of num_heads.
+        ConfigError: img_size is no multiple of patch_size, or hidden_size no multiple of num_heads.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class ViT(nn.Module):
         nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, *img_size) to logits (B, out_channels)."""
         x = self.patches(image).flatten(2).transpose(1, 2)  # (B, patches, hidden_size), row by row
         x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.dropout(x + self.positions)
         for layer in self.layers:
             x = layer(x)
-        return self.head(self.norm(x)[:, 0])
+        logits: torch.Tensor = self.head(self.norm(x)[:, 0])
+        return logits

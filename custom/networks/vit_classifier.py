@@ -1,4 +1,4 @@
-"""MONAI's Vision Transformer as a classifier that gives one tensor."""
+"""MONAI's Vision Transformer as a classifier that returns logits only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ViTClassifier(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: classes, or 1 for one number.
-        img_size: of the image, which the positions fix; multiples of patch_size.
+        img_size: voxels of the image along each axis, multiples of patch_size. The position embedding fixes it.
         patch_size: of a patch, in voxels.
         spatial_dims: 2 or 3.
-        settings: MONAI's others, hidden_size for instance.
+        settings: other arguments of MONAI's ViT, for instance hidden_size.
 
     Shapes: (B, in_channels, *img_size) to (B, out_channels).
     """
@@ -49,4 +49,6 @@ class ViTClassifier(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.vit(x)[0]
+        """(B, in_channels, *img_size) to logits (B, out_channels)."""
+        logits: torch.Tensor = self.vit(x)[0]
+        return logits

@@ -15,8 +15,8 @@ class VNetLight(nn.Module):
     """V-Net (Milletari et al. 2016, 3DV) of three levels, as MedicalZooPytorch has it, with PReLU.
 
     monai.networks.nets.VNet is the whole V-Net. Each level is residual: units of a 5x5x5 convolution, batch norm and
-    PReLU, and the level's input is added. The first level adds the image, its channels repeated to 16; here the last
-    repeat is cut, so that any number up to 16 does (the original fails for 3).
+    PReLU, and the level's input is added. The first level adds the image, its channels repeated to 16. Here the last
+    repeat is cut, so that any number up to 16 works (the original fails for 3).
 
     Args:
         in_channels: channels of the image, 1 to 16.
@@ -46,6 +46,7 @@ class VNetLight(nn.Module):
         self.head = nn.Sequential(_unit(32, out_channels), nn.Conv3d(out_channels, out_channels, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, in_channels, H, W, D) to logits (B, out_channels, H, W, D)."""
         x = pad_to_multiple(image, 8)
         x = self.act(self.first(x) + torch.cat([x] * self.repeats, dim=1)[:, : self.width])
         skips: list[torch.Tensor] = []
@@ -57,37 +58,42 @@ class VNetLight(nn.Module):
         return crop_like(self.head(x), image)
 
 
-def _unit(entering: int, leaving: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv3d(entering, leaving, 5, padding=2), nn.BatchNorm3d(leaving), nn.PReLU(leaving))
+def _unit(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(in_channels, out_channels, 5, padding=2), nn.BatchNorm3d(out_channels), nn.PReLU(out_channels)
+    )
 
 
 class _Down(nn.Module):
     """Halves the size, doubles the channels, and adds units to that."""
 
-    def __init__(self, entering: int, units: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, units: int, dropout: float) -> None:
         super().__init__()
-        width = 2 * entering
-        halve = nn.Conv3d(entering, width, 2, stride=2)
+        width = 2 * in_channels
+        halve = nn.Conv3d(in_channels, width, 2, stride=2)
         self.halve = nn.Sequential(halve, nn.BatchNorm3d(width), nn.PReLU(width))
         self.units = nn.Sequential(nn.Dropout3d(dropout), *(_unit(width, width) for _ in range(units)))
         self.act = nn.PReLU(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.halve(x)
-        return self.act(self.units(x) + x)
+        added: torch.Tensor = self.act(self.units(x) + x)
+        return added
 
 
 class _Up(nn.Module):
     """Doubles the size, joins the skip, and adds units to that."""
 
-    def __init__(self, entering: int, leaving: int, units: int, dropout: float, skip_dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, units: int, dropout: float, skip_dropout: float) -> None:
         super().__init__()
-        double = nn.ConvTranspose3d(entering, leaving // 2, 2, stride=2)
-        self.grow = nn.Sequential(nn.Dropout3d(dropout), double, nn.BatchNorm3d(leaving // 2), nn.PReLU(leaving // 2))
+        half = out_channels // 2
+        double = nn.ConvTranspose3d(in_channels, half, 2, stride=2)
+        self.grow = nn.Sequential(nn.Dropout3d(dropout), double, nn.BatchNorm3d(half), nn.PReLU(half))
         self.skip = nn.Dropout3d(skip_dropout)
-        self.units = nn.Sequential(*(_unit(leaving, leaving) for _ in range(units)))
-        self.act = nn.PReLU(leaving)
+        self.units = nn.Sequential(*(_unit(out_channels, out_channels) for _ in range(units)))
+        self.act = nn.PReLU(out_channels)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         x = torch.cat([self.grow(x), self.skip(skip)], dim=1)
-        return self.act(self.units(x) + x)
+        added: torch.Tensor = self.act(self.units(x) + x)
+        return added

@@ -1,4 +1,4 @@
-"""Pictures of what a classifier, or a regression, says of test persons or images."""
+"""Figures of a classifier's or a regression's predictions for a split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from custom.metrics.classification import calibration_error, reliability, roc_au
 
 
 def confusion_figure(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[int, str]) -> Figure:
-    """How many of each class were said to be of each.
+    """The confusion matrix: reference classes in rows, predicted classes in columns.
 
     Args:
         labels: (n,), codes of `classes`.
@@ -34,25 +34,25 @@ def confusion_figure(labels: np.ndarray, probabilities: np.ndarray, classes: Map
 
 
 def roc_figure(labels: np.ndarray, probabilities: np.ndarray, classes: Mapping[int, str]) -> Figure:
-    """The ROC curve of each class against the others, with its area; of two classes the second one's.
+    """The ROC curve of each class against the others, with its AUC; of two classes only the second one's.
 
-    Takes what confusion_figure does.
+    Takes the same arguments as confusion_figure.
     """
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
     ax = figure.subplots()
     for code, name in list(classes.items())[len(classes) == 2 :]:
-        truth = labels == code
-        if 0 < truth.sum() < len(truth):
-            false, true, _ = roc_curve(truth, probabilities[:, code])
-            ax.plot(false, true, label=f"{name}, {roc_auc(truth, probabilities[:, code]):.3f}")
+        positive = labels == code
+        if 0 < positive.sum() < len(positive):
+            false, true, _ = roc_curve(positive, probabilities[:, code])
+            ax.plot(false, true, label=f"{name}, {roc_auc(positive, probabilities[:, code]):.3f}")
     ax.plot([0, 1], [0, 1], ":", color="gray")
     ax.set(xlabel="false positive rate", ylabel="true positive rate", title=f"{len(labels)} in the split")
-    ax.legend(title="area")
+    ax.legend(title="AUC")
     return _signed(figure)
 
 
 def reliability_figure(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
-    """How often what was said with a confidence is true, bin by bin; a calibrated classifier lies on the line.
+    """Accuracy against confidence, bin by bin. The points of a calibrated classifier lie on the diagonal.
 
     Args:
         labels: (n,).
@@ -71,12 +71,12 @@ def reliability_figure(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
 
 
 def images_figure(images: Sequence[np.ndarray], names: Sequence[str], title: str) -> Figure:
-    """A grid of images with a title each; of volumes the middle axial slice.
+    """A grid of images with titles; of volumes the middle axial slice.
 
     Args:
         images: (C, H, W) or (C, x, y, z), of which the first channel is shown.
-        names: of each.
-        title: above all.
+        names: the titles of the images.
+        title: above the figure.
     """
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
@@ -93,11 +93,12 @@ def images_figure(images: Sequence[np.ndarray], names: Sequence[str], title: str
 
 
 def predicted_figure(values: np.ndarray, predictions: np.ndarray, name: str) -> Figure:
-    """Predicted against true numbers.
+    """Predicted against reference values.
 
     Args:
-        values, predictions: (n,), in the target's unit.
-        name: the target's.
+        values: (n,), in the unit of the target.
+        predictions: (n,), in the same unit.
+        name: of the target.
     """
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
     ax = figure.subplots()

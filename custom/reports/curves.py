@@ -10,10 +10,10 @@ from custom.errors import MissingDataError
 
 
 def read_scalars(log_dir: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """{name: (steps, values)} of all event files of a folder, a resumed run's repeated steps once.
+    """{name: (steps, values)} of all event files of a folder; steps that a resumed run repeated count once.
 
     Raises:
-        MissingDataError: no event file there.
+        MissingDataError: the folder has no event file.
     """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util import tensor_util
@@ -27,7 +27,11 @@ def read_scalars(log_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "scalars":
                     points.setdefault(value.tag, {})[event.step] = float(tensor_util.make_ndarray(value.tensor))
-    return {name: tuple(map(list, zip(*sorted(steps.items()), strict=True))) for name, steps in points.items()}  # type: ignore[misc]
+    curves = {}
+    for name, values in points.items():
+        steps = sorted(values)
+        curves[name] = steps, [values[step] for step in steps]
+    return curves
 
 
 def curves_figure(log_dir: str | Path) -> Figure:

@@ -1,4 +1,4 @@
-"""What the last hidden layer of a network sees."""
+"""The input of a network's last convolution."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 
 def feature_maps_figure(network: torch.nn.Module, image: torch.Tensor, most: int = 16) -> Figure:
-    """Axial slices of the input of the network's last convolution, one picture for each channel.
+    """Axial slices of the input of the network's last convolution, a picture for each channel.
 
     Args:
         network: any network whose last convolution makes its output.
         image: (1, C, x, y, z) or (1, C, x, y), as the network takes it.
-        most: show this many channels, those that vary most.
+        most: the number of channels to show, those with the greatest standard deviation.
 
     Raises:
         ValueError: the network has no convolution.
@@ -23,15 +23,15 @@ def feature_maps_figure(network: torch.nn.Module, image: torch.Tensor, most: int
     convolutions = [module for module in network.modules() if isinstance(module, kinds)]
     if not convolutions:
         raise ValueError(f"{type(network).__name__} has no convolution.")
-    seen: list[torch.Tensor] = []
-    hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for layer in convolutions]
+    inputs: list[torch.Tensor] = []
+    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for layer in convolutions]
     try:
         with torch.no_grad():
             network.eval()(image)
     finally:
         for hook in hooks:
             hook.remove()
-    features = seen[-1][0].float().cpu()
+    features = inputs[-1][0].float().cpu()
     order = features.flatten(1).std(dim=1).argsort(descending=True)[:most].tolist()
     columns = math.ceil(math.sqrt(len(order)))
     figure = Figure(figsize=(2.2 * columns, 2.4 * math.ceil(len(order) / columns)), layout="constrained")

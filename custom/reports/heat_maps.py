@@ -1,9 +1,10 @@
-"""Where in an image a classifier found its answer."""
+"""Heat maps: which parts of an image a classifier's answer depends on."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ def grad_cam(network: torch.nn.Module, image: torch.Tensor, code: int) -> np.nda
     """Grad-CAM (Selvaraju et al. 2017) of the deepest layer whose maps have 5 voxels or more along each axis.
 
     Args:
-        network: a classifier; it is left alone.
+        network: a classifier; it does not change.
         image: (1, C, *spatial), as the network takes it.
         code: of the class, or 0 for a network with one output.
 
@@ -28,7 +29,7 @@ def grad_cam(network: torch.nn.Module, image: torch.Tensor, code: int) -> np.nda
         (*spatial), 0 to 1, its greatest value.
 
     Raises:
-        ValueError: no layer has such maps.
+        ValueError: no layer has maps of that size.
     """
     twin = _twin(network)
     names: list[str] = []
@@ -46,13 +47,13 @@ def grad_cam(network: torch.nn.Module, image: torch.Tensor, code: int) -> np.nda
 
 
 def cam(network: torch.nn.Module, image: torch.Tensor, code: int) -> np.ndarray:
-    """The class activation map (Zhou et al. 2016) of MONAI's DenseNets, which end in a pooling and one linear layer.
+    """The class activation map (Zhou et al. 2016) of MONAI's DenseNets, which end in a pooling and a linear layer.
 
-    Takes and gives what grad_cam does; coarse where the image is small, since it shows the last map.
+    Takes and returns the same as grad_cam. It is coarse for small images, because it shows the last map.
     """
-    found = CAM(_twin(network), "class_layers.relu", fc_layers="class_layers.out", postprocessing=_as_it_is)
+    cam_of = CAM(_twin(network), "class_layers.relu", fc_layers="class_layers.out", postprocessing=_as_it_is)
     with torch.no_grad():
-        return _scaled(found(image, class_idx=torch.tensor([code])).clamp_min(0))
+        return _scaled(cam_of(image, class_idx=torch.tensor([code])).clamp_min(0))
 
 
 def heat_maps_figure(images: Sequence[np.ndarray], maps: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
@@ -61,7 +62,7 @@ def heat_maps_figure(images: Sequence[np.ndarray], maps: Sequence[np.ndarray], n
     Args:
         images: (C, *spatial) each, of which the first channel is shown; volumes are 0 around the brain.
         maps: (*spatial) each, 0 to 1.
-        names: a title each.
+        names: the titles.
     """
     columns = len(PLANES) if maps[0].ndim == 3 else 2
     figure = Figure(figsize=(2.6 * columns, 0.6 + 2.7 * len(maps)), layout="constrained")
@@ -89,49 +90,57 @@ def heat_maps_figure(images: Sequence[np.ndarray], maps: Sequence[np.ndarray], n
 
 
 def layers_figure(network: torch.nn.Module, image: torch.Tensor, most: int = 8) -> Figure:
-    """What each convolution gives, a row for each of up to twelve through the network, its channels that vary most.
+    """Outputs of up to twelve convolutions through the network, a row for each, with the channels that vary most.
 
     Args:
-        network: any with convolutions.
+        network: any network with convolutions.
         image: (1, C, *spatial), as the network takes it.
         most: channels in a row.
     """
     twin = _twin(network)
-    seen: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
 
-    def keep(name: str) -> Callable:
-        return lambda layer, args, output: seen.__setitem__(name, output[0].float().cpu())
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_layer: torch.nn.Module, _args: object, output: torch.Tensor) -> None:
+            outputs[name] = output[0].float().cpu()
+
+        return hook
 
     for name, layer in twin.named_modules():
         if isinstance(layer, (torch.nn.Conv2d, torch.nn.Conv3d)):
             layer.register_forward_hook(keep(name))
     with torch.no_grad():
         twin(image)
-    chosen = [list(seen)[number] for number in np.unique(np.linspace(0, len(seen) - 1, 12).round().astype(int))]
+    numbers = np.unique(np.linspace(0, len(outputs) - 1, 12).round().astype(int))
+    chosen = [list(outputs)[number] for number in numbers]
     figure = Figure(figsize=(1.3 * most + 1, 1.4 * len(chosen)), layout="constrained")
     for axes, name in zip(figure.subplots(len(chosen), most, squeeze=False), chosen, strict=True):
-        maps = seen[name]
+        maps = outputs[name]
         order = maps.flatten(1).std(dim=1).argsort(descending=True)[:most].tolist()
         for ax in axes:
             ax.set_axis_off()
         for ax, channel in zip(axes, order, strict=False):
             ax.imshow(maps[channel, ..., maps.shape[-1] // 2].T if maps.ndim == 4 else maps[channel], cmap="gray")
-        axes[0].set_title(f"{name}, {' x '.join(map(str, maps.shape[1:]))}", fontsize=7, loc="left")
+        size = " x ".join(map(str, maps.shape[1:]))
+        axes[0].set_title(f"{name}, {size}", fontsize=7, loc="left")
     return figure
 
 
-def shown_names(items: Sequence[Mapping], probabilities: Sequence[np.ndarray], classes: Mapping[int, str]) -> list[str]:
-    """Titles: who, what is true and what was said."""
+def shown_names(
+    items: Sequence[Mapping[str, Any]], probabilities: Sequence[np.ndarray], classes: Mapping[int, str]
+) -> list[str]:
+    """Titles: subject, reference class, predicted class, probability; of a regression the predicted number."""
     if len(classes) == 1:
-        return [f"{item['subject']}: {float(one[0]):.3g}" for item, one in zip(items, probabilities, strict=True)]
-    return [
-        f"{item['subject']}: {classes[int(item['label'])]}, said {classes[int(one.argmax())]} ({one.max():.2f})"
-        for item, one in zip(items, probabilities, strict=True)
-    ]
+        return [f"{item['subject']}: {float(output[0]):.3g}" for item, output in zip(items, probabilities, strict=True)]
+    titles = []
+    for item, output in zip(items, probabilities, strict=True):
+        reference, predicted = classes[int(item["label"])], classes[int(output.argmax())]
+        titles.append(f"{item['subject']}: {reference}, predicted {predicted} ({output.max():.2f})")
+    return titles
 
 
 def _twin(network: torch.nn.Module) -> torch.nn.Module:
-    """A copy for evaluation whose layers don't overwrite what hooks look at."""
+    """A copy in evaluation mode whose layers do not work in place, so that hooks see their outputs."""
     twin = copy.deepcopy(getattr(network, "module", network)).eval()
     for layer in twin.modules():
         if hasattr(layer, "inplace"):
@@ -139,8 +148,8 @@ def _twin(network: torch.nn.Module) -> torch.nn.Module:
     return twin
 
 
-def _note(names: list[str], name: str, ndim: int) -> Callable:
-    def note(layer: torch.nn.Module, args: tuple, output: object) -> None:
+def _note(names: list[str], name: str, ndim: int) -> Callable[..., None]:
+    def note(_layer: torch.nn.Module, _args: object, output: object) -> None:
         if isinstance(output, torch.Tensor) and output.ndim == ndim and min(output.shape[2:]) >= LEAST:
             names.append(name)
 
@@ -153,4 +162,5 @@ def _as_it_is(maps: torch.Tensor) -> torch.Tensor:
 
 def _scaled(maps: torch.Tensor) -> np.ndarray:
     heat = maps[0, 0].detach().float().cpu().numpy()
-    return heat / heat.max() if heat.max() > 0 else heat
+    scaled: np.ndarray = heat / heat.max() if heat.max() > 0 else heat
+    return scaled

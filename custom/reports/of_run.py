@@ -1,4 +1,4 @@
-"""The pictures of a finished run."""
+"""The figures of a finished run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from custom.reports.slices import attention_animation, attention_figure, channel
 
 
 def evaluated_subject(workflow: ConfigWorkflow) -> dict[str, Any]:
-    """The last subject that an evaluation saw: "image" (C, x, y, z), one-hot "label" and "pred", in RAS."""
-    return workflow.parser.get_parsed_content("validate#evaluator").state.output[0]
+    """The last subject of an evaluation: "image" (C, x, y, z), one-hot "label" and "pred"."""
+    subject: dict[str, Any] = workflow.parser.get_parsed_content("validate#evaluator").state.output[0]
+    return subject
 
 
 def labels_of(workflow: ConfigWorkflow) -> dict[int, str]:
@@ -33,25 +34,26 @@ def labels_of(workflow: ConfigWorkflow) -> dict[int, str]:
 
 
 def scan_and_labels(workflow: ConfigWorkflow) -> tuple[np.ndarray, dict[str, np.ndarray], dict[int, str]]:
-    """Of the subject that an evaluation saw last, in RAS: image (C, x, y, z), truth and prediction as labels, names.
+    """Image (C, x, y, z), label maps "label" and "pred", and label names of the last subject of an evaluation, in RAS.
 
-    Scores may come from more channels than there are labels (regions): those follow the labels' and show what these do.
+    Evaluations may have additional channels for regions after those of the labels; they are not shown.
     """
     subject, names = evaluated_subject(workflow), labels_of(workflow)
     names = names if names[0] == "background" else {0: "background"} | {code + 1: name for code, name in names.items()}
     to_ras = nibabel.io_orientation(subject["label"].affine)
 
     def in_ras(volume: np.ndarray) -> np.ndarray:
-        return nibabel.apply_orientation(volume, to_ras)
+        turned: np.ndarray = nibabel.apply_orientation(volume, to_ras)
+        return turned
 
     volumes = {key: in_ras(np.asarray(subject[key].cpu())[: len(names)].argmax(axis=0)) for key in ("label", "pred")}
     image = np.stack([in_ras(channel) for channel in np.asarray(subject["image"].cpu())])
-    # What was stripped is 0 among z-scores: show it black.
+    # Stripped voxels are 0 among z-scores: show them black.
     return np.where(image == 0, image.min(axis=(1, 2, 3), keepdims=True), image), volumes, names
 
 
 def subject_figure(workflow: ConfigWorkflow) -> Figure:
-    """Scan, truth and prediction of the subject that an evaluation saw last."""
+    """Scan, reference and prediction of the last subject of an evaluation."""
     image, volumes, names = scan_and_labels(workflow)
     return segmentation_figure(
         image[0], volumes["label"], volumes["pred"], names, spacing_of(workflow), subject_of(workflow)
@@ -59,19 +61,21 @@ def subject_figure(workflow: ConfigWorkflow) -> Figure:
 
 
 def spacing_of(workflow: ConfigWorkflow) -> list[float]:
+    """Voxel size of the last subject of an evaluation, in mm."""
     return [float(size) for size in evaluated_subject(workflow)["label"].pixdim]
 
 
 def subject_of(workflow: ConfigWorkflow) -> str:
+    """The name of the last subject of an evaluation."""
     return str(workflow.parser.get_parsed_content("validate#evaluator").state.batch[0]["subject"])
 
 
 def save_report(workflow: ConfigWorkflow) -> list[Path]:
-    """Writes pictures of a run to output_dir/report, and returns their paths.
+    """Writes the figures of a run to output_dir/report, and returns their paths.
 
-    curves.png, segmentation.png, overlay.png, feature_maps.png and an animation through each axis; for images of more
-    than two channels channels.png, a slice; for networks with attention gates attention.png and attention.gif. What
-    predicts classes or numbers has custom.reports.of_classification's.
+    curves.png, segmentation.png, overlay.png, feature_maps.png and an animation along each axis; for images of more
+    than two channels channels.png, a slice; for networks with attention gates attention.png and attention.gif.
+    Networks that predict classes or numbers get the figures of custom.reports.of_classification.
 
     Args:
         workflow: an evaluation that has run.
@@ -99,7 +103,7 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     if len(image) > 2:
         masks = {
             source: np.stack([volumes[key][..., fullest] == code for code in names if code])
-            for source, key in (("truth", "label"), ("prediction", "pred"))
+            for source, key in (("reference", "label"), ("prediction", "pred"))
         }
         channels = workflow.parser["_meta_#network_data_format#inputs#image#channel_def"].values()
         title = f"{subject_of(workflow)}, slice {fullest}"
@@ -112,11 +116,11 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
         slices = ResizeWithPadOrCrop((*size, image.shape[-1]))(image)
         frames["attention"] = attention_animation(network, torch.as_tensor(slices).as_subclass(torch.Tensor).to(device))
     written = [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
-    return written + [save_animation(one, folder / f"{name}.gif") for name, one in frames.items()]
+    return written + [save_animation(images, folder / f"{name}.gif") for name, images in frames.items()]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes a PNG whole or not at all."""
+    """Writes a PNG atomically."""
     with written_whole(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
     return path

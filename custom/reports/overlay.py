@@ -1,4 +1,4 @@
-"""Labels over the scan: as a picture of three planes, and as animations through the volume."""
+"""Labels over the scan: a figure of three planes, and animations through the volume."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ def painted(
     """One slice, grey, with labels over it in colour, in square pixels, the higher end of the second axis on top.
 
     Args:
-        scan, labels: (x, y, z) of one shape.
-        limits: the scan's values that are black and white.
-        axis, index: which slice.
+        scan: (x, y, z), any values.
+        labels: (x, y, z), the same shape.
+        limits: the scan's values that are drawn black and white.
+        axis: 0, 1 or 2, across the slice.
+        index: of the slice along that axis.
         spacing: voxel size in mm.
     """
     grey, codes = (np.take(volume, index, axis=axis).T[::-1] for volume in (scan, labels))
     low, high = limits
     picture = np.repeat(np.clip((grey - low) / max(high - low, 1e-6), 0, 1)[..., None], 3, axis=-1)
     for code in np.unique(codes[codes > 0]):
-        here = codes == code
-        picture[here] = (1 - OPACITY) * picture[here] + OPACITY * np.array(to_rgb(colour_of(int(code))))
+        inside = codes == code
+        picture[inside] = (1 - OPACITY) * picture[inside] + OPACITY * np.array(to_rgb(colour_of(int(code))))
     width, height = (spacing[other] for other in range(3) if other != axis)
     smallest = min(spacing)
     size = round(picture.shape[1] * width / smallest), round(picture.shape[0] * height / smallest)
@@ -50,7 +52,7 @@ def overlay_figure(
     columns: int = 5,
     title: str = "",
 ) -> Figure:
-    """Three rows, a plane each, of slices through what is labelled.
+    """Slices through the labelled region in three rows, one for each plane.
 
     Args:
         scan: (x, y, z), any values, axes near RAS.
@@ -66,9 +68,9 @@ def overlay_figure(
     if scan.shape != labels.shape:
         raise ValueError(f"scan and labels must have one shape, got {scan.shape} and {labels.shape}.")
     figure = Figure(figsize=(2.4 * columns, 7.6), layout="constrained")
-    limits, found = limits_of(scan), np.argwhere(labels > 0)
+    limits, labelled = limits_of(scan), np.argwhere(labels > 0)
     for axis, (row, plane) in enumerate(zip(figure.subplots(3, columns, squeeze=False), PLANES, strict=True)):
-        first, last = (found[:, axis].min(), found[:, axis].max()) if len(found) else (0, scan.shape[axis] - 1)
+        first, last = (labelled[:, axis].min(), labelled[:, axis].max()) if len(labelled) else (0, scan.shape[axis] - 1)
         for ax, index in zip(row, np.linspace(first, last, columns + 2).round().astype(int)[1:-1], strict=True):
             ax.imshow(painted(scan, labels, limits, axis, int(index), spacing))
             ax.set_title(f"{plane} {index}", fontsize=8)
@@ -85,15 +87,17 @@ def animation(
     """A frame for each slice along an axis, from its start to its end; `save_animation` writes them.
 
     Args:
-        scan, labels, spacing: as overlay_figure's.
+        scan: as in overlay_figure.
+        labels: as in overlay_figure.
         axis: 0, 1 or 2.
+        spacing: as in overlay_figure.
     """
     limits = limits_of(scan)
     return [painted(scan, labels, limits, axis, index, spacing) for index in range(scan.shape[axis])]
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path, at_least: int = 300) -> Path:
-    """Writes an endless GIF, whole or not at all, `at_least` pixels wide, with the words that every result carries."""
+    """Writes an endless GIF atomically, at least `at_least` pixels wide, with "Research use only" on every frame."""
     wide = max(at_least, frames[0].width)
     shown = []
     for frame in frames:

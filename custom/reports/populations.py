@@ -1,4 +1,4 @@
-"""Pictures of many persons' volumes at once: components, means, projections, and how models learn from them."""
+"""Figures of many persons' volumes: principal components, means, projections, validation and learning curves."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from custom.reports.segmentation import PLANES
 
 
 def explained_variance_figure(ratio: np.ndarray) -> Figure:
-    """The share of the variance that each principal component explains, and all up to it.
+    """The share of the variance that each principal component explains, and the cumulated share.
 
     Args:
-        ratio: (components,), 0 to 1, falling.
+        ratio: (components,), 0 to 1, in descending order.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()
     numbers = np.arange(1, len(ratio) + 1)
-    ax.bar(numbers, ratio, width=1.0, color="C0", alpha=0.5, label="each")
-    ax.plot(numbers, np.cumsum(ratio), color="C1", label="up to it")
+    ax.bar(numbers, ratio, width=1.0, color="C0", alpha=0.5, label="component")
+    ax.plot(numbers, np.cumsum(ratio), color="C1", label="cumulated")
     ax.set(xlabel="principal component", ylabel="share of the variance", ylim=(0, 1.02))
     ax.legend()
     return _signed(figure)
 
 
 def volumes_figure(volumes: Mapping[str, np.ndarray], title: str = "", diverging: Sequence[str] = ()) -> Figure:
-    """Volumes one below the other, each in three planes through its middle.
+    """Volumes in rows, each in three planes through its centre.
 
     Args:
         volumes: {name: (x, y, z) in RAS}.
-        title: above all.
-        diverging: names that are drawn from blue (below 0) to red (above).
+        title: above the figure.
+        diverging: names of volumes that are drawn from blue (below 0) to red (above 0).
     """
     figure = Figure(figsize=(7.5, 0.6 + 2.4 * len(volumes)), layout="constrained")
     grid = figure.subplots(len(volumes), 3, squeeze=False)
@@ -54,12 +54,12 @@ def volumes_figure(volumes: Mapping[str, np.ndarray], title: str = "", diverging
 
 
 def projections_figure(scores: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> Figure:
-    """Persons on the first components, two by two.
+    """Scatter plots of the persons' scores on pairs of the first components.
 
     Args:
         scores: (n, components), of which up to four are drawn.
         labels: (n,), codes of `names`, or numbers where `names` has one entry.
-        names: of the classes, or {0: what the numbers are}.
+        names: {code: name of the class}, or {0: name of the number}.
     """
     pairs = [(first, first + 1) for first in range(0, min(scores.shape[1], 4) - 1, 2)]
     figure = Figure(figsize=(1 + 4.5 * len(pairs), 4.2), layout="constrained")
@@ -84,13 +84,15 @@ def train_and_test_figure(
     ylabel: str,
     log: bool = False,
 ) -> Figure:
-    """A score on training and test folds against a setting, or the number of persons: means and deviations over folds.
+    """Training and test score against a setting or the number of persons: mean and std over folds.
 
     Args:
         values: of the setting.
-        training, test: (values, folds).
-        xlabel, ylabel: names.
-        log: scale of the setting.
+        training: scores, (values, folds).
+        test: scores, (values, folds).
+        xlabel: name of the setting.
+        ylabel: name of the score.
+        log: logarithmic scale of the setting.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = figure.subplots()

@@ -1,4 +1,8 @@
-"""A segmentation in three planes, beside the scan and the truth."""
+"""A segmentation in three planes, beside the scan and the reference labels.
+
+nilearn.plotting (plot_anat with contours, plot_roi) was tried. Contours of touching labels hide each other there, thin
+labels disappear, and a figure takes twice as long; so labels are drawn as filled maps, in the same colours everywhere.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +20,19 @@ PLANES = ("sagittal", "coronal", "axial")  # across the first, second and third 
 
 
 def colour_of(label: int) -> str:
-    """A label's colour, from 1 on; from the eighth label on colours come again."""
+    """The colour of a label of 1 or more. There are six colours; from label 7 on they repeat."""
     return COLOURS[1 + (label - 1) % (len(COLOURS) - 1)]
 
 
 def limits_of(scan: np.ndarray) -> tuple[float, float]:
-    """The values that are drawn black and white."""
+    """The values that are drawn black and white: the 1st and the 99.5th percentile."""
     low, high = np.percentile(scan, [1, 99.5])
     return float(low), float(high)
 
 
 def segmentation_figure(
     scan: np.ndarray,
-    truth: np.ndarray | None,
+    reference: np.ndarray | None,
     prediction: np.ndarray,
     labels: Mapping[int, str],
     spacing: Sequence[float] = (1, 1, 1),
@@ -38,20 +42,21 @@ def segmentation_figure(
 
     Args:
         scan: (x, y, z), any values, axes near RAS.
-        truth: (x, y, z) labels, or None.
+        reference: (x, y, z) labels, or None.
         prediction: (x, y, z) labels.
-        labels: {0: "background", 1: "CSF", ...}; from the eighth on colours come again.
+        labels: {0: "background", 1: "CSF", ...}; from label 7 on colours repeat.
         spacing: voxel size in mm.
         title: above the figure.
 
     Raises:
         ValueError: the shapes differ.
     """
-    rows = {"scan": scan} | ({} if truth is None else {"truth": truth}) | {"prediction": prediction}
+    rows = {"scan": scan} | ({} if reference is None else {"reference": reference}) | {"prediction": prediction}
     if len({volume.shape for volume in rows.values()}) != 1:
-        raise ValueError(f"the volumes must have one shape, got { {k: v.shape for k, v in rows.items()} }.")
-    found = np.argwhere(prediction > 0)
-    middle = found.mean(axis=0).round().astype(int) if len(found) else np.array(prediction.shape) // 2
+        shapes = {name: volume.shape for name, volume in rows.items()}
+        raise ValueError(f"the volumes must have one shape, got {shapes}.")
+    labelled = np.argwhere(prediction > 0)
+    middle = labelled.mean(axis=0).round().astype(int) if len(labelled) else np.array(prediction.shape) // 2
     shades = (COLOURS[0], *(colour_of(code) for code in range(1, max(labels) + 1)))
     colours = ListedColormap(shades)
     norm = BoundaryNorm(np.arange(-0.5, max(labels) + 1.5), colours.N)

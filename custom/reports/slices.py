@@ -1,4 +1,4 @@
-"""One slice in all its channels, and where a network's attention gates look."""
+"""A slice in all its channels, and the maps of a network's attention gates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def channels_figure(
 
     Args:
         image: (C, x, y), any values, axes near RAS.
-        masks: {"truth": (M, H, W) of 0 and 1, "prediction": ...}
+        masks: {"reference": (M, x, y) of 0 and 1, "prediction": ...}
         channels: names of the C channels.
         masks_of: names of the M masks.
         title: above the figure.
@@ -53,17 +53,17 @@ def attention_figure(network: AttentionUNet, image: torch.Tensor) -> Figure:
     """The first channel of a slice, and the four gates' maps over it, the deepest first.
 
     Args:
-        network: one with attention_maps.
+        network: a network with attention_maps.
         image: (C, H, W), as the network takes it.
     """
     figure = Figure(figsize=(12.5, 3), layout="constrained")
     left, *others = figure.subplots(1, 5)
     left.imshow(image[0].T.cpu(), cmap="gray")
     left.set_title("input")
-    for ax, one in zip(others, _maps(network, image[None]), strict=True):
+    for ax, gate in zip(others, _maps(network, image[None]), strict=True):
         ax.imshow(image[0].T.cpu(), cmap="gray")
-        shown = ax.imshow(_enlarged(one, image.shape[1:])[0, 0].T.cpu(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
-        ax.set_title(f"gate at {one.shape[2]}x{one.shape[3]}")
+        shown = ax.imshow(_enlarged(gate, image.shape[1:])[0, 0].T.cpu(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        ax.set_title(f"gate at {gate.shape[2]}x{gate.shape[3]}")
     figure.colorbar(shown, ax=others, shrink=0.8)
     for ax in (left, *others):
         ax.set_axis_off()
@@ -75,7 +75,7 @@ def attention_animation(network: AttentionUNet, volume: torch.Tensor) -> list[Im
     """A frame for each slice: the first channel, and the four gates' maps, side by side.
 
     Args:
-        network: one with attention_maps.
+        network: a network with attention_maps.
         volume: (C, H, W, S), slices last, as the network takes them.
     """
     low, high = limits_of(volume[0].cpu().numpy())
@@ -84,8 +84,8 @@ def attention_animation(network: AttentionUNet, volume: torch.Tensor) -> list[Im
         image = volume[None, ..., index]
         grey = ((image[0, 0].cpu().numpy() - low) / max(high - low, 1e-6)).clip(0, 1)
         tiles = [np.repeat(grey[..., None], 3, axis=-1)]
-        for one in _maps(network, image):
-            heat = colormaps["inferno"](_enlarged(one, image.shape[2:])[0, 0].cpu().numpy())[..., :3]
+        for gate in _maps(network, image):
+            heat = colormaps["inferno"](_enlarged(gate, image.shape[2:])[0, 0].cpu().numpy())[..., :3]
             tiles.append(0.4 * tiles[0] + 0.6 * heat)
         row = np.concatenate([tile.transpose(1, 0, 2) for tile in tiles], axis=1)
         frames.append(Image.fromarray((255 * row).astype(np.uint8)))
@@ -97,5 +97,5 @@ def _maps(network: AttentionUNet, image: torch.Tensor) -> list[torch.Tensor]:
         return network.eval().attention_maps(image.float())
 
 
-def _enlarged(one: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    return torch.nn.functional.interpolate(one, size=tuple(size), mode="bilinear", align_corners=True)
+def _enlarged(gate: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    return torch.nn.functional.interpolate(gate, size=tuple(size), mode="bilinear", align_corners=True)

@@ -79,7 +79,7 @@ def peak_bytes(loss: Loss, logits: torch.Tensor, labels: torch.Tensor) -> int:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step(loss, logits, labels)
-        return torch.cuda.max_memory_allocated() - before
+        return int(torch.cuda.max_memory_allocated() - before)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step(loss, logits, labels)
     held = greatest = 0
@@ -124,6 +124,8 @@ def benchmark(kind: str, shape: tuple[int, ...], options: argparse.Namespace) ->
             print(f"left out: {name}: {str(problem).strip().splitlines()[0]}")
             del losses[name]
             continue
+        assert logits.grad is not None
+        assert exact.grad is not None
         error[name] = ((logits.grad.double() - exact.grad).norm() / exact.grad.norm()).item()
         memory[name] = peak_bytes(loss, logits, labels)
         times[name] = []

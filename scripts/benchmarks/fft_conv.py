@@ -1,9 +1,9 @@
-"""custom.networks.FFTConv3d against torch.nn.Conv3d(padding="same") and itself without a choice, in one process.
+"""custom.networks.FFTConv3d against torch.nn.Conv3d(padding="same") and the FFT alone, in one process.
 
     python scripts/benchmarks/fft_conv.py [--kernels 3 5 10 25] [--size 51 55 65] [--repeats 3] [--backward]
 
 Forward, and with --backward forward and backward, on noise in float32; the ways take turns. Prints seconds (median,
-least, greatest), how many times faster the FFT is, which way FFTConv3d would take, and relative differences of the
+least, greatest), how many times faster the FFT is, which way FFTConv3d would choose, and relative differences of the
 output and both gradients, in float32 against direct float32, and in float64 on a crop.
 """
 
@@ -20,7 +20,10 @@ from torch.nn.functional import conv3d
 from custom.networks.fft_conv3d import fft_conv3d, fft_pays
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-WAYS: dict[str, Callable] = {"direct": lambda x, w: conv3d(x, w, padding="same"), "fft": fft_conv3d}
+WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "direct": lambda x, w: conv3d(x, w, padding="same"),
+    "fft": fft_conv3d,
+}
 
 
 def main() -> None:
@@ -62,7 +65,9 @@ def inputs(channels: list[int], size: list[int], kernel: int, dtype: torch.dtype
     return x.to(DEVICE).requires_grad_(), w.to(DEVICE).requires_grad_()
 
 
-def step(convolve: Callable, x: torch.Tensor, w: torch.Tensor, backward: bool) -> tuple[float, list[torch.Tensor]]:
+def step(
+    convolve: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, w: torch.Tensor, backward: bool
+) -> tuple[float, list[torch.Tensor]]:
     start = time.perf_counter()
     with torch.set_grad_enabled(backward):
         results = [convolve(x, w)]
@@ -73,8 +78,8 @@ def step(convolve: Callable, x: torch.Tensor, w: torch.Tensor, backward: bool) -
     return time.perf_counter() - start, results
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
 if __name__ == "__main__":

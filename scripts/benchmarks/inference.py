@@ -6,7 +6,7 @@ iseg: a two-channel volume of 256x192x144 (the iSeg sample's MNI152 anatomy, 1 m
 unless --weights are given, which changes no time. t1: the MNI152 T1w in a 192x256x256 matrix of 1 mm, at 1.5 mm as the
 brain tissue bundle has it, with the shipped weights; also the time of every step of `brainmri segment` on it.
 Prints seconds (median, least and greatest of the repeats), the ratio to each peer in the same repeat, and the mean Dice
-of CSF, GM and WM against the truth.
+of CSF, GM and WM against the reference labels.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -42,6 +43,7 @@ from custom.running import Predictor
 from custom.running.bundles import config_files
 from custom.samples import iseg, mni152
 
+Infer = Callable[[torch.Tensor, torch.nn.Module], torch.Tensor]
 Case = tuple[torch.Tensor, torch.Tensor, torch.nn.Module, tuple[int, ...], float]
 
 
@@ -67,28 +69,34 @@ def t1_case(weights: str | None) -> Case:
         matrix = Compose([LoadImage(ensure_channel_first=True), ResizeWithPadOrCrop((192, 256, 256))])
         for name in (mni152.T1, mni152.TRUTH):
             SaveImage(folder, output_postfix="", separate_folder=False, print_log=False)(matrix(folder / name))
-        predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), device="cpu", **_given(weights))
+        predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), device="cpu", **_settings(weights))
         item = predictor(folder / mni152.T1)
         image = item["image"]
-        truth = ResampleToMatch(mode="nearest")(LoadImage(ensure_channel_first=True)(folder / mni152.TRUTH), image)
+        reference = ResampleToMatch(mode="nearest")(LoadImage(ensure_channel_first=True)(folder / mni152.TRUTH), image)
         start = time.perf_counter()
         nibabel.save(nibabel.Nifti1Image(item["pred"], np.eye(4)), folder / "saved.nii.gz")
         steps = predictor.seconds | {"save": time.perf_counter() - start}
     print("steps of brainmri segment: " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in steps.items()))
-    return image.as_tensor()[None], truth.as_tensor().long(), predictor.network, (112, 144, 144), 0.08
+    return (
+        torch.as_tensor(image).as_subclass(torch.Tensor)[None],
+        torch.as_tensor(reference).as_subclass(torch.Tensor).long(),
+        predictor.network,
+        (112, 144, 144),
+        0.08,
+    )
 
 
-def _given(weights: str | None) -> dict[str, str]:
+def _settings(weights: str | None) -> dict[str, str]:
     return {"ckpt_path": weights} if weights else {}
 
 
-def cropped(infer: Callable, limit: float) -> Callable:
-    """MONAI's CropForeground before an inferer, and its place in the volume after."""
+def cropped(infer: Infer, limit: float) -> Infer:
+    """MONAI's CropForeground before an inferer; its result is put back into the volume."""
 
     def run(image: torch.Tensor, network: torch.nn.Module) -> torch.Tensor:
         crop = CropForeground(select_fn=lambda x: x > limit if limit else x != 0, margin=8, allow_smaller=True)
         start, end = crop.compute_bounding_box(image[0])
-        box = (..., *(slice(int(a), int(b)) for a, b in zip(start, end, strict=True)))
+        box: Any = (..., *(slice(int(a), int(b)) for a, b in zip(start, end, strict=True)))
         inside = infer(image[box], network)
         result = inside.new_zeros((1, inside.shape[1], *image.shape[2:]))
         result[:, 0] = 1e3
@@ -101,8 +109,8 @@ def cropped(infer: Callable, limit: float) -> Callable:
 PEERS = ("MONAI, overlap 0.25", "MONAI, overlap 0.25, cropped")
 
 
-def contenders(roi: tuple[int, ...], limit: float) -> dict[str, Callable]:
-    runs: dict[str, Callable] = {}
+def contenders(roi: tuple[int, ...], limit: float) -> dict[str, Infer]:
+    runs: dict[str, Infer] = {}
     for overlap in (0.5, 0.25):
         slide = SlidingWindowInferer(roi, sw_batch_size=2, overlap=overlap, mode="gaussian")
         runs |= {f"MONAI, overlap {overlap}": slide, f"MONAI, overlap {overlap}, cropped": cropped(slide, limit)}
@@ -120,8 +128,9 @@ def main() -> None:
     arguments.add_argument("--weights", default=None)
     options = arguments.parse_args()
     torch.manual_seed(0)
-    image, truth, network, roi, limit = {"iseg": iseg_case, "t1": t1_case}[options.case](options.weights)
-    network = network.eval().to(memory_format=torch.channels_last_3d)
+    image, reference, network, roi, limit = {"iseg": iseg_case, "t1": t1_case}[options.case](options.weights)
+    module: Any = network.eval()  # torch's types lack this argument
+    network = module.to(memory_format=torch.channels_last_3d)
     runs = contenders(roi, limit)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     labels: dict[str, torch.Tensor] = {}
@@ -137,14 +146,14 @@ def main() -> None:
     peers = " | ".join(f"times faster than {peer}" for peer in PEERS)
     print(f"| | seconds | {peers} | mean Dice |\n|---|---|---|---|---|")
     for name, times in seconds.items():
-        cells, dice = [_spread(times)], dice_by_name(labels[name].numpy(), truth.numpy(), mni152.LABELS)
-        for peer in PEERS:
-            cells.append(_spread([theirs / own for theirs, own in zip(seconds[peer], times, strict=True)]))
+        cells, dice = [_spread(times)], dice_by_name(labels[name].numpy(), reference.numpy(), mni152.LABELS)
+        ratios = [[theirs / own for theirs, own in zip(seconds[peer], times, strict=True)] for peer in PEERS]
+        cells += [_spread(values) for values in ratios]
         print(f"| {name} | {' | '.join(cells)} | {dice['mean']:.4f} |")
 
 
 def tissue_labels(logits: torch.Tensor) -> torch.Tensor:
-    """The labels, where structures and a side are given the tissues that they belong to."""
+    """The labels; structures and a side become the tissues that they belong to."""
     if logits.shape[1] != freesurfer.SIDE_CHANNEL + 1:
         return logits.argmax(dim=1)
     return torch.as_tensor(freesurfer.TISSUE_NUMBERS)[logits[:, :-1].argmax(dim=1)]

@@ -4,7 +4,7 @@
 
 Simulated volumes with a weak signal; 5 outer and 5 inner folds, six strengths of the penalty, one process. The peer is
 a Pipeline that fits scikit-learn's randomized PCA once in each fold (cached for the penalties). Prints seconds of both,
-the Gram matrix included, their ratio, both areas under the ROC curve, and, on the first --exact_voxels voxels, how many
+the Gram matrix included, their ratio, both ROC AUCs, and, on the first --exact_voxels voxels, how many
 out-of-fold predictions differ from those after a full-SVD PCA.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
     ours, theirs = [], []
     for _ in range(options.repeats):
         start = time.perf_counter()
-        found = by_gram(volumes, target, options.components)
+        ours_scores = by_gram(volumes, target, options.components)
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
         expected = by_voxels(volumes, target, options.components, "randomized")
@@ -52,11 +52,12 @@ def main() -> None:
     for name, times in (("Gram matrix", ours), ("randomized PCA in each fold", theirs)):
         print(f"{name}: {statistics.median(times):.1f} s ({min(times):.1f}, {max(times):.1f})")
     print(f"{statistics.median(ratios):.1f} times faster ({min(ratios):.1f}, {max(ratios):.1f})")
-    print(f"AUC: {roc_auc_score(target, found):.4f} and {roc_auc_score(target, expected):.4f}")
+    print(f"AUC: {roc_auc_score(target, ours_scores):.4f} and {roc_auc_score(target, expected):.4f}")
     part = volumes[:, : options.exact_voxels]
-    found, expected = by_gram(part, target, options.components), by_voxels(part, target, options.components, "full")
-    differ = int(((found > 0) != (expected > 0)).sum())
-    greatest = np.abs(found - expected).max() / np.abs(expected).max()
+    ours_scores = by_gram(part, target, options.components)
+    expected = by_voxels(part, target, options.components, "full")
+    differ = int(((ours_scores > 0) != (expected > 0)).sum())
+    greatest = np.abs(ours_scores - expected).max() / np.abs(expected).max()
     print(f"against a full-SVD PCA of {part.shape[1]} voxels: {differ} predictions differ, decisions by {greatest:.0e}")
 
 
@@ -74,10 +75,11 @@ def simulate(persons: int, voxels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_gram(volumes: np.ndarray, target: np.ndarray, components: int) -> np.ndarray:
-    model, grid = CLASSIFIERS["logistic regression"]
     persons = [str(number) for number in range(len(target))]
-    _, predicted = nested_cross_validation(gram_matrix(volumes), target, persons, model, grid, components)
-    return predicted["score"].to_numpy()
+    model = CLASSIFIERS["logistic regression"]
+    _, predicted = nested_cross_validation(gram_matrix(volumes), target, persons, model, components)
+    scores: np.ndarray = predicted["score"].to_numpy()
+    return scores
 
 
 def by_voxels(volumes: np.ndarray, target: np.ndarray, components: int, solver: str) -> np.ndarray:

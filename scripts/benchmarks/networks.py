@@ -4,7 +4,7 @@
 
 A step is one window of noise forward and backward, as the bundles do it: channels-last, bfloat16 on the CPU, float16 on
 CUDA. Networks take turns. Prints seconds (median, least, greatest), how many of the default's steps that is, and what
-autograd keeps for the way back, weights among it, in MB.
+autograd keeps for the backward pass, with the weights, in MB.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ def main() -> None:
     arguments.add_argument("--size", type=int, default=64)
     arguments.add_argument("--repeats", type=int, default=3)
     options = arguments.parse_args()
-    there = sorted(path.stem for path in (find_bundle(options.bundle) / "configs/networks").glob("*.json"))
-    names = ["default", *(options.networks.split(",") if options.networks else there)]
+    available = sorted(path.stem for path in (find_bundle(options.bundle) / "configs/networks").glob("*.json"))
+    names = ["default", *(options.networks.split(",") if options.networks else available)]
     torch.manual_seed(0)
-    networks, times, kept = {}, {name: [] for name in names}, {}
+    networks: dict[str, torch.nn.Module] = {}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    kept: dict[str, int] = {}
     for name in names:
         files = config_files(
             options.bundle, "train.json", *mixins(options.bundle, None if name == "default" else name, None)
@@ -51,11 +53,8 @@ def main() -> None:
             seconds, kept[name] = step(network, window, inferers[name])
             if turn:
                 times[name].append(seconds)
-    print(
-        f"{torch.cuda.get_device_name() if DEVICE.type == 'cuda' else f'CPU, {torch.get_num_threads()} threads'}, ",
-        end="",
-    )
-    print(f"torch {torch.__version__}, {options.size} voxels a side, {options.repeats} turns")
+    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{device}, torch {torch.__version__}, {options.size} voxels a side, {options.repeats} turns")
     base = times["default"]
     for name, own in times.items():
         spread = f"{statistics.median(own):.2f} ({min(own):.2f}, {max(own):.2f})"
@@ -68,18 +67,19 @@ def step(network: torch.nn.Module, window: torch.Tensor, inferer: CPUAutocastInf
     """Seconds of a step, and bytes that autograd kept for it."""
     storages: dict[int, int] = {}
 
-    def look(tensor: torch.Tensor) -> torch.Tensor:
+    def keep_size(tensor: torch.Tensor) -> torch.Tensor:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
     network.zero_grad(set_to_none=True)
     start = time.perf_counter()
     with (
-        torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(keep_size, lambda tensor: tensor),
         torch.autocast("cuda", enabled=DEVICE.type == "cuda"),
     ):
         output = inferer(window, network)
-    sum(one.float().square().mean() for one in (output if isinstance(output, tuple) else (output,))).backward()
+    outputs = output if isinstance(output, tuple) else (output,)
+    torch.stack([values.float().square().mean() for values in outputs]).sum().backward()
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start, sum(storages.values())

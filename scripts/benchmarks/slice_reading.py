@@ -3,7 +3,7 @@
     python scripts/benchmarks/slice_reading.py [--spacing 1] [--slices 200] [--repeats 5]
 
 Writes the sample (two of its three patients' slices are read; 240x240 at 1 mm) to a temporary folder, prepares it, and
-reads the same slices in the same random order both ways, as custom.transforms.LoadSliced does, image and mask. Both lie
+reads the same slices in the same random order both ways, as custom.transforms.LoadSliced does, image and mask. Both are
 in the system's file cache. Prints milliseconds a slice (median of the repeats, least, greatest) and their ratio.
 """
 

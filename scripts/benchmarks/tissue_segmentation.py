@@ -2,12 +2,13 @@
 
     python scripts/benchmarks/tissue_segmentation.py [--t1_dcmqa DIR] [--t1_studyforrest DIR] [--ckpt_path model.pt]
 
-MNI152 T1 comes with nilearn; its truth is its own GM and WM maps. DIR of t1_dcmqa: T1w_brain.nii.gz (the skull-stripped
-T1w of dcm_qa, BSD-2-Clause) and dseg_fast.nii.gz (FSL FAST's labels, 1 CSF, 2 GM, 3 WM). DIR of t1_studyforrest:
-sub-02_T1w_1mm_defaced.nii.gz and sub-02_brainmask_approx.nii.gz (a warped template mask). Each scan is also segmented
-with its contrast inverted, with gamma 0.5 and 2, with a strong bias field, and at 3 mm. The clustering is a Gaussian
-mixture: of three inside the truth's mask, or of four over the whole volume; its clusters are named by the truth. "all
-tissue" is all labels against the truth's, "brain" the brain mask (without fluid around the brain) against them.
+MNI152 T1 comes with nilearn; its reference labels are its own GM and WM maps. DIR of t1_dcmqa: T1w_brain.nii.gz (the
+skull-stripped T1w of dcm_qa, BSD-2-Clause) and dseg_fast.nii.gz (FSL FAST's labels, 1 CSF, 2 GM, 3 WM). DIR of
+t1_studyforrest: sub-02_T1w_1mm_defaced.nii.gz and sub-02_brainmask_approx.nii.gz (a warped template mask). Each scan is
+also segmented with its contrast inverted, with gamma 0.5 and 2, with a strong bias field, and at 3 mm. The clustering
+is a Gaussian mixture: of three inside the mask of the reference, or of four over the whole volume; the reference names
+its clusters. "all tissue" is all labels against all of the reference, "brain" the brain mask (without fluid around the
+brain) against them.
 """
 
 from __future__ import annotations
@@ -59,43 +60,52 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def changed(
-    scan: nibabel.Nifti1Image, truth: nibabel.Nifti1Image
+    scan: nibabel.Nifti1Image, reference: nibabel.Nifti1Image
 ) -> Iterator[tuple[str, nibabel.Nifti1Image, np.ndarray]]:
-    """The name of a change, the changed scan, and the truth on its grid."""
+    """The name of a change, the changed scan, and the reference labels on its grid."""
     voxels = np.clip(scan.get_fdata(dtype=np.float32), 0, None)
-    labels = np.asarray(truth.dataobj).round().astype(np.uint8)
+    labels = np.asarray(reference.dataobj).round().astype(np.uint8)
     for name, change in CHANGES.items():
         yield name, nibabel.Nifti1Image(change(voxels).astype(np.float32), scan.affine), labels
-    sees = ndimage.gaussian_filter(voxels, 3 / 2.355)  # what a voxel of 3 mm sees
+    blurred = ndimage.gaussian_filter(voxels, 3 / 2.355)  # to the resolution of 3 mm
     fractions = [_at_3_mm(ndimage.uniform_filter((labels == code).astype(np.float32), 3), scan) for code in LABELS]
-    truth_at_3_mm = np.argmax([one.get_fdata(dtype=np.float32) for one in fractions], axis=0)
-    yield "3 mm", _at_3_mm(sees, scan), truth_at_3_mm.astype(np.uint8)
+    labels_at_3_mm = np.argmax([fraction.get_fdata(dtype=np.float32) for fraction in fractions], axis=0)
+    yield "3 mm", _at_3_mm(blurred, scan), labels_at_3_mm.astype(np.uint8)
 
 
 def _at_3_mm(voxels: np.ndarray, scan: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
-    return resample_to_output(nibabel.Nifti1Image(voxels, scan.affine), (3, 3, 3), order=1)
+    coarse: nibabel.Nifti1Image = resample_to_output(nibabel.Nifti1Image(voxels, scan.affine), (3, 3, 3), order=1)
+    return coarse
 
 
 def scans(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, nibabel.Nifti1Image, nibabel.Nifti1Image]]:
     mni152.write(folder / "mni152")
-    yield "MNI152", nibabel.load(folder / "mni152" / mni152.T1), nibabel.load(folder / "mni152" / mni152.TRUTH)
+    yield "MNI152", load_nifti(folder / "mni152" / mni152.T1), load_nifti(folder / "mni152" / mni152.TRUTH)
     if options.t1_dcmqa:
-        yield "t1_dcmqa", *(nibabel.load(options.t1_dcmqa / name) for name in ("T1w_brain.nii.gz", "dseg_fast.nii.gz"))
+        scan, reference = (options.t1_dcmqa / name for name in ("T1w_brain.nii.gz", "dseg_fast.nii.gz"))
+        yield "t1_dcmqa", load_nifti(scan), load_nifti(reference)
     if options.t1_studyforrest:
-        names = ("sub-02_T1w_1mm_defaced.nii.gz", "sub-02_brainmask_approx.nii.gz")
-        yield "t1_studyforrest", *(nibabel.load(options.t1_studyforrest / name) for name in names)
+        scan = options.t1_studyforrest / "sub-02_T1w_1mm_defaced.nii.gz"
+        reference = options.t1_studyforrest / "sub-02_brainmask_approx.nii.gz"
+        yield "t1_studyforrest", load_nifti(scan), load_nifti(reference)
 
 
-def clustered(scan: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
-    whole = cluster_tissues(scan[None], truth + 1) - 1  # background is one of the clusters
+def load_nifti(path: Path) -> nibabel.Nifti1Image:
+    image = nibabel.load(path)
+    assert isinstance(image, nibabel.Nifti1Image)
+    return image
+
+
+def clustered(scan: np.ndarray, reference: np.ndarray) -> dict[str, dict[str, float]]:
+    whole = cluster_tissues(scan[None], reference + 1) - 1  # with a cluster for the background
     return {
-        "clustering, mask given": dice_by_name(cluster_tissues(scan[None], truth), truth, LABELS),
-        "clustering, no mask": dice_by_name(whole.astype(np.uint8), truth, LABELS),
+        "clustering, mask given": dice_by_name(cluster_tissues(scan[None], reference), reference, LABELS),
+        "clustering, no mask": dice_by_name(whole.astype(np.uint8), reference, LABELS),
     }
 
 
-def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+def _dice(mask: np.ndarray, reference: np.ndarray) -> float:
+    return float(2 * (mask & reference).sum() / (mask.sum() + reference.sum()))
 
 
 def main() -> None:
@@ -111,14 +121,14 @@ def main() -> None:
     print("| scan | change | method | CSF | GM | WM | all tissue | brain |\n|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name, scan, truth in scans(options, folder):
-            for change, changed_scan, labels in changed(scan, truth):
+        for name, scan, reference in scans(options, folder):
+            for change, changed_scan, labels in changed(scan, reference):
                 nibabel.save(changed_scan, folder / "scan.nii.gz")
                 item = predictor(folder / "scan.nii.gz")
-                found = item["pred"]
+                tissues = item["pred"]
                 brain, _ = brain_masks(item["structures"], changed_scan.affine, freesurfer.AROUND_BRAIN)
-                whole = {"all": _dice(found > 0, labels > 0), "brain": _dice(brain, labels > 0)}
-                rows = {"network": dice_by_name(found, labels, LABELS) | whole}
+                whole = {"all": _dice(tissues > 0, labels > 0), "brain": _dice(brain, labels > 0)}
+                rows = {"network": dice_by_name(tissues, labels, LABELS) | whole}
                 only_mask = labels.max() == 1
                 if not options.no_clustering and not only_mask:
                     rows |= clustered(changed_scan.get_fdata(dtype=np.float32), labels)

@@ -3,8 +3,8 @@
     python scripts/benchmarks/tumor_contrasts.py DIR [--ckpt_path model.pt]
 
 DIR holds one patient of TCGA-LGG in BraTS's space: <patient>_t1.nii.gz, _t1ce, _t2, _flair and _seg-autofused (labels
-of the tumor). Prints Dice of CSF, GM and WM between each contrast's labels and those of T1 (there is no reference),
-outside the tumor grown by 3 voxels; n = 1.
+of the tumor). Prints Dice of CSF, GM and WM between each contrast's labels and those of T1 (reference labels do not
+exist), outside the tumor grown by 3 voxels; n = 1.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ def main() -> None:
     settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
     predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), **settings)
     (tumor_file,) = options.folder.glob("*_seg-autofused.nii.gz")
-    tumor = np.asarray(nibabel.load(tumor_file).dataobj) > 0
+    image = nibabel.load(tumor_file)
+    assert isinstance(image, nibabel.Nifti1Image)
+    tumor = np.asarray(image.dataobj) > 0
     away = ~ndimage.binary_dilation(tumor, iterations=3)
     name = tumor_file.name.removesuffix("_seg-autofused.nii.gz")
     reference = predictor(options.folder / f"{name}_t1.nii.gz")["pred"] * away
     print("| contrast | CSF | GM | WM |\n|---|---|---|---|")
     for contrast in ("t1ce", "t2", "flair"):
-        found = predictor(options.folder / f"{name}_{contrast}.nii.gz")["pred"] * away
-        dice = dice_by_name(found, reference, LABELS)
+        labels = predictor(options.folder / f"{name}_{contrast}.nii.gz")["pred"] * away
+        dice = dice_by_name(labels, reference, LABELS)
         print(f"| {contrast} | {' | '.join(f'{dice[tissue]:.3f}' for tissue in ('CSF', 'GM', 'WM'))} |", flush=True)
 
 

@@ -4,7 +4,7 @@
         [--classes glioma meningioma pituitary] [--max_epochs 30] [--batch_size 16] [--seeds 0]
 
 Images that belong together (near-duplicates, groups.csv) are in one fold. Each network is trained and scored by
-`brainmri`, in WORK_DIR/NETWORK-seedN-foldN; what is finished isn't run again. Prints the scores of all folds' test
+`brainmri`, in WORK_DIR/NETWORK-seedN-foldN; finished trainings are not repeated. Prints the scores of all folds' test
 images together, with intervals over groups, without and with the temperature of each fold's validation images, the
 minutes of all trainings, and how far each network is above logistic regression on the same images.
 """
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas
 
@@ -69,15 +70,15 @@ def main() -> None:
         for name in ("plain", "calibrated"):
             table = read([f"{network}-seed{seed}-fold{fold}/{name}" for fold in options.folds], options)
             rows.append(row(f"{network}, seed {seed}, {name}", f"{minutes:.1f}", table, options))
-        found = gain(table["label"], table["prediction"], baseline["prediction"], table["group"])
-        gains.append("{}, seed {}: {:+.3f} ({:+.3f}, {:+.3f})".format(network, seed, *found))
+        interval = gain(table["label"], table["prediction"], baseline["prediction"], table["group"])
+        gains.append("{}, seed {}: {:+.3f} ({:+.3f}, {:+.3f})".format(network, seed, *interval))
     print("| | balanced accuracy | accuracy | AUC |", " | ".join(options.classes), "| confidence | ECE | minutes | n |")
     print("\n".join(rows))
     print("Balanced accuracy above logistic regression's:")
     print("\n".join(gains))
 
 
-def brainmri(command: str, network: str, settings: dict) -> None:
+def brainmri(command: str, network: str, settings: dict[str, Any]) -> None:
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     call = [sys.executable, "-m", "custom.cli", command, "tumor_class", "--network", network, *words]
     subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
@@ -89,17 +90,20 @@ def read(folders: list[str], options: argparse.Namespace) -> pandas.DataFrame:
     return table.set_index("subject").sort_index()
 
 
-def row(name: str, minutes: str, table: pandas.DataFrame, options: argparse.Namespace) -> str:
+def row(title: str, minutes: str, table: pandas.DataFrame, options: argparse.Namespace) -> str:
     """A line of the table; of each class the recall."""
     classes = dict(enumerate(options.classes))
     labels = table["label"].map({name: code for code, name in classes.items()}).to_numpy()
-    probabilities = table[[f"p_{one}" for one in options.classes]].to_numpy()
+    probabilities = table[[f"p_{name}" for name in options.classes]].to_numpy()
     scores = classification_scores(labels, probabilities, classes, table["group"].tolist()).set_index("label")
     every = scores.loc["all"]
-    measured = [f"{every[one]:.3f} ({every[f'{one}_low']:.3f}, {every[f'{one}_high']:.3f})" for one in SHOWN]
-    recalls = [f"{scores.loc[one, 'recall']:.3f}" for one in options.classes]
-    sure = [f"{every['confidence']:.3f}", f"{every['calibration_error']:.3f}"]
-    return "| " + " | ".join([name, *measured, *recalls, *sure, minutes, str(len(table))]) + " |"
+    measured = []
+    for measure in SHOWN:
+        low, high = every[f"{measure}_low"], every[f"{measure}_high"]
+        measured.append(f"{every[measure]:.3f} ({low:.3f}, {high:.3f})")
+    recalls = [f"{scores.loc[name, 'recall']:.3f}" for name in options.classes]
+    calibration = [f"{every['confidence']:.3f}", f"{every['calibration_error']:.3f}"]
+    return "| " + " | ".join([title, *measured, *recalls, *calibration, minutes, str(len(table))]) + " |"
 
 
 if __name__ == "__main__":
