@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,21 @@ T = TypeVar("T")
 MODALITY = 0x00080060
 SAME_PLACE = 0.01  # mm, between the positions of two slices
 UNEVEN = 0.1  # mm, between a gap of slices and the mean gap
-OTHER_FILES = {".txt", ".json", ".csv", ".tsv", ".xml", ".html", ".pdf", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".zip"}
+OTHER_FILES = {
+    ".txt",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".xml",
+    ".html",
+    ".pdf",
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".zip",
+}
 OTHER_FILES |= {".db", ".ini", ".inf", ".exe", ".md", ".log", ".nii", ".gz", ".bval", ".bvec"}
 
 
@@ -180,20 +195,20 @@ def _check_one_volume(path: Path, slices: list[Slice]) -> None:
         size = "x".join(map(str, (*slices[0].shape, len(places), most)))
         raise DataError(
             f"{path} is a series of volumes ({size}): save one of them, or their mean, as a 3D file or in a folder of "
-            f"its own. They differ in {_difference(slices, most)}, see {_names(places[0])}."
+            f"its own. {_difference(slices, most)}: see {_names(places[0])}."
         )
     if most > 1:
         twice = next(place for place in places if len(place) == most)
         raise DataError(
-            f"{path} has {most} slices at the same position ({_names(twice)}), which differ in "
-            f"{_difference(twice, most)}. {remedy}"
+            f"{path} has {most} slices at the same position ({_names(twice)}). {_difference(twice, most)}: "
+            f"{remedy[0].lower()}{remedy[1:]}"
         )
     if len(slices) == 1:
         size = "x".join(map(str, (*slices[0].shape, 1)))
         whole = "give the whole 3D scan" if path.is_dir() else "give the folder that holds the slices of its series"
         raise DataError(f"{path} is a slice, not a volume ({size}): {whole}.")
     for name in ("image type", "echo time", "b-value"):
-        kinds = _grouped(slices, lambda one, name=name: _rounded(one.differences.get(name, "")))  # type: ignore[misc]
+        kinds = _grouped(slices, partial(_kind, name))
         if len(kinds) > 1:
             listed = ", ".join(f"{_shown(group[0], name)}: {len(group)} slices" for group in kinds)
             raise DataError(f"{path} mixes slices that differ in {name} ({listed}). {remedy}")
@@ -208,13 +223,14 @@ def _remedy(path: Path, slices: list[Slice]) -> str:
 def _difference(slices: list[Slice], most: int) -> str:
     """Which tag tells `most` volumes apart, with its values."""
     for name in ("image type", *DIFFERENCES):
-        kinds = _grouped(slices, lambda one, name=name: _rounded(one.differences.get(name, "")))  # type: ignore[misc]
+        kinds = _grouped(slices, partial(_kind, name))
         if len(kinds) == most and all(name in group[0].differences for group in kinds):
-            return f"{name} ({', '.join(_shown(group[0], name) for group in kinds)})"
-    return "no tag that is known"
+            return f"They differ in {name} ({', '.join(_shown(group[0], name) for group in kinds)})"
+    return "No known tag tells them apart"
 
 
-def _rounded(value: str | float) -> str:
+def _kind(name: str, one: Slice) -> str:
+    value = one.differences.get(name, "")
     return value if isinstance(value, str) else f"{value:.3g}"
 
 

@@ -67,7 +67,9 @@ class DicomHeader:
             return tuple(float(part.replace(",", ".")) for part in text.split("\\") if part.strip(" \0"))
         except ValueError as error:
             name = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-            raise DataError(f"{self.path} has {text!r} in the tag {name}, which is no number: export it again.") from error
+            raise DataError(
+                f"{self.path} has {text!r} in the tag {name}, which is no number: export it again."
+            ) from error
 
     def integer(self, tag: int, default: int = 0, elements: Elements | None = None) -> int:
         """The first whole number of a tag that DICOM writes in binary form (US, UL)."""

@@ -92,14 +92,12 @@ def slices_of(header: DicomHeader) -> list[Slice]:
     frames = header.items(FRAME_GROUPS)
     count = int((header.decimals(FRAMES) or (1,))[0])
     if not frames and count > 1:
-        raise DataError(
-            f"{header.path} holds {count} frames without their positions. Export the series as single slices or as NIfTI."
-        )
+        raise DataError(f"{header.path} holds {count} frames without their positions. Export single slices, or NIfTI.")
     if not frames:
         return [_slice(header, [header.elements], None)]
     if len(frames) != count:
         raise DataError(
-            f"{header.path} describes {len(frames)} of its {count} frames. Export the file again or convert it to NIfTI."
+            f"{header.path} describes {len(frames)} of its {count} frames. Export the file again, or as NIfTI."
         )
     shared = header.items(SHARED_GROUPS)
     return [

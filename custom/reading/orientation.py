@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+
+from custom.reading.containers import open_unpacked
 
 WORDS = {
     "R": "left to right", "L": "right to left", "A": "back to front", "P": "front to back", "S": "bottom to top",
@@ -32,7 +36,7 @@ def affine_of(image: Any) -> tuple[np.ndarray, list[str]]:
     affine = np.asarray(image.affine, dtype=np.float64)
     header = image.header
     if isinstance(image, nibabel.MGHImage):
-        return affine, [] if int(header["goodRASFlag"]) > 0 else [no_orientation(affine)]
+        return affine, [] if _has_ras(image) else [no_orientation(affine)]
     if not isinstance(image, nibabel.Nifti1Pair):
         return affine, [no_orientation(affine)] if isinstance(image, nibabel.AnalyzeImage) else []
     warnings = []
@@ -41,6 +45,15 @@ def affine_of(image: Any) -> tuple[np.ndarray, list[str]]:
     elif header["sform_code"] > 0 and header["qform_code"] > 0:
         affine, warnings = _sform_or_qform(header, image.shape, affine)
     return _in_mm(affine, image.shape, int(header["xyzt_units"]) & 7, warnings)
+
+
+def _has_ras(image: Any) -> bool:
+    """Whether an MGH file says that its orientation is valid; nibabel sets that flag where it isn't."""
+    path = image.file_map["image"].filename
+    if path is None:
+        return True
+    with open_unpacked(Path(path)) as file:
+        return int(struct.unpack(">h", file.read(30)[28:])[0]) > 0
 
 
 def _sform_or_qform(header: Any, shape: Sequence[int], sform: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -63,9 +76,7 @@ def _places(affine: np.ndarray) -> bool:
     return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9)
 
 
-def _in_mm(
-    affine: np.ndarray, shape: Sequence[int], unit: int, warnings: list[str]
-) -> tuple[np.ndarray, list[str]]:
+def _in_mm(affine: np.ndarray, shape: Sequence[int], unit: int, warnings: list[str]) -> tuple[np.ndarray, list[str]]:
     if unit not in UNITS or not np.isfinite(affine).all():
         return affine, warnings
     name, factor = UNITS[unit]

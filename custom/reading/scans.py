@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -16,9 +17,22 @@ from custom.reading.formats import read_voxels
 from custom.reading.intensities import with_low_background
 from custom.reading.volumes import natural_order
 
-LISTED = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")  # of scans in a folder
+logger = logging.getLogger(__name__)
+
+LISTED = (
+    ".nii.gz",
+    ".nii",
+    ".mgz",
+    ".mgh",
+    ".hdr.gz",
+    ".hdr",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+)
 ENDINGS = (*LISTED, ".dcm", ".img.gz", ".img")
-HEADERS = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",), ".gz": (".nhdr",)}  # by the ending of the voxels' file
+HEADERS = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",), ".raw.gz": (".nhdr",)}
 BIDS = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*)_(?P<suffix>[a-zA-Z0-9]+)")
 NO_ANATOMY = {"bold", "sbref", "dwi", "adc", "trace", "epi", "asl", "m0scan", "cbv", "phase", "phasediff", "phase1"}
 NO_ANATOMY |= {"phase2", "magnitude", "magnitude1", "magnitude2", "fieldmap", "TB1map", "pet"}
@@ -39,7 +53,8 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
     Args:
         places: scans, folders to search with all below them, and .txt files with one of these a line. In a folder,
             what looks like a segmentation, and what BIDS names say is no anatomical scan, is left out; a folder that
-            holds DICOM files is a scan. Folders named "derivatives" aren't searched.
+            holds DICOM files is a scan. Folders named "derivatives" aren't searched. Links to folders are followed.
+            Of a pair of files, either may be given: the scan's path is that of the header.
         without: a folder to leave out: where results go.
 
     Returns:
@@ -59,10 +74,15 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
                 if line
                 for pair in find_scans(place.parent / Path(line).expanduser(), without=without)
             ]
-        elif place.is_file() or _is_dicom(place):
+        elif place.is_file():
+            scan = _header_file(place)
+            here = [(scan, Path(scan.name))]
+        elif holds_dicom(place):
             here = [(place, Path(place.name))]
         elif place.is_dir():
             here = [(path, path.relative_to(place)) for path in _search(place, without)]
+        elif place.is_symlink():
+            raise MissingDataError(f"{place} is a link to {place.readlink()}, which isn't there: fetch that file.")
         else:
             raise MissingDataError(f"There is no scan or folder {place}: correct the path.")
         if not here:
@@ -72,17 +92,54 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
 
 
 def _search(folder: Path, without: str | Path | None) -> Iterable[Path]:
-    left_out = without and Path(without).expanduser().absolute()
-    for name, folders, files in os.walk(folder):
-        here = Path(name)
-        if (here == left_out and here != folder) or here.name == "derivatives":
+    """The scans in a folder and below it; links to folders are followed, and no folder is visited twice."""
+    left_out = Path(without).expanduser().resolve() if without else None
+    visited: set[Path] = set()
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=_warn_unreadable):
+        here, real = Path(name), Path(name).resolve()
+        if real in visited or (real == left_out and here != folder) or here.name == "derivatives":
             folders.clear()
             continue
-        folders[:] = sorted((other for other in folders if not other.startswith(".")), key=natural_order)
+        visited.add(real)
+        below = [other for other in folders if not other.startswith(".")]
+        folders[:] = sorted(
+            (other for other in below if not _leads_back(here / other, folder.resolve(), left_out)), key=natural_order
+        )
         scans = [here / file for file in files if _is_scan(file)]
         yield from sorted(scans, key=natural_order)
-        if not scans and _is_dicom(here):
-            yield here
+        if holds_dicom(here):
+            if scans:
+                logger.warning("%s holds DICOM files beside other scans: give them a folder of their own.", here)
+            else:
+                yield here
+
+
+def _leads_back(path: Path, root: Path, left_out: Path | None) -> bool:
+    """Whether a path is a link to a folder around `root`, into the results, or to one that is searched anyway."""
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    if target == root or target in root.parents or (left_out is not None and left_out in target.parents):
+        return True
+    if root not in target.parents:
+        return False
+    return not any(part == "derivatives" or part[0] == "." for part in target.relative_to(root).parts)
+
+
+def _warn_unreadable(error: OSError) -> None:
+    logger.warning("%s can't be searched (%s): correct its permissions.", error.filename, error.strerror)
+
+
+def _header_file(path: Path) -> Path:
+    """The file that stands for a scan of two files: a.hdr for a.img, a.mhd for a.raw."""
+    for ending, headers in HEADERS.items():
+        if path.name.lower().endswith(ending):
+            tried = (path.with_name(path.name[: -len(ending)] + header) for header in headers)
+            return next((header for header in tried if header.is_file()), path)
+    try:
+        return files_of(path)[0]
+    except MissingDataError:  # reading the scan says so
+        return path
 
 
 def _is_scan(name: str) -> bool:
