@@ -5,8 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import nibabel
 
@@ -14,7 +15,7 @@ from custom.errors import MissingDataError
 from custom.reading.dicom_header import is_dicom
 
 PAIRS = ((".hdr", ".img"), (".img", ".hdr"))
-OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}  # by the first two bytes
+OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}  # by the first two bytes
 PACKED = (".gz", ".mgz")  # endings that promise gzip
 NIBABEL_FORMATS: dict[str, Any] = {
     "NIfTI": nibabel.Nifti1Image,
@@ -32,11 +33,11 @@ def is_packed(path: Path) -> bool:
         return file.read(2) in OPENERS
 
 
-def open_unpacked(path: Path) -> IO[bytes]:
+def open_unpacked(path: Path) -> Any:
     """Opens a file for reading, through gzip or bzip2 where its content is packed."""
     with path.open("rb") as file:
         opener = OPENERS.get(file.read(2))
-    return cast("IO[bytes]", opener(path, "rb")) if opener else path.open("rb")
+    return opener(path, "rb") if opener else path.open("rb")
 
 
 def files_of(path: Path) -> tuple[Path, Path]:
@@ -82,20 +83,20 @@ def _format(path: Path) -> str:
         return "DICOM"
     try:
         with open_unpacked(path) as file:
-            start = file.read(400)
+            start: bytes = file.read(400)
     except (OSError, EOFError):
         return ""
-    magic = {b"n+1\0": "NIfTI", b"ni1\0": "NIfTI pair"}.get(start[344:348])
-    magic = magic or {b"n+2\0": "NIfTI-2", b"ni2\0": "NIfTI-2 pair"}.get(start[4:8])
-    if magic:
-        return magic
-    if start[:4] in (struct.pack("<i", 348), struct.pack(">i", 348)):
-        return "Analyze"
-    if start[:4] == b"\0\0\0\1" and len(start) > 283:
-        return "MGH"
-    if start[:4] == b"NRRD":
-        return "NRRD"
-    return "MetaImage" if b"NDims" in start or b"ObjectType" in start else ""
+    signs = {
+        "NIfTI": start[344:348] == b"n+1\0",
+        "NIfTI pair": start[344:348] == b"ni1\0",
+        "NIfTI-2": start[4:8] == b"n+2\0",
+        "NIfTI-2 pair": start[4:8] == b"ni2\0",
+        "Analyze": start[:4] in (struct.pack("<i", 348), struct.pack(">i", 348)),
+        "MGH": start[:4] == b"\0\0\0\1" and len(start) > 283,
+        "NRRD": start[:4] == b"NRRD",
+        "MetaImage": b"NDims" in start or b"ObjectType" in start,
+    }
+    return next((name for name, fits in signs.items() if fits), "")
 
 
 def load_by_content(path: Path) -> Any:

@@ -102,13 +102,13 @@ def _headers(path: Path) -> list[DicomHeader]:
 
 
 def _check_other_files(others: Sequence[Path], headers: Sequence[DicomHeader]) -> None:
-    """Refuses a file that is named like the images but is not DICOM, as a broken copy leaves it; texts may lie there."""
+    """Refuses a file that is named like the images but is neither DICOM nor a text, as a broken copy leaves it."""
     endings = {_ending(header.path) for header in headers}
     for file in others:
         if _ending(file) in endings - OTHER_FILES and not _is_text(file):
             size = file.stat().st_size
             raise DataError(
-                f"{file} is cut short ({size} bytes that are no DICOM file). Copy it again, or take it out of the folder."
+                f"{file} is cut short ({size} bytes that are no DICOM). Copy it again, or take it out of the folder."
             )
 
 

@@ -25,9 +25,9 @@ SYNTAX, SERIES, INSTANCE, SOP_CLASS = 0x00020010, 0x0020000E, 0x00080018, 0x0008
 ROWS, COLUMNS, FRAMES, SAMPLES, BITS = 0x00280010, 0x00280011, 0x00280008, 0x00280002, 0x00280100
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 # Reports, presentation states, waveforms, spectra and the like have no pixels. Source: DICOM PS3.4, B.5.
-NO_IMAGE = ("1.2.840.10008.1.3.10",) + tuple(
-    f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("4.2", "4.3", "9.", "11.", "66", "67", "88.", "104.", "200.", "481.")
-)
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+NO_PIXELS = ("4.2", "9.", "11.", "66", "67", "88.", "104.", "200.", "481.")
+NO_IMAGE = ("1.2.840.10008.1.3.10", *(STORAGE + kind for kind in NO_PIXELS))
 Elements: TypeAlias = "dict[int, bytes | list[Elements]]"  # by tag; a sequence is a list of items
 
 

@@ -42,9 +42,10 @@ _AGENT = re.compile(
     r"|t1w? ?\+(?! ?[a-z0-9])|(?<![a-z])(?:ce|gad?o?|gd|km|post)t1|增强|造影|조영|контраст"
 )
 _WITHOUT = re.compile(
-    rf"(?<![a-z])(?:pre(?:{_MEDIUM})?|non(?:{_MEDIUM}|ce|enh[a-z]*)?|no(?= ?(?:{_MEDIUM}|c|ce)(?![a-z]))|nativ[a-z]*|without|w/?o|sans|avant|ohne|vor|o\.? ?km"
-    r"|sin|sem|senza|zonder|blanco|basale?(?! gang)|bez|uten|utan|uden|before|unenhanced|plain|kontrast(?:siz|los)[a-z]*|s/ ?c[a-z]*)"
-    r"(?![a-z])|(?<![a-z])pret1|平扫|平掃|单纯|単純|造影前|без|km ?-(?![a-z0-9])"
+    rf"(?<![a-z])(?:pre(?:{_MEDIUM})?|non(?:{_MEDIUM}|ce|enh[a-z]*)?|no(?= ?(?:{_MEDIUM}|c|ce)(?![a-z]))|nativ[a-z]*"
+    r"|without|w/?o|sans|avant|ohne|vor|o\.? ?km|sin|sem|senza|zonder|blanco|basale?(?! gang)|bez|uten|utan|uden|before"
+    r"|unenhanced|plain|kontrast(?:siz|los)[a-z]*|s/ ?c[a-z]*)(?![a-z])"
+    r"|(?<![a-z])pret1|平扫|平掃|单纯|単純|造影前|без|km ?-(?![a-z0-9])"
 )
 _MINUS = re.compile(
     r"(?<![a-z0-9])(?:c|gd|gad|km) ?[-\u2212](?![a-z0-9])|(?:^|[\s_(])[-\u2212](?:c|gd|gad|km)(?![a-z0-9])"
@@ -97,7 +98,8 @@ def scan_name(file: str | Path) -> str:
 def study_and_contrast(file: str | Path) -> tuple[str, str | None]:
     """What the files of one study share, and the contrast that this file's last word on it names.
 
-    BIDS's ce-gadolinium counts as the agent. sub-01_acq-mprage_T1w.nii.gz gives (sub-01_acq-mprage, T1), BraTS20_001_flair.nii.gz (BraTS20_001, FLAIR),
+    BIDS's ce-gadolinium counts as the agent.
+    sub-01_acq-mprage_T1w.nii.gz gives (sub-01_acq-mprage, T1), BraTS20_001_flair.nii.gz (BraTS20_001, FLAIR),
     brain.nii.gz (brain, None).
     """
     name = scan_name(file)
