@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import nibabel
 import numpy as np
 
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.reading.volumes import natural_order, open_volume
+from custom.reading.containers import files_of
+from custom.reading.dicom import holds_dicom
+from custom.reading.formats import read_voxels
+from custom.reading.intensities import with_low_background
+from custom.reading.volumes import natural_order
 
-NIBABEL = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr")
-ITK = (".nrrd", ".nhdr", ".mha", ".dcm")
+logger = logging.getLogger(__name__)
+
+LISTED = (
+    ".nii.gz",
+    ".nii",
+    ".mgz",
+    ".mgh",
+    ".hdr.gz",
+    ".hdr",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+)
+ENDINGS = (*LISTED, ".dcm", ".img.gz", ".img")
+HEADERS = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",), ".raw.gz": (".nhdr",)}
 BIDS = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*)_(?P<suffix>[a-zA-Z0-9]+)")
 NO_ANATOMY = {"bold", "sbref", "dwi", "adc", "trace", "epi", "asl", "m0scan", "cbv", "phase", "phasediff", "phase1"}
 NO_ANATOMY |= {"phase2", "magnitude", "magnitude1", "magnitude2", "fieldmap", "TB1map", "pet"}
@@ -27,7 +44,7 @@ SLAB = 100  # mm: what is thinner, and much thinner than wide, shows a part of a
 def stem(path: str | Path) -> str:
     """A scan's name without its format: sub-01_T1w for sub-01_T1w.nii.gz; a DICOM folder's own name."""
     name = Path(path).name
-    return next((name[: -len(end)] for end in NIBABEL + ITK if name.lower().endswith(end)), name)
+    return next((name[: -len(end)] for end in ENDINGS if name.lower().endswith(end)), name)
 
 
 def find_scans(*places: str | Path, without: str | Path | None = None) -> list[tuple[Path, Path]]:
@@ -36,7 +53,8 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
     Args:
         places: scans, folders to search with all below them, and .txt files with one of these a line. In a folder,
             what looks like a segmentation, and what BIDS names say is no anatomical scan, is left out; a folder that
-            holds DICOM files is a scan. Folders named "derivatives" aren't searched.
+            holds DICOM files is a scan. Folders named "derivatives" aren't searched. Links to folders are followed.
+            Of a pair of files, either may be given: the scan's path is that of the header.
         without: a folder to leave out: where results go.
 
     Returns:
@@ -56,10 +74,15 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
                 if line
                 for pair in find_scans(place.parent / Path(line).expanduser(), without=without)
             ]
-        elif place.is_file() or _is_dicom(place):
+        elif place.is_file():
+            scan = _header_file(place)
+            here = [(scan, Path(scan.name))]
+        elif holds_dicom(place):
             here = [(place, Path(place.name))]
         elif place.is_dir():
             here = [(path, path.relative_to(place)) for path in _search(place, without)]
+        elif place.is_symlink():
+            raise MissingDataError(f"{place} is a link to {place.readlink()}, which isn't there: fetch that file.")
         else:
             raise MissingDataError(f"There is no scan or folder {place}: correct the path.")
         if not here:
@@ -69,39 +92,62 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
 
 
 def _search(folder: Path, without: str | Path | None) -> Iterable[Path]:
-    left_out = without and Path(without).expanduser().absolute()
-    for name, folders, files in os.walk(folder):
-        here = Path(name)
-        if (here == left_out and here != folder) or here.name == "derivatives":
+    """The scans in a folder and below it; links to folders are followed, and no folder is visited twice."""
+    left_out = Path(without).expanduser().resolve() if without else None
+    visited: set[Path] = set()
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=_warn_unreadable):
+        here, real = Path(name), Path(name).resolve()
+        if real in visited or (real == left_out and here != folder) or here.name == "derivatives":
             folders.clear()
             continue
-        folders[:] = sorted((other for other in folders if not other.startswith(".")), key=natural_order)
+        visited.add(real)
+        below = [other for other in folders if not other.startswith(".")]
+        folders[:] = sorted(
+            (other for other in below if not _leads_back(here / other, folder.resolve(), left_out)), key=natural_order
+        )
         scans = [here / file for file in files if _is_scan(file)]
         yield from sorted(scans, key=natural_order)
-        if not scans and _is_dicom(here):
-            yield here
+        if holds_dicom(here):
+            if scans:
+                logger.warning("%s holds DICOM files beside other scans: give them a folder of their own.", here)
+            else:
+                yield here
+
+
+def _leads_back(path: Path, root: Path, left_out: Path | None) -> bool:
+    """Whether a path is a link to a folder around `root`, into the results, or to one that is searched anyway."""
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    if target == root or target in root.parents or (left_out is not None and left_out in target.parents):
+        return True
+    if root not in target.parents:
+        return False
+    return not any(part == "derivatives" or part[0] == "." for part in target.relative_to(root).parts)
+
+
+def _warn_unreadable(error: OSError) -> None:
+    logger.warning("%s can't be searched (%s): correct its permissions.", error.filename, error.strerror)
+
+
+def _header_file(path: Path) -> Path:
+    """The file that stands for a scan of two files: a.hdr for a.img, a.mhd for a.raw."""
+    for ending, headers in HEADERS.items():
+        if path.name.lower().endswith(ending):
+            tried = (path.with_name(path.name[: -len(ending)] + header) for header in headers)
+            return next((header for header in tried if header.is_file()), path)
+    try:
+        return files_of(path)[0]
+    except MissingDataError:  # reading the scan says so
+        return path
 
 
 def _is_scan(name: str) -> bool:
-    known = name.lower().endswith((*NIBABEL, *ITK[:-1]))
+    known = name.lower().endswith(LISTED)
     bids = BIDS.fullmatch(stem(name))
     return known and not name.startswith(".") and not RESULTS.search(stem(name)) and (
         bids is None or bids["suffix"] not in NO_ANATOMY
     )  # fmt: skip
-
-
-def _is_dicom(folder: Path) -> bool:
-    """Whether a folder's first files are DICOM, by their preamble."""
-    if not folder.is_dir():
-        return False
-    files = sorted(
-        path for path in folder.iterdir() if path.is_file() and path.name[0] != "." and path.name != "DICOMDIR"
-    )
-    for path in files[:5]:
-        with path.open("rb") as file:
-            if file.read(132)[128:] == b"DICM":
-                return True
-    return False
 
 
 def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -118,8 +164,7 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         DataError: it can't be a brain's MR volume: 2D, 4D, colour, CT, constant, cut short, or of impossible size.
     """
     path = Path(path).expanduser().absolute()  # itk changes the current folder while it is imported
-    by_nibabel = path.is_file() and path.name.lower().endswith(NIBABEL)
-    voxels, affine, warnings = _by_nibabel(path) if by_nibabel or not path.exists() else _by_itk(path)
+    voxels, affine, warnings = read_voxels(path)
     _check_affine(path, voxels.shape, affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     cosines = affine[:3, :3] / sizes
@@ -130,93 +175,15 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         warnings.append(f"it is a slab of {extent.min():.3g} mm: volumes are those of the part in view")
     if sizes.max() > 3.5:
         warnings.append(f"its voxels are up to {sizes.max():.3g} mm long: boundaries between them are guessed")
-    if invalid := int((~np.isfinite(voxels)).sum()):
-        warnings.append(f"{invalid} voxels are NaN or infinite: they count as 0")
-        voxels = np.nan_to_num(voxels, nan=0.0, posinf=0.0, neginf=0.0)
+    if not np.isfinite(voxels).any():
+        raise DataError(f"{path} holds NaN everywhere: export the scan again.")
+    voxels, changes = with_low_background(voxels)
+    warnings += changes
     if voxels.min() == voxels.max():
         raise DataError(f"{path} holds the value {voxels.flat[0]:g} everywhere: export the scan again.")
     if np.mean(voxels <= -900) > 0.1:
         raise DataError(f"{path} looks like CT (air at {voxels.min():.0f} HU): this network knows MR only.")
     return voxels, affine, warnings
-
-
-def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    image = open_volume(path)
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    _check_shape(path, shape)
-    if image.get_data_dtype().fields:
-        raise DataError(f"{path} is a colour image: give the scan that it was made from.")
-    try:
-        voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
-    except Exception as error:
-        raise DataError(f"{path} can't be read to its end ({error}): copy the file again.") from error
-    header = image.header
-    is_nifti = isinstance(image, nibabel.Nifti1Pair)
-    codes = (header["sform_code"], header["qform_code"]) if is_nifti else (0, 0)
-    unknown = isinstance(image, nibabel.AnalyzeImage) and not any(codes)  # .mgz files always have an orientation
-    lost = "its header has no orientation: x is taken as left to right, y as back to front, z as bottom to top"
-    return voxels, np.asarray(image.affine, dtype=np.float64), [lost] if unknown else []
-
-
-def _by_itk(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    import itk
-
-    warnings: list[str] = []
-    files = _one_series(path, itk) if path.is_dir() else [str(path)]
-    try:
-        io = itk.ImageIOFactory.CreateImageIO(files[0], itk.CommonEnums.IOFileMode_ReadMode)
-        io.SetFileName(files[0])
-        io.ReadImageInformation()
-        components = io.GetNumberOfComponents()
-        image = itk.imread(files if len(files) > 1 else files[0], itk.F)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1:]
-        raise DataError(f"{path} can't be read ({' '.join(reason)}): copy it again, or convert it to NIfTI.") from error
-    if components != 1:
-        raise DataError(
-            f"{path} has {components} values a voxel, as colour and diffusion scans have: give a plain scan."
-        )
-    if path.is_dir() or path.suffix.lower() == ".dcm":
-        _check_modality(path, files[0], itk)
-    metadata = dict(image)
-    if float(metadata.get("ITK_non_uniform_sampling_deviation", 0)) > 0.1:
-        warnings.append("its slices are unevenly spaced, so some may be missing: lengths along them are wrong")
-    voxels = np.asarray(itk.array_view_from_image(image)).T
-    shape = tuple(image.GetLargestPossibleRegion().GetSize())
-    _check_shape(path, shape)
-    affine = np.eye(4)
-    affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing())
-    affine[:3, 3] = np.asarray(image.GetOrigin())
-    return np.ascontiguousarray(voxels), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, warnings  # LPS to RAS
-
-
-def _one_series(folder: Path, itk: Any) -> list[str]:
-    names = itk.GDCMSeriesFileNames.New()
-    names.SetUseSeriesDetails(True)
-    names.SetDirectory(str(folder))
-    series = {uid: list(names.GetFileNames(uid)) for uid in names.GetSeriesUIDs()}
-    if not series:
-        raise DataError(f"{folder} has no DICOM series that can be read: give the folder that holds its files.")
-    if len(series) > 1:
-        listed = ", ".join(f"{Path(files[0]).name} and {len(files) - 1} more" for files in series.values())
-        raise DataError(f"{folder} holds {len(series)} DICOM series ({listed}): give each a folder of its own.")
-    return next(iter(series.values()))
-
-
-def _check_modality(path: Path, file: str, itk: Any) -> None:
-    modality = str(dict(itk.imread(file)).get("0008|0060", "MR")).strip()
-    if modality != "MR":
-        raise DataError(f"{path} is {modality}, not MR: this network knows MR only.")
-
-
-def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
-    size = "x".join(map(str, shape))
-    if len(shape) > 3:
-        raise DataError(f"{path} is a series of volumes ({size}): save one of them, or their mean, as a 3D file.")
-    if len(shape) < 3 or min(shape) < 2:
-        raise DataError(f"{path} is a slice, not a volume ({size}): give the whole 3D scan.")
 
 
 def _check_affine(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from custom.errors import DataError, MissingDataError
+from custom.reading.containers import files_of, is_packed, load_by_content
 
 GZIP_AT_MOST = 1032  # deflate packs no tighter
 
@@ -33,7 +33,10 @@ def existing_folder(path: str | Path, how_to_get: str) -> Path:
 
 
 def open_volume(path: str | Path) -> Any:
-    """Opens a NIfTI or Analyze file by its header, and checks that its voxels can all be there.
+    """Opens a NIfTI, Analyze or MGH file by its header, and checks that its voxels can all be there.
+
+    The content decides, not the name: a packed file may be called .nii and a plain one .nii.gz. Of a pair of files,
+    either the .hdr or the .img may be given.
 
     Returns:
         The nibabel image; its voxels are not read yet.
@@ -43,18 +46,14 @@ def open_volume(path: str | Path) -> Any:
         DataError: the header can't be read, or the voxel file is shorter than the header says.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingDataError(f"{path} isn't there: put the file back, or leave the subject out.")
-    if path.suffix == ".hdr" and not path.with_suffix(".img").is_file():
-        raise MissingDataError(f"{path.with_suffix('.img')} isn't there: an Analyze scan is a .hdr and an .img file.")
+    _, voxels = files_of(path)
     try:
-        image = nibabel.load(path)
+        image = load_by_content(path)
     except Exception as error:
         raise DataError(f"{path} has no header that can be read ({error}): copy the file again.") from error
-    voxels = Path(image.file_map["image"].filename)
     offset = getattr(image.dataobj, "offset", 0)
-    expected = offset + image.get_data_dtype().itemsize * math.prod(map(int, image.shape))
-    packed = GZIP_AT_MOST if voxels.suffix.lower() in (".gz", ".mgz") else 1
+    expected = offset + image.get_data_dtype().itemsize * math.prod(int(size) for size in image.shape)
+    packed = GZIP_AT_MOST if is_packed(voxels) else 1
     if voxels.stat().st_size * packed < expected:
         raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes): copy it again.")
     return image
@@ -102,6 +101,8 @@ def voxel_problem(voxels: np.ndarray, codes: Collection[int] | None = None) -> s
         voxels: the values of one volume, any shape.
         codes: for a label map, the codes that it may hold; None for a scan.
     """
+    if np.iscomplexobj(voxels):
+        return "holds complex numbers: save their magnitude"
     if not np.isfinite(voxels).all():
         return f"has {int((~np.isfinite(voxels)).sum())} voxels that are NaN or infinite: export the scan again"
     if not voxels.any():

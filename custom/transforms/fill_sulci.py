@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.transforms import MapTransform
 
-from custom.transforms.synthesize_scan import dilated
+from custom.transforms.synthesis_fields import dilated
 
 
 class FillSulcid(MapTransform):
@@ -31,6 +31,7 @@ class FillSulcid(MapTransform):
         self.closing = closing
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             codes = torch.as_tensor(result[key])

@@ -58,6 +58,7 @@ class LabelStructuresd(MapTransform):
         self.trust = trust
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             logits, scan = result[key], result[self.scan_key]
@@ -141,7 +142,8 @@ class _Labeller:
         return slice(max(0, int(np.ceil(low))), min(self.scan.shape[axis], int(np.floor(high)) + 1))
 
     def _positions(self, axis: int, indices: np.ndarray) -> np.ndarray:
-        return self.alignment.positions(axis, indices) - self.corner[axis]
+        positions: np.ndarray = self.alignment.positions(axis, indices) - self.corner[axis]
+        return positions
 
     def _mixture(self) -> LocalMixture | None:
         steps = [max(1, round(LEARN_MM / size)) for size in self.spacing]

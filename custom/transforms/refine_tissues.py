@@ -38,13 +38,16 @@ class RefineTissuesd(MapTransform):
         self.options: dict[str, Any] = {"trust": trust, "scale_mm": scale_mm, "iterations": iterations}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             probabilities = torch.as_tensor(result[key])
             affine = np.asarray(getattr(result[self.image_key], "affine", np.eye(4)), dtype=np.float64)
             image = torch.as_tensor(result[self.image_key])[0].to(probabilities.device)
             refined = self.refined(image, probabilities, spacing_of(affine))
-            result[key] = MetaTensor(refined, affine=affine) if isinstance(probabilities, MetaTensor) else refined
+            if isinstance(probabilities, MetaTensor):
+                refined = MetaTensor(refined, affine=torch.as_tensor(affine))
+            result[key] = refined
         return result
 
     def refined(self, image: torch.Tensor, probabilities: torch.Tensor, spacing: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,149 @@
+"""The voxels and the affine of one scan, by nibabel, ITK or as a DICOM series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from custom.errors import DataError, MissingDataError
+from custom.reading.containers import NIBABEL_FORMATS, format_of, is_packed
+from custom.reading.dicom import read_dicom
+from custom.reading.orientation import affine_of, no_orientation
+from custom.reading.volumes import open_volume
+
+NIBABEL_NAMES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr.gz", ".hdr", ".img.gz", ".img")
+
+
+def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Reads one volume; the content decides on its format, and not its name.
+
+    Returns:
+        voxels (x, y, z), float32, as they are stored; affine (4, 4), voxels to mm, RAS+; warnings, a sentence each.
+
+    Raises:
+        MissingDataError: a file does not exist.
+        DataError: it is no grey 3D volume, holds complex numbers, or cannot be read to its end.
+    """
+    if path.is_dir():
+        return read_dicom(path)
+    kind = format_of(path)
+    if kind == "DICOM":
+        return read_dicom(path)
+    if kind in NIBABEL_FORMATS or (not kind and path.name.lower().endswith(NIBABEL_NAMES)):
+        return _by_nibabel(path)
+    return _by_itk(path, kind)
+
+
+def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    image = open_volume(path)
+    shape = _checked_shape(path, image.shape)
+    dtype = image.get_data_dtype()
+    if dtype.fields:
+        raise DataError(f"{path} is a colour image: give the scan that it was made from.")
+    if dtype.kind == "c":
+        raise DataError(f"{path} is complex, magnitude and phase in one: save its magnitude, such as by numpy.abs.")
+    try:
+        voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
+    except Exception as error:
+        raise DataError(f"{path} can't be read to its end ({error}): copy the file again.") from error
+    affine, warnings = affine_of(image)
+    return voxels, affine, warnings
+
+
+def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    import itk
+
+    if kind and is_packed(path):
+        raise DataError(f"{path} is {kind} packed by gzip or bzip2: unpack it, or save it as NIfTI.")
+    try:
+        io = _image_io(path, kind, itk)
+        io.SetFileName(str(path))
+        io.ReadImageInformation()
+        components, pixel_type = io.GetNumberOfComponents(), io.GetPixelType()
+        size = tuple(int(io.GetDimensions(axis)) for axis in range(io.GetNumberOfDimensions()))
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if pixel_type == itk.CommonEnums.IOPixel_COMPLEX:
+        raise DataError(f"{path} is complex, magnitude and phase in one: save its magnitude, such as by numpy.abs.")
+    if components != 1:
+        raise DataError(
+            f"{path} has {components} values a voxel, as colour and diffusion scans have: give a plain scan."
+        )
+    shape = _checked_shape(path, size)
+    try:
+        reader = itk.ImageFileReader[itk.Image[itk.F, len(size)]].New(FileName=str(path), ImageIO=io)
+        reader.Update()
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    image = reader.GetOutput()
+    voxels = np.asarray(itk.array_view_from_image(image)).T.reshape(shape)
+    affine = np.eye(4)
+    affine[:3, :3] = (itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing()))[:3, :3]
+    affine[:3, 3] = np.asarray(image.GetOrigin())[:3]
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
+    warnings = [] if _has_orientation(path, kind, image) else [no_orientation(affine)]
+    return np.ascontiguousarray(voxels), affine, warnings
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).strip().splitlines()[-1:])
+    return DataError(f"{path} can't be read ({reason}): copy it again, or convert it to NIfTI.")
+
+
+def _image_io(path: Path, kind: str, itk: Any) -> Any:
+    if kind == "NRRD":
+        return itk.NrrdImageIO.New()
+    if kind == "MetaImage":
+        _check_element_file(path)
+        return itk.MetaImageIO.New()
+    io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if io is None:
+        raise ValueError("its content is none of the known formats")
+    return io
+
+
+def _check_element_file(path: Path) -> None:
+    """Raises MissingDataError where the voxels of a MetaImage lie in a file of their own that does not exist."""
+    name = _meta_fields(path).get("ElementDataFile", "LOCAL")
+    if name.upper() not in ("LOCAL", "LIST") and "%" not in name and not (path.parent / name).is_file():
+        raise MissingDataError(f"{path.parent / name} isn't there: {path.name} names it as the file of its voxels.")
+
+
+def _has_orientation(path: Path, kind: str, image: Any) -> bool:
+    if kind == "NRRD":
+        return "NRRD_space" in dict(image)
+    return kind == "MetaImage" and bool({"TransformMatrix", "Orientation", "Rotation"} & set(_meta_fields(path)))
+
+
+def _meta_fields(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        lines = file.read(10_000).decode("latin-1").splitlines()
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if not equals:
+            break
+        fields[name.strip()] = value.strip()
+        if name.strip() == "ElementDataFile":
+            break
+    return fields
+
+
+def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without last axes of one.
+
+    Raises:
+        DataError: what is left has not three axes of two voxels or more.
+    """
+    size = "x".join(map(str, shape))
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 4 and shape[0] == 1:
+        raise DataError(f"{path} has a first axis of one ({size}): save it as {'x'.join(map(str, shape[1:]))}.")
+    if len(shape) > 3:
+        raise DataError(f"{path} is a series of volumes ({size}): save one of them, or their mean, as a 3D file.")
+    if len(shape) < 3 or min(shape) < 2:
+        raise DataError(f"{path} is a slice, not a volume ({size}): give the whole 3D scan.")
+    return shape

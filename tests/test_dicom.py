@@ -1,0 +1,286 @@
+"""DICOM series: one volume, a warning about what was left out, or a refusal that names a file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from custom.errors import DataError
+from custom.reading.dicom_header import read_header
+from custom.reading.scans import find_scans, read_scan
+from tests.dicom_files import (
+    BIG,
+    DEFLATED,
+    IMPLICIT,
+    REPORT,
+    SHAPE,
+    VOXELS,
+    Tags,
+    slice_tags,
+    write,
+    write_enhanced,
+    write_series,
+    write_slice,
+)
+
+N = SHAPE[2]
+AFFINE = [[-5, 0, 0, 100], [0, -5, 0, 120], [0, 0, 5, -60], [0, 0, 0, 1]]  # of dicom_files' slices, in RAS
+THICK = "its voxels are up to 5 mm long"
+
+
+def echo(milliseconds: float) -> Tags:
+    return {0x00189114: ("SQ", [{0x00189082: ("FD", milliseconds)}])}
+
+
+def stack(name: str, time: int = 1) -> Tags:
+    return {0x00209111: ("SQ", [{0x00209056: ("SH", name), 0x00209128: ("UL", time)}])}
+
+
+def beside(folder: Path, **files: bytes) -> Path:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def written_in_turns(folder: Path, tag: int, kind: str, *values: Any) -> Path:
+    """A series in which a tag takes one value after the other."""
+    for k in range(N):
+        write_slice(folder / f"IM{k:03d}", k, tags={tag: (kind, values[k % len(values)])})
+    return folder
+
+
+def with_report(folder: Path) -> Path:
+    write(folder / "IM999", {0x00080016: ("UI", REPORT), 0x00080018: ("UI", "1.9"), 0x00080060: ("CS", "SR")})
+    return write_series(folder)
+
+
+def other_names(folder: Path) -> Path:
+    """Names whose order is not that of the slices."""
+    for k in range(N):
+        write_slice(folder / f"1.2.840.{(k * 7) % N}", k)
+    return folder
+
+
+def shuffled(path: Path) -> Path:
+    return write_enhanced(path / "e.dcm", [((k * 7) % N, echo(3.0)) for k in range(N)])
+
+
+ONE_VOLUME: dict[str, Callable[[Path], Path]] = {
+    "plain": lambda p: write_series(p / "a"),
+    "implicit": lambda p: write_series(p / "a", syntax=IMPLICIT),
+    "big endian": lambda p: write_series(p / "a", syntax=BIG),
+    "deflated": lambda p: write_series(p / "a", syntax=DEFLATED),
+    "no preamble": lambda p: write_series(p / "a", preamble=False),
+    "no preamble, implicit": lambda p: write_series(p / "a", preamble=False, syntax=IMPLICIT),
+    "names in another order": lambda p: other_names(p / "a"),
+    "a text and a picture beside it": lambda p: beside(
+        write_series(p / "a"), README=b"From the scanner.\r\n", **{"a.jpg": b"\xff\xd8\0", "VERSION.txt": b""}
+    ),
+    "six texts that come first": lambda p: beside(write_series(p / "a"), **{f"A{k}": b"Notes" for k in range(6)}),
+    "a report": lambda p: with_report(p / "a"),
+    "thickness": lambda p: written_in_turns(p / "a", 0x00180050, "DS", "5", "5.0000", "4.99999", "5e0"),
+    "pixel spacing": lambda p: written_in_turns(p / "a", 0x00280030, "DS", r"5\5", r"5.000\5.0", r"4.99999\5.00001"),
+    "orientation": lambda p: written_in_turns(
+        p / "a", 0x00200037, "DS", r"1\0\0\0\1\0", r"1.0000\-0\0\0\1.0\0", r"0.9999999\0.0001\0\0\1\0"
+    ),
+    "echo time": lambda p: written_in_turns(p / "a", 0x00180081, "DS", "3", "3.00", "2.9999"),
+    "enhanced": lambda p: write_enhanced(p / "e.dcm", [(k, stack("1")) for k in range(N)]),
+    "enhanced, implicit": lambda p: write_enhanced(p / "e.dcm", [(k, echo(3)) for k in range(N)], IMPLICIT),
+    "enhanced, frames in another order": shuffled,
+    "enhanced, in a folder": lambda p: shuffled(p / "a").parent,
+}
+
+
+@pytest.mark.parametrize("make", ONE_VOLUME.values(), ids=ONE_VOLUME)
+def test_one_volume(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    place = make(tmp_path)
+    assert [path for path, _ in find_scans(place)] == [place]
+    voxels, affine, warnings = read_scan(place)
+    np.testing.assert_array_equal(voxels, VOXELS)
+    np.testing.assert_allclose(affine, AFFINE, atol=2e-3)
+    assert [warning[: len(THICK)] for warning in warnings] == [THICK]
+
+
+def cut(path: Path, size: int) -> Path:
+    path.write_bytes(path.read_bytes()[:size])
+    return path.parent
+
+
+def two(folder: Path, first: Tags, second: Tags, slices: range = range(N)) -> Path:
+    """A series with each slice twice, which differ by tags; the second one of some slices only."""
+    write_series(folder, "a{:03d}", tags=first)
+    for k in slices:
+        write_slice(folder / f"b{k:03d}", k, instance=1000 + k, tags=second)
+    return folder
+
+
+def twice(folder: Path, change: int = 0) -> Path:
+    """Each file twice, the copies with other pixels where `change` is set."""
+    for k in range(N):
+        write_slice(folder / f"IM{k:03d}.dcm", k)
+        write_slice(folder / f"IM{k:03d} copy.dcm", k, VOXELS[:, :, k] + change)
+    return folder
+
+
+def localizer(folder: Path) -> Path:
+    write_series(folder)
+    write_slice(folder / "sagittal", 3, instance=99, tags={0x00200037: ("DS", r"0\1\0\0\0\-1")})
+    return folder
+
+
+def without(folder: Path, tag: int) -> Path:
+    for k in range(N):
+        tags = slice_tags(k)
+        del tags[tag]
+        write(folder / f"IM{k:03d}", tags)
+    return folder
+
+
+def compressed(folder: Path, ends: bool) -> Path:
+    """Encapsulated pixels of which the last fragment, or its end, is missing."""
+    write_series(folder)
+    path = folder / "IM004"
+    head = path.read_bytes().partition(b"\xe0\x7f\x10\x00OW")[0] + b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff"
+    fragment = b"\xfe\xff\x00\xe0" + (500).to_bytes(4, "little")
+    path.write_bytes(head + b"\xfe\xff\x00\xe0\0\0\0\0" + (b"" if ends else fragment + b"\1" * 100))
+    return folder
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "pixels cut": (lambda p: cut(write_series(p) / "IM007", 3500), r"IM007 is cut short \(3500 bytes\): copy"),
+    "header cut": (lambda p: cut(write_series(p) / "IM023", 420), r"IM023 is cut short \(420 bytes"),
+    "cut between two elements": (
+        lambda p: without(p, 0x7FE00010),
+        r"IM000 is cut short \(\d+ bytes, without pixels\): copy",
+    ),
+    "cut in the preamble": (
+        lambda p: cut(write_series(p) / "IM001", 100),
+        r"IM001 is cut short \(100 bytes that are no",
+    ),
+    "empty, with an ending": (
+        lambda p: cut(write_series(p, "s{:d}.IMA") / "s11.IMA", 0),
+        r"s11\.IMA is cut short \(0 bytes that are no DICOM",
+    ),
+    "compressed, a fragment cut": (lambda p: compressed(p, False), r"IM004 is cut short \(\d+ bytes\)"),
+    "compressed, no fragment": (lambda p: compressed(p, True), r"IM004 is cut short \(\d+ bytes\)"),
+    "no preamble, cut": (lambda p: cut(write_series(p, preamble=False) / "IM002", 900), r"IM002 is cut short \(900"),
+    "enhanced, cut": (
+        lambda p: cut(write_enhanced(p / "e.dcm", [(k, {}) for k in range(N)]), 60_000) / "e.dcm",
+        r"e\.dcm is cut short \(60000 bytes\): copy",
+    ),
+    "two inversion times": (
+        lambda p: two(p, {0x00180082: ("DS", "400")}, {0x00180082: ("DS", "2500.0")}),
+        r"is a series of volumes \(40x48x24x2\): save one .* inversion time \(400, 2500\): see a000, b000\.",
+    ),
+    "two time points": (
+        lambda p: two(p, {0x00200100: ("IS", "1")}, {0x00200100: ("IS", "2")}),
+        r"\(40x48x24x2\): save one .* temporal position \(1, 2\)",
+    ),
+    "magnitude and real": (
+        lambda p: two(p, {}, {0x00080008: ("CS", r"ORIGINAL\PRIMARY\R\ND")}),
+        r"\(40x48x24x2\).* image type \(M, R\)",
+    ),
+    "a second echo that is not whole": (
+        lambda p: two(p, {}, {0x00180081: ("DS", "90")}, range(5, 11)),
+        r"has 2 slices at the same position \(a005, b005\)\. They differ in echo time \(3, 90\): give",
+    ),
+    "echoes in turns": (
+        lambda p: written_in_turns(p, 0x00180081, "DS", "10", "90"),
+        r"mixes slices that differ in echo time \(10: 12 slices, 90: 12 slices\)\. Give the files of each a folder",
+    ),
+    "copies with other pixels": (
+        lambda p: twice(p, 1),
+        r"IM000 copy\.dcm and IM000\.dcm have the same SOPInstanceUID but different pixels",
+    ),
+    "other orientation": (
+        localizer,
+        r"holds slices of different orientations \(IM000 and sagittal\), as a localizer does\. Give the files",
+    ),
+    "other pixel spacing": (
+        lambda p: written_in_turns(p, 0x00280030, "DS", r"5\5", r"4\4"),
+        r"different sizes \(IM000 and IM001: 5x5 and 4x4",
+    ),
+    "no position": (lambda p: without(p, 0x00200032), r"IM000 has no position, orientation or pixel spacing"),
+    "no number": (
+        lambda p: written_in_turns(p, 0x00280030, "DS", "five"),
+        r"IM000 has 'five' in the tag \(0028,0030\), which is no",
+    ),
+    "one slice": (
+        lambda p: write_slice(p / "IM005", 5),
+        r"is a slice, not a volume \(40x48x1\): give the folder that holds",
+    ),
+    "enhanced, two stacks": (
+        lambda p: write_enhanced(p / "e.dcm", [(k, stack("ab"[k > 9])) for k in range(N)]),
+        r"e\.dcm holds 2 stacks of slices \(a: 10 slices, b: 14 slices\)\. Convert it to NIfTI, with dcm2niix",
+    ),
+    "enhanced, two echoes": (
+        lambda p: write_enhanced(p / "e.dcm", [(k, echo(ms)) for k in range(N) for ms in (10.0, 90.0)]),
+        r"e\.dcm is a series of volumes \(40x48x24x2\).* echo time \(10, 90\): see e\.dcm, frame 1, e\.dcm, frame 2",
+    ),
+    "enhanced, time points": (
+        lambda p: write_enhanced(p / "e.dcm", [(k, stack("1", time)) for time in (1, 2, 3) for k in range(N)]),
+        r"e\.dcm is a series of volumes \(40x48x24x3\).* temporal position \(1, 2, 3\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_refused(make: Callable[[Path], Path], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=sentence) as refused:
+        read_scan(make(tmp_path))
+    assert "\n" not in str(refused.value)
+
+
+def test_copies_are_used_once(tmp_path: Path) -> None:
+    voxels, affine, warnings = read_scan(twice(tmp_path))
+    np.testing.assert_array_equal(voxels, VOXELS)
+    np.testing.assert_allclose(affine, AFFINE)
+    assert warnings[0] == "24 of its files are copies of others: each slice is used once"
+
+
+def test_a_gap_is_said_with_its_files(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    for k in (9, 10):
+        (tmp_path / f"IM{k:03d}").unlink()
+    voxels, affine, warnings = read_scan(tmp_path)
+    assert voxels.shape == (*SHAPE[:2], 22)
+    assert affine[2, 2] == pytest.approx(5 * 23 / 21)
+    assert warnings[0].startswith("its slices are unevenly spaced")
+    assert "(IM008 and IM011 are 15 mm apart, the mean is 5.476 mm)" in warnings[0]
+
+
+def test_slices_that_drift_aside_are_sheared(tmp_path: Path) -> None:
+    for k in range(N):
+        write_slice(tmp_path / f"{k}", k, tags={0x00200032: ("DS", rf"{k - 100}\-120\{5 * k - 60}")})
+    _, affine, warnings = read_scan(tmp_path)
+    np.testing.assert_allclose(affine[:3, 2], [-1, 0, 5])
+    assert any("right angles" in warning for warning in warnings)
+
+
+def test_a_header_by_hand(tmp_path: Path) -> None:
+    header = read_header(write_enhanced(tmp_path / "e", [(k, echo(4.5)) for k in range(3)]))
+    assert header is not None
+    assert header.text(0x00080060) == "MR"
+    assert header.decimals(0x00280008) == (3.0,)
+    assert header.integer(0x00280010) == SHAPE[1]
+    first = header.items(0x52009230)[0]
+    assert header.decimals(0x00200032, header.items(0x00209113, first)[0]) == (-100.0, -120.0, -60.0)
+    assert header.real(0x00189082, header.items(0x00189114, first)[0]) == 4.5
+    assert header.pixels is not None
+    assert header.pixels[1] - header.pixels[0] == 2 * 3 * SHAPE[0] * SHAPE[1]
+    (tmp_path / "text").write_text("no DICOM at all")
+    assert read_header(tmp_path / "text") is None
+
+
+def test_a_folder_with_dicom_and_other_scans(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_series(tmp_path / "a" / "b")
+    shutil.copytree(tmp_path / "a" / "b", tmp_path / "a" / "c")
+    (tmp_path / "a" / "c" / "x.nii.gz").touch()
+    assert [str(inside) for _, inside in find_scans(tmp_path / "a")] == ["b", "c/x.nii.gz"]
+    assert "a/c holds DICOM files beside other scans" in caplog.text
