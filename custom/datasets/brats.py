@@ -16,6 +16,7 @@ from pathlib import Path
 
 from custom.datasets.split import split_by_person
 from custom.errors import DataError, MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
@@ -113,5 +114,6 @@ def verify(dataset_dir: str | Path) -> list[str]:
         return [str(error)]
     for case, files in everyone.items():
         problems += _missing(case, files)
-        problems += case_problems({path: CODES if role == "seg" else None for role, path in files.items()})
+        codes = {"seg": LabelCodes(CODES)}
+        problems += case_problems({path: codes.get(role) for role, path in files.items()})
     return problems

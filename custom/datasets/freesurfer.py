@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from custom.errors import MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
@@ -172,7 +173,8 @@ def datalist(dataset_dir: str | Path | None) -> list[dict]:
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every segmentation; returns every problem, each a sentence that names the file."""
     paths = _files(dataset_dir)
-    problems = [read_problem(path) for path in paths]
+    codes = LabelCodes(may_be_empty=False)
+    problems = [read_problem(path, codes) for path in paths]
     return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir}: {HOW_TO_GET}"])
 
 

@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 
 from custom.errors import ConfigError, DataError, MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 CHANNELS = ("T1", "T2")
@@ -128,5 +129,6 @@ def verify(dataset_dir: str | Path) -> list[str]:
         return [str(error)]
     for number, files in everyone.items():
         problems += _missing(number, files)
-        problems += case_problems({path: CODES if role == "label" else None for role, path in files.items()})
+        codes = {"label": LabelCodes(CODES)}
+        problems += case_problems({path: codes.get(role) for role, path in files.items()})
     return problems

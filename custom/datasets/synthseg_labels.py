@@ -15,6 +15,7 @@ from pathlib import Path
 
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError, MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
@@ -126,7 +127,8 @@ def verify(dataset_dir: str | Path) -> list[str]:
         paths = _maps(dataset_dir)
     except DataError as error:
         return [str(error)]
-    problems = [read_problem(path, CODES) for path in paths]
+    codes = LabelCodes(CODES, may_be_empty=False)
+    problems = [read_problem(path, codes) for path in paths]
     for path in paths:
         known = SHA256.get(path.name)
         if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
