@@ -102,6 +102,10 @@ def _labels(
             ignore_code = code
         else:
             names[code] = name
+    if twice := sorted({name for name in names.values() if list(names.values()).count(name) > 1}):
+        raise DataError(
+            f'{file} gives several codes the name {twice[0]!r} in "labels". Give each code a name of its own.'
+        )
     if list(names) != list(range(len(names))):
         without = ' (without "ignore")' if ignore_code is not None else ""
         raise DataError(
