@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from monai.networks.utils import freeze_layers
 
-from custom.checkpoints.load import load_checkpoint
+from custom.checkpoints.load import load_checkpoint, plain_weights
 from custom.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
     if source is None:
         return
     path = Path(bundle_root) / "models" / "model.pt" if source == "shipped" else Path(source)
-    weights, own = load_checkpoint(path), network.state_dict()
+    own = network.state_dict()
+    weights = plain_weights(load_checkpoint(path), own)
     fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
     fresh = [name for name in own if name not in fitting]
     if set(weights) != set(own) or len({name.rpartition(".")[0] for name in fresh}) > 1:
