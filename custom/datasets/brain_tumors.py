@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from custom.datasets import brats, msd
 from custom.datasets.brats import CHANNELS as CHANNELS
@@ -43,7 +44,7 @@ def output_codes(convention: str) -> tuple[int, ...]:
     return CODES[convention]
 
 
-def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[str, Any]]:
     """The cases of one split: custom.datasets.msd's where there is a dataset.json, else custom.datasets.brats's.
 
     Raises:
@@ -52,12 +53,13 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
     module = _module(dataset_dir)
     if module is msd and (problem := _other_task(dataset_dir)):
         raise DataError(problem)
-    return module.datalist(dataset_dir, split, fold)
+    cases: list[dict[str, Any]] = module.datalist(dataset_dir, split, fold)
+    return cases
 
 
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every voxel and returns every problem found, each a sentence that names its file."""
-    problems = _module(dataset_dir).verify(dataset_dir)
+    problems: list[str] = _module(dataset_dir).verify(dataset_dir)
     if not problems and _module(dataset_dir) is msd and (problem := _other_task(dataset_dir)):
         problems.append(problem)
     return problems

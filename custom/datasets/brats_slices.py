@@ -88,9 +88,9 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
     """
     try:
         if row is not None:
-            return _memory_map(path)[row]
+            return np.asarray(_memory_map(path)[row])
         with h5py.File(path, "r") as file:
-            voxels = np.moveaxis(file[dataset][()], -1, 0)
+            voxels: np.ndarray = np.moveaxis(file[dataset][()], -1, 0)
     except KeyError as error:
         raise DataError(f"{path} has no {dataset!r} in it: copy the file again.") from error
     except (OSError, ValueError, IndexError) as error:
@@ -103,7 +103,8 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
 @functools.lru_cache(maxsize=1024)
 def _memory_map(path: str | Path) -> np.ndarray:
     """Kept open, since reading the header takes longer than a slice; what is written to it stays in memory."""
-    return np.load(path, mmap_mode="c")
+    mapped: np.ndarray = np.load(path, mmap_mode="c")
+    return mapped
 
 
 def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ignite.engine import Engine, Events
 
 
@@ -25,6 +27,7 @@ class EarlyStop:
 
     def __call__(self, engine: Engine) -> None:
         best = self.evaluator.state.best_metric_epoch
-        if best > 0 and engine.state.epoch - best >= self.patience:
+        waited = best > 0 and engine.state.epoch - best >= self.patience
+        if waited and not math.isnan(self.evaluator.state.best_metric):  # NaN: no validation subject has any label
             engine.logger.info("No better validation for %d epochs: stopping.", engine.state.epoch - best)
             engine.terminate()

@@ -13,6 +13,8 @@ from monai.handlers import MeanDice
 class LabelDice(MeanDice):
     """monai.handlers.MeanDice without the background, which also sets `dice_<name>` for each label.
 
+    A label that no subject has is NaN, and so is the mean where no subject has any label.
+
     Args:
         labels: {0: "background", 1: "CSF", ...}; predictions and truths are one-hot in this order.
         output_transform: as in MeanDice.
@@ -25,5 +27,7 @@ class LabelDice(MeanDice):
     def completed(self, engine: Engine, name: str) -> None:
         super().completed(engine, name)
         per_subject = torch.as_tensor(engine.state.metric_details[name])
+        if per_subject.isnan().all():  # only empty reference labels: MONAI's mean would be 0, as of a failure
+            engine.state.metrics[name] = float("nan")
         for label, dice in zip(self.names, per_subject.nanmean(dim=0).tolist(), strict=True):
             engine.state.metrics[f"dice_{label}"] = dice

@@ -101,6 +101,8 @@ def named_apart(items: list[dict]) -> list[dict]:
 
 def voxel_problem(voxels: np.ndarray) -> str | None:
     """What is wrong with a scan's values (any shape), or None; custom.reading.labels checks label maps."""
+    if voxels.dtype.kind not in "buif":
+        return f"holds values of the type {voxels.dtype}, not one number per voxel: save its magnitude, or grey values"
     if not np.isfinite(voxels).all():
         return f"has {int((~np.isfinite(voxels)).sum())} voxels that are NaN or infinite: export the scan again"
     if not voxels.any():

@@ -28,6 +28,9 @@ class VolumeReader(NibabelReader):
         del kwargs
         self.filenames = ensure_tuple(data)
         images = [open_volume(name) for name in self.filenames]
+        for name, image in zip(self.filenames, images, strict=True):
+            if image.get_data_dtype().kind not in "buif":  # MONAI would keep the real part, without a word
+                raise DataError(f"{name} holds values of the type {image.get_data_dtype()}.")
         return images if len(images) > 1 else images[0]
 
 
@@ -50,9 +53,9 @@ class LoadVolumesd(LoadImaged):
     def __init__(
         self, keys: Any, *args: Any, labels: Any = ("label",), may_be_empty: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(keys, *args, reader=VolumeReader(), **kwargs)
+        super().__init__(keys, None, *args, **kwargs)
         # No other reader after a failure: they can't do better, and importing itk changes the current folder meanwhile.
-        self._loader.readers = self._loader.readers[-1:]
+        self._loader.readers = [VolumeReader()]
         self.labels = ensure_tuple(labels)
         self.codes = LabelCodes(may_be_empty=may_be_empty)
 
