@@ -85,8 +85,8 @@ def test_targets(values: list, kind: str, band: float, expected: dict) -> None:
     ("target", "kind", "band", "error", "sentence"),
     [
         ("Gendr", "classes", 0.0, ConfigError, r"no column 'Gendr': the nearest are \['Gender'\]"),
-        ("Same", "classes", 0.0, DataError, r"Same is 1 for all persons"),
-        ("Empty", "classes", 0.0, DataError, r"Empty is empty for all persons"),
+        ("Same", "classes", 0.0, DataError, r"Same is 1 for all participants"),
+        ("Empty", "classes", 0.0, DataError, r"Empty is empty for all participants"),
         ("Gender", "median", 0.0, DataError, r"Gender holds 'M', which is no number"),
         ("Many", "classes", 0.0, DataError, r"Many has 21 different values: take kind median"),
         ("Gender", "rank", 0.0, ConfigError, r"kind must be one of .*, got 'rank'"),

@@ -80,7 +80,7 @@ def test_no_person_is_in_two_splits(fold: int, own_copy: Path) -> None:
     content["training"] = [{"image": f"imagesTr/{name}", "label": f"labelsTr/{name}"} for name in names]
     (own_copy / "dataset.json").write_text(json.dumps(content))
     splits = {name: msd.datalist(own_copy, name, fold) for name in ("training", "validation", "test")}
-    persons = {name: {msd.person(case["subject"]) for case in cases} for name, cases in splits.items()}
+    persons = {name: {msd.participant_of(case["subject"]) for case in cases} for name, cases in splits.items()}
     assert sum(map(len, persons.values())) == len(set.union(*persons.values())) == 12
     assert sum(map(len, splits.values())) == 24
     assert len(persons["test"]) == 3
@@ -328,5 +328,5 @@ def test_splits_and_folds(own_dir: Path) -> None:
         msd.datalist(own_dir, "all")
     with pytest.raises(ConfigError, match=r"fold must be 0 to 4, got 7"):
         msd.datalist(own_dir, "training", 7)
-    with pytest.raises(DataError, match=r"too few persons for the validation split: three are the least"):
+    with pytest.raises(DataError, match=r"too few participants for the validation split: three are the least"):
         msd.datalist(own_dir, "validation", 4)

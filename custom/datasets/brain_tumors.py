@@ -30,6 +30,16 @@ def codes(dataset_dir: str | Path) -> tuple[int, ...]:
     return CODES["msd" if _module(dataset_dir) is msd else "brats"]
 
 
+def ignore_code(dataset_dir: str | Path) -> int | None:
+    """The label maps' code of voxels that nobody labelled, where a dataset.json names "ignore"; else None."""
+    return msd.ignore_code(dataset_dir) if _module(dataset_dir) is msd else None
+
+
+def ignore_index(dataset_dir: str | Path) -> int | None:
+    """What `ignore_code` becomes after loading: the number of labels; None without it."""
+    return None if ignore_code(dataset_dir) is None else len(LABELS)
+
+
 def output_codes(convention: str) -> tuple[int, ...]:
     """The codes of a result.
 

@@ -25,9 +25,10 @@ import numpy as np
 from tqdm import tqdm
 
 from custom.datasets.brats import CHANNELS, LABELS
-from custom.datasets.split import split_by_person
+from custom.datasets.split import split_by_participant
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.files import written_whole
+from custom.reading.labels import TOLERANCE
 from custom.reading.volumes import existing_folder, natural_order
 
 __all__ = ["CHANNELS", "CHANNEL_ORDER", "LABELS", "MASKS", "datalist", "prepare", "read_slice", "verify"]
@@ -67,7 +68,7 @@ def datalist(
         raise ConfigError(f"middle must be 1 or more, got {middle!r}.")
     everyone = _slices(dataset_dir)
     items: list[dict] = []
-    for volume in split_by_person(map(str, everyone), split, fold, dataset_dir):
+    for volume in split_by_participant(map(str, everyone), split, fold, dataset_dir):
         slices = everyone[int(volume)]
         wanted = min(middle or len(slices), len(slices))
         skipped = (len(slices) - wanted) // 2
@@ -91,6 +92,7 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
             return np.asarray(_memory_map(path)[row])
         with h5py.File(path, "r") as file:
             voxels: np.ndarray = np.moveaxis(file[dataset][()], -1, 0)
+            voxels = _rounded(voxels) if dataset == "mask" else voxels
     except KeyError as error:
         raise DataError(f"{path} has no {dataset!r} in it: copy the file again.") from error
     except (OSError, ValueError, IndexError) as error:
@@ -176,6 +178,12 @@ def verify(dataset_dir: str | Path) -> list[str]:
                     problem = _another_shape(voxels.shape, shapes[dataset])
                 problems += [f"{path} {problem}."] if problem else []
     return problems
+
+
+def _rounded(mask: np.ndarray) -> np.ndarray:
+    """The mask, with values within 0.001 of a whole number rounded, as label maps' values are."""
+    rounded = np.rint(mask)
+    return rounded if np.allclose(mask, rounded, rtol=0, atol=TOLERANCE) else mask
 
 
 def _problem(voxels: np.ndarray, dataset: str) -> str:

@@ -17,10 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from custom.datasets.hcp_table import HOW_TO_GET, families, numbers_of, table, target_of
+from custom.datasets.hcp_table import HOW_TO_GET as HOW_TO_GET
 from custom.datasets.hcp_table import classes as classes
+from custom.datasets.hcp_table import families as families
 from custom.datasets.hcp_table import knows_families as knows_families
-from custom.datasets.split import split_by_person
+from custom.datasets.hcp_table import numbers_of
+from custom.datasets.hcp_table import table as table
+from custom.datasets.hcp_table import target_of as target_of
+from custom.datasets.split import split_by_participant
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
@@ -124,7 +128,7 @@ def datalist(
         return [one | _covariates(numbers, one["subject"]) for one in items]
     rows = persons(dataset_dir, target, kind, band, space, covariates, missing)
     everyone = families(table(dataset_dir)).values()  # so that a person is in one split, whatever the target
-    chosen = split_by_person(everyone, split, fold, dataset_dir)
+    chosen = split_by_participant(everyone, split, fold, dataset_dir)
     items = []
     for subject, row in rows[rows["family"].isin(chosen)].iterrows():
         open_volume(row["image"])

@@ -54,14 +54,14 @@ def table(dataset_dir: str | Path) -> pandas.DataFrame:
 
 
 def target_of(people: pandas.DataFrame, target: str, kind: str = "classes", band: float = 0.0) -> pandas.Series:
-    """What is to be told from each person's scan; persons without a value, or inside the band, are left out.
+    """What is to be told from each participant's scan; participants without a value, or inside the band, are left out.
 
     Args:
-        people: as `table` gives it.
+        people: the subjects' table, as `table` gives it.
         target: one of its columns.
         kind: "classes", the column's own values, sorted, become 0, 1, ...; "median", below and above the median of all
-            persons become 0 and 1; "regression", the numbers themselves.
-        band: for "median", the share of persons around it who are left out, 0 to below 1.
+            participants become 0 and 1; "regression", the numbers themselves.
+        band: for "median", the share of participants around it who are left out, 0 to below 1.
 
     Raises:
         ConfigError: an unknown column (with the nearest names) or kind, or a band out of range.
@@ -75,7 +75,7 @@ def target_of(people: pandas.DataFrame, target: str, kind: str = "classes", band
         raise ConfigError(f"band must be 0 to below 1, got {band!r}.")
     if values.nunique() < 2:
         raise DataError(
-            f"{target} is {values.iloc[0] if len(values) else 'empty'} for all persons: name another column."
+            f"{target} is {values.iloc[0] if len(values) else 'empty'} for all participants: name another column."
         )
     if kind == "classes":
         names = sorted(values.unique(), key=str)
@@ -122,11 +122,11 @@ def families(people: pandas.DataFrame) -> dict[str, str]:
     Half-siblings have families of their own in HCP's table. Where it has none of the three columns, as the unrestricted
     one, everyone is a family, and `knows_families` says so.
     """
-    persons, nodes = np.arange(len(people)), len(people)
-    links: list[np.ndarray] = [np.stack([persons, persons])]
+    participants, nodes = np.arange(len(people)), len(people)
+    links: list[np.ndarray] = [np.stack([participants, participants])]
     for name in (name for name in KIN if name in people):  # each family, mother and father is a node of a graph
         codes, values = pandas.factorize(people[name])
-        links.append(np.stack([persons, nodes + codes])[:, codes >= 0])
+        links.append(np.stack([participants, nodes + codes])[:, codes >= 0])
         nodes += len(values)
     rows, columns = np.concatenate(links, axis=1)
     _, joined = connected_components(coo_matrix((np.ones(len(rows)), (rows, columns)), (nodes, nodes)), directed=False)

@@ -68,7 +68,7 @@ def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str
 
 
 def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
-    """The subjects of one split, split by person.
+    """The subjects of one split, split by participant.
 
     Args:
         dataset_dir: a folder with iSeg's layout.

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from custom.datasets.dataset_json import HOW_TO_GET, Description, read_description
-from custom.datasets.split import split_by_person
+from custom.datasets.split import split_by_participant
 from custom.errors import DataError, MissingDataError
 from custom.reading.itk_volumes import ENDINGS as ITK_ENDINGS
 from custom.reading.labels import LabelCodes
-from custom.reading.volumes import case_problems, natural_order, person, require_one_grid
+from custom.reading.volumes import case_problems, natural_order, participant_of, require_one_grid
 
 ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", *ITK_ENDINGS)
 _CHANNEL = re.compile(r"_(\d{4})$")
@@ -55,11 +55,11 @@ def ignore_index(dataset_dir: str | Path) -> int | None:
 
 
 def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[str, Any]]:
-    """The cases of one split, split by person.
+    """The cases of one split, split by participant.
 
     Args:
         dataset_dir: the folder of dataset.json.
-        split: "training", "validation" and "test" share out the labelled cases: every fifth person in natural
+        split: "training", "validation" and "test" share out the labelled cases: every fifth participant in natural
             order tests, `fold` picks a fifth of the others to validate. "unlabelled" is the rest.
         fold: 0 to 4.
 
@@ -75,8 +75,8 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[st
         chosen = _cases(dataset_dir, "test")
     else:
         cases = _cases(dataset_dir, "training")
-        wanted = split_by_person((person(case["subject"]) for case in cases), split, fold, dataset_dir)
-        chosen = [case for case in cases if person(case["subject"]) in wanted]
+        wanted = split_by_participant((participant_of(case["subject"]) for case in cases), split, fold, dataset_dir)
+        chosen = [case for case in cases if participant_of(case["subject"]) in wanted]
     if not chosen:
         raise MissingDataError(f"{dataset_dir} has no case without a label.")
     for case in chosen:

@@ -87,7 +87,7 @@ def labels_by_code(labels: dict[int, str]) -> dict[int, int]:
 
 
 def datalist(dataset_dir: str | Path, split: str, draws: int = 1) -> list[dict]:
-    """The maps of one split, split by person.
+    """The maps of one split, split by participant.
 
     Args:
         dataset_dir: the folder of the maps.

@@ -148,7 +148,10 @@ def case_problems(files: Mapping[Path, LabelCodes | None]) -> list[str]:
     return problems
 
 
-def person(case: str) -> str:
-    """Who a case is of: sub-01 for sub-01_ses-2_T1w, BraTS-GLI-00001 for BraTS-GLI-00001-000, else the case itself."""
+def participant_of(case: str) -> str:
+    """The participant that a case is of.
+
+    sub-01 for sub-01_ses-2_T1w, BraTS-GLI-00001 for BraTS-GLI-00001-000, else the case itself.
+    """
     match = re.match(r"sub-[a-zA-Z0-9]+|BraTS-[A-Z]+-\d+(?=-\d+)", case)
     return match[0] if match else case

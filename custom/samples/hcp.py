@@ -49,16 +49,16 @@ def write(folder: str | Path, subjects: int = 40, spacing: int = 4, seed: int = 
     recipe = {"sample": "hcp", "subjects": subjects, "spacing": spacing, "seed": seed}
     with sample_written_whole(folder, recipe) as partial:
         if partial:
-            people = _table(subjects, np.random.default_rng([seed, 0]))
-            people.to_csv(partial / "subjects.csv", index=False)
+            table = _table(subjects, np.random.default_rng([seed, 0]))
+            table.to_csv(partial / "subjects.csv", index=False)
             maps, voxel_size = tissue_maps(spacing)
             affine = _affine(spacing)
-            for number, person in enumerate(people.itertuples(), start=1):
+            for number, row in enumerate(table.itertuples(), start=1):
                 rng = np.random.default_rng([seed, number])
-                shaped = _shape(maps, affine, SIZE[person.Gender], WIDENED[person.Ventricles])
+                shaped = _shape(maps, affine, SIZE[row.Gender], WIDENED[row.Ventricles])
                 fractions = deform(shaped, voxel_size, rng)
                 scan = simulate(fractions, TISSUE_MEANS["adult"]["T1"], voxel_size, rng)
-                path = partial / str(person.Subject) / SPACES["native"]
+                path = partial / str(row.Subject) / SPACES["native"]
                 path.parent.mkdir(parents=True)
                 nibabel.save(nibabel.Nifti1Image(scan, affine), path)
     return Path(folder).expanduser()

@@ -86,7 +86,7 @@ def tissue_maps(spacing: int) -> tuple[np.ndarray, tuple[float, ...]]:
 def subject(
     maps: np.ndarray, voxel_size: tuple[float, ...], contrast: str, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """One simulated person: {"T1": int16, "T2": int16, "label": uint8 codes}, each (x, y, z)."""
+    """One simulated participant: {"T1": int16, "T2": int16, "label": uint8 codes}, each (x, y, z)."""
     fractions = deform(maps, voxel_size, rng)
     label = fractions.argmax(axis=0)
     files = {name: simulate(fractions, means, voxel_size, rng) for name, means in TISSUE_MEANS[contrast].items()}

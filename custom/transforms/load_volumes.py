@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import nibabel
@@ -44,20 +44,27 @@ class LoadVolumesd(LoadImaged):
         keys: of the paths.
         labels: which of the keys are label maps.
         may_be_empty: whether a label map may hold nothing but zeros (a subject without the lesion).
+        codes: which values label maps may hold; None allows all whole numbers, for EncodeLabelsd to check.
 
     Raises:
         DataError: a file is missing or cut short, the files of one key differ in shape, a scan holds NaN, infinity or
-            nothing but zeros, or a label map holds values that are not whole.
+            nothing but zeros, or a label map holds values that are not whole or not among the codes.
     """
 
     def __init__(
-        self, keys: Any, *args: Any, labels: Any = ("label",), may_be_empty: bool = True, **kwargs: Any
+        self,
+        keys: Any,
+        *args: Any,
+        labels: Any = ("label",),
+        may_be_empty: bool = True,
+        codes: Sequence[int] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(keys, None, *args, **kwargs)
         # No other reader after a failure: they can't do better, and importing itk changes the current folder meanwhile.
         self._loader.readers = [VolumeReader()]
         self.labels = ensure_tuple(labels)
-        self.codes = LabelCodes(may_be_empty=may_be_empty)
+        self.codes = LabelCodes(None if codes is None else tuple(codes), may_be_empty=may_be_empty)
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         if missing := [key for key in self.keys if key not in data and not self.allow_missing_keys]:
