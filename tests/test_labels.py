@@ -12,18 +12,28 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.handlers import from_engine
 from monai.transforms import Compose, EnsureChannelFirstd, FgBgToIndicesd
 
 from custom.datasets import msd
 from custom.errors import DataError
 from custom.handlers import SegmentationScores
 from custom.losses import MergedClasses, MultiClassDiceCELoss, MultiClassDiceLoss
+from custom.metrics import LabelDice
 from custom.reading.labels import LabelCodes, whole_codes
 from custom.reports import of_run
 from custom.running.bundles import config_files
-from custom.transforms import EncodeLabelsd, LabelIndicesd, LabelsToRegionsd, LoadVolumesd, MaskIgnoredd
+from custom.transforms import (
+    EncodeLabelsd,
+    LabelIndicesd,
+    LabelsToRegionsd,
+    LoadVolumesd,
+    MaskIgnoredd,
+    RandCropWithEnoughd,
+)
 
 SHAPE = (4, 5, 6)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -207,6 +217,15 @@ def test_crops_where_all_or_no_voxel_counts() -> None:
         assert [np.asarray(indices[f"label_{kind}_indices"]).tolist() for kind in ("fg", "bg")] == expected
 
 
+def test_enough_foreground_is_counted_without_ignored_voxels() -> None:
+    label = torch.tensor([3, 3, 3, 0, 1, 1]).reshape(1, 6, 1, 1)
+    for ignore_index, starts in ((None, {0, 1, 2, 3, 4}), (3, {3, 4})):
+        crop = RandCropWithEnoughd("label", "label", (2, 1, 1), 0.5, 200, ignore_index=ignore_index, num_samples=60)
+        crop.set_random_state(0)
+        seen = {tuple(sample["label"].flatten().tolist()) for sample in crop({"label": label})}
+        assert seen == {tuple(label.flatten()[start : start + 2].tolist()) for start in starts}
+
+
 def test_ignored_voxels_count_in_no_measure(tmp_path: Path) -> None:
     """Six voxels of reference, two of them ignored: of the other four, A is 1 of 2 predicted and 1 of 1 true."""
     label, pred = torch.tensor([1, 0, 0, 0, 2, 2]), torch.tensor([1, 1, 0, 0, 1, 0])
@@ -220,6 +239,26 @@ def test_ignored_voxels_count_in_no_measure(tmp_path: Path) -> None:
     assert row["dice"] == pytest.approx(2 / 3)
     assert row["sensitivity"] == 1
     assert row["specificity"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "mean", "of_a"),
+    [
+        ([[0, 0, 0]], float("nan"), float("nan")),
+        ([[0, 0, 0], [0, 0, 0]], float("nan"), float("nan")),
+        ([[0, 0, 0], [0, 1, 1]], 2 / 3, 2 / 3),  # predicted: 1 of 2 true voxels
+    ],
+)
+def test_dice_of_empty_reference_labels_is_nan(labels: list[list[int]], mean: float, of_a: float) -> None:
+    def one_hot(values: list[int]) -> torch.Tensor:
+        return torch.stack([torch.tensor(values) == code for code in (0, 1)]).float().reshape(2, 3, 1, 1)
+
+    engine = Engine(lambda engine, batch: batch)
+    metric = LabelDice({0: "background", 1: "A"}, output_transform=from_engine(["pred", "label"]))
+    metric.attach(engine, "dice_mean")
+    engine.run([[{"pred": one_hot([0, 1, 0]), "label": one_hot(values)}] for values in labels])
+    assert engine.state.metrics["dice_mean"] == pytest.approx(mean, nan_ok=True)
+    assert engine.state.metrics["dice_A"] == pytest.approx(of_a, nan_ok=True)
 
 
 RUNS = {
