@@ -124,7 +124,7 @@ def test_covariates(hcp_copy: Path) -> None:
 def test_numbers_as_labels(hcp_copy: Path) -> None:
     items = [{"label": np.array([value], dtype=np.float32)} for value in (1, 2, 3, 6)]
     assert hcp.scale(items) == pytest.approx((3.0, 3.5**0.5))
-    with pytest.raises(DataError, match=r"All 2 training persons have the target 4: there is nothing to learn"):
+    with pytest.raises(DataError, match=r"All 2 training participants have the target 4: there is nothing to learn"):
         hcp.scale([{"label": np.array([4.0])}] * 2)
     item = hcp.datalist(hcp_copy, "training", target="Age_in_Yrs", kind="regression")[0]
     age = pandas.read_csv(hcp_copy / "subjects.csv").set_index("Subject").loc[int(item["subject"]), "Age_in_Yrs"]

@@ -304,8 +304,8 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
         in_version_2(channel_names={"0": "T1"}),
         r"sub-1_0001\.nii\.gz is channel 1, but .*dataset\.json names only \['T1'\] \(from 0\)",
     ),
-    "a channel is missing": (remove_channel, r"imagesTr/sub-3_0000\.nii\.gz isn't there"),
-    "all channels are missing": (remove_all_channels, r"imagesTr/sub-3_0000\.nii\.gz isn't there"),
+    "a channel is missing": (remove_channel, r"imagesTr/sub-3_0000\.nii\.gz"),
+    "all channels are missing": (remove_all_channels, r"imagesTr/sub-3_0000\.nii\.gz"),
     "entries of another form": (
         in_version_2(dataset={"a": {"image": "x"}}),
         r"under \"dataset\" in no form that is known",

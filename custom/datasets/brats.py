@@ -98,9 +98,9 @@ def _item(case: str, files: dict[str, Path]) -> dict:
 
 
 def _missing(case: str, files: dict[str, Path]) -> list[str]:
-    there = ", ".join(sorted(path.name for path in files.values()))
+    names = ", ".join(sorted(path.name for path in files.values()))
     return [
-        f"{case} has no {role} file (only {there}): add {case}_{role}.nii.gz, or remove the case."
+        f"{case} has no {role} file (only {names}): add {case}_{role}.nii.gz, or remove the case."
         for role in _ROLES
         if role not in files
     ]

@@ -232,6 +232,6 @@ def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
 def _rows(folder: Path, volume: str, slices: Sequence[int]) -> list[dict]:
     files = [str(folder / f"volume_{volume}_{dataset}.npy") for dataset in ("image", "mask")]
     if missing := [file for file in files if not Path(file).is_file()]:
-        raise MissingDataError(f"{missing[0]} isn't there: run `brainmri prepare` again into a new folder.")
+        raise MissingDataError(f"{missing[0]} does not exist: run `brainmri prepare` again into a new folder.")
     image, mask = files
     return [{"slice": number, "image": (image, row), "label": (mask, row)} for row, number in enumerate(slices)]

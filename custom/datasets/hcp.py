@@ -127,7 +127,7 @@ def datalist(
         items = [{"subject": subject, "image": str(path)} for subject, path in found.items()]
         return [one | _covariates(numbers, one["subject"]) for one in items]
     rows = persons(dataset_dir, target, kind, band, space, covariates, missing)
-    everyone = families(table(dataset_dir)).values()  # so that a person is in one split, whatever the target
+    everyone = families(table(dataset_dir)).values()  # so that a participant is in one split, whatever the target
     chosen = split_by_participant(everyone, split, fold, dataset_dir)
     items = []
     for subject, row in rows[rows["family"].isin(chosen)].iterrows():
@@ -139,15 +139,17 @@ def datalist(
 
 
 def covariates_of(items: Sequence[dict]) -> np.ndarray:
-    """(n, k) float32, of a datalist's persons."""
+    """(n, k) float32, of a datalist's participants."""
     return np.stack([item["covariates"] for item in items])
 
 
 def scale(items: Sequence[dict]) -> tuple[float, float]:
-    """Mean and deviation of a regression's labels, of the training split's datalist."""
+    """Mean and standard deviation of a regression's labels, of the training split's datalist."""
     labels = np.concatenate([item["label"] for item in items]).astype(float)
     if labels.std() == 0:
-        raise DataError(f"All {len(labels)} training persons have the target {labels[0]:g}: there is nothing to learn.")
+        raise DataError(
+            f"All {len(labels)} training participants have the target {labels[0]:g}: there is nothing to learn."
+        )
     return float(labels.mean()), float(labels.std())
 
 
@@ -158,12 +160,12 @@ def _covariates(numbers: pandas.DataFrame | None, subject: str) -> dict[str, np.
 def _mismatch(listed: Collection[str], found: Collection[str]) -> str:
     without_scan = sorted(set(listed) - set(found), key=natural_order)
     without_row = sorted(set(found) - set(listed), key=natural_order)
-    said = [
-        f"{len(names)} subject{'s' * (len(names) > 1)} {what}: {', '.join(names)}."
-        for names, what in ((without_scan, "of the table without a scan"), (without_row, "with a scan but no row"))
-        if names
-    ]
-    return " ".join(said)
+    problems = []
+    for names, what in ((without_scan, "of the table without a scan"), (without_row, "with a scan but no row")):
+        if names:
+            noun = "subject" if len(names) == 1 else "subjects"
+            problems.append(f"{len(names)} {noun} {what}: {', '.join(names)}.")
+    return " ".join(problems)
 
 
 def verify(dataset_dir: str | Path) -> list[str]:

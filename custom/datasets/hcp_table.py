@@ -54,7 +54,7 @@ def table(dataset_dir: str | Path) -> pandas.DataFrame:
 
 
 def target_of(people: pandas.DataFrame, target: str, kind: str = "classes", band: float = 0.0) -> pandas.Series:
-    """What is to be told from each participant's scan; participants without a value, or inside the band, are left out.
+    """The value to predict from each participant's scan; participants without a value, or inside the band, are left out.
 
     Args:
         people: the subjects' table, as `table` gives it.
@@ -145,7 +145,7 @@ def numbers_of(people: pandas.DataFrame, subjects: Sequence[str], names: Sequenc
         values = column(people, name)
         if not pandas.api.types.is_numeric_dtype(values):
             both = sorted(values.dropna().unique())
-            if len(both) != 2:  # of one alone it couldn't be told which it is
+            if len(both) != 2:  # a single class could be either 0 or 1
                 raise DataError(f"The covariate {name} has the values {both}: numbers or two classes are needed.")
             values = values.map({one: code for code, one in enumerate(both)})
         values = values.reindex(subjects)

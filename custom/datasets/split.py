@@ -1,4 +1,4 @@
-"""Who trains, validates and tests: the same rule for all data sets without a split of their own."""
+"""Which participants train, validate and test, in all data sets without a split of their own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def split_by_participant(participants: Iterable[str], split: str, fold: int, sou
 
 
 def check_split(split: str, fold: int) -> None:
-    """Raises ConfigError for a split or fold that there isn't."""
+    """Raises ConfigError for an unknown split or fold."""
     if split not in ("training", "validation", "test"):
         raise ConfigError(f'split must be "training", "validation" or "test", got {split!r}.')
     if fold not in range(FOLDS):

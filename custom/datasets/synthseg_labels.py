@@ -132,5 +132,5 @@ def verify(dataset_dir: str | Path) -> list[str]:
     for path in paths:
         known = SHA256.get(path.name)
         if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
-            problems.append(f"{path} isn't the file that this project was tested with: {HOW_TO_GET}")
+            problems.append(f"{path} differs from the file that this project was tested with: {HOW_TO_GET}")
     return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty: {HOW_TO_GET}"])
