@@ -54,7 +54,7 @@ def table(dataset_dir: str | Path) -> pandas.DataFrame:
 
 
 def target_of(people: pandas.DataFrame, target: str, kind: str = "classes", band: float = 0.0) -> pandas.Series:
-    """The value to predict from each participant's scan; participants without a value, or inside the band, are left out.
+    """The value to predict from each participant's scan, without those who lack a value or are inside the band.
 
     Args:
         people: the subjects' table, as `table` gives it.

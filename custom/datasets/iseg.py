@@ -62,7 +62,8 @@ def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str
             continue
         if files.setdefault(role, path) != path:
             problems.append(
-                f"{path} and {files[role]} are the same subject's {role}: keep one of them, or name the folder of one copy."
+                f"{path} and {files[role]} are the same subject's {role}: "
+                "keep one of them, or name the folder of one copy."
             )
     if not found:
         raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr: {HOW_TO_GET}")
