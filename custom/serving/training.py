@@ -115,7 +115,7 @@ class TrainingTask(TrainTask):
         settings["val_interval"] = max(1, settings["max_epochs"] // 5)
         if recipes:  # that recipe takes labels' names from a dataset.json, and would start from the shipped weights
             labels = {0: "background"} | {code: name for name, code in self.bundle.labels.items()}
-            settings |= {"labels": f"${labels!r}", "from_weights": None}
+            settings |= {"labels": f"${labels!r}", "from_weights": None, "ignore_code": None, "ignore_index": None}
         if "codes" in config:
             settings["codes"] = list(range(len(self.bundle.labels) + 1))
         if "channel_order" in config:  # a 2D bundle
