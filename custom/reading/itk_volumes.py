@@ -35,8 +35,8 @@ class _Voxels:
         del copy
         import itk
 
-        voxels: np.ndarray = np.asarray(itk.array_from_image(itk.imread(str(self.path))), dtype=dtype)
-        return voxels.T
+        voxels = np.asarray(itk.array_from_image(itk.imread(str(self.path))), dtype=dtype)
+        return np.transpose(voxels)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return np.asarray(self)[index]
