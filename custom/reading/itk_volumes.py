@@ -39,7 +39,8 @@ class _Voxels:
         return np.transpose(voxels)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self)[index]
+        part: np.ndarray = np.asarray(self)[index]
+        return part
 
 
 def open_by_itk(path: Path) -> nibabel.Nifti1Image:
