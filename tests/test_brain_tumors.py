@@ -15,7 +15,7 @@ from monai.apps import DecathlonDataset
 from monai.transforms import Compose, EnsureChannelFirstd, Orientationd
 
 from custom.datasets import brain_tumors, brats, download
-from custom.datasets.split import split_by_person
+from custom.datasets.split import split_by_participant
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.samples import brats as sample
 from custom.transforms import EncodeLabelsd, LoadVolumesd
@@ -40,16 +40,16 @@ def case(folder: Path, number: int, role: str) -> Path:
 def test_split_is_by_person_and_covers_everyone() -> None:
     people = [f"p{number}" for number in range(1, 23)] * 2
     for fold in range(5):
-        parts = [split_by_person(people, split, fold, "x") for split in ("training", "validation", "test")]
+        parts = [split_by_participant(people, split, fold, "x") for split in ("training", "validation", "test")]
         assert sorted(one for part in parts for one in part) == sorted(set(people))
         assert parts[2] == ["p1", "p6", "p11", "p16", "p21"]
-    assert split_by_person(people, "validation", 1, "x") == ["p3", "p9", "p15", "p22"]  # of 2 to 5, 7 to 10, ...
-    with pytest.raises(MissingDataError, match=r"x has too few persons for the training split"):
-        split_by_person(["a", "b"], "training", 0, "x")
+    assert split_by_participant(people, "validation", 1, "x") == ["p3", "p9", "p15", "p22"]  # of 2 to 5, 7 to 10, ...
+    with pytest.raises(MissingDataError, match=r"x has too few participants for the training split"):
+        split_by_participant(["a", "b"], "training", 0, "x")
     with pytest.raises(ConfigError, match=r"split must be .* got 'all'"):
-        split_by_person(people, "all", 0, "x")
+        split_by_participant(people, "all", 0, "x")
     with pytest.raises(ConfigError, match=r"fold must be 0 to 4, got 5"):
-        split_by_person(people, "test", 5, "x")
+        split_by_participant(people, "test", 5, "x")
 
 
 def loaded(dataset_dir: Path) -> dict:

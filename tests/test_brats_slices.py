@@ -98,7 +98,7 @@ def test_preparing_goes_on_where_it_was_stopped(copy: Path, tmp_path: Path) -> N
     assert times == {path: path.stat().st_mtime_ns for path in prepared.glob("volume_1*")}
     assert len(brats_slices.datalist(prepared, "test")) == 48
     (prepared / "volume_2_mask.npy").unlink()
-    with pytest.raises(MissingDataError, match=r"volume_2_mask.npy isn't there"):
+    with pytest.raises(MissingDataError, match=r"volume_2_mask.npy does not exist"):
         brats_slices.datalist(prepared, "test")
     other = tmp_path / "full"
     other.mkdir()

@@ -17,9 +17,17 @@ from custom.errors import CheckpointError
 from custom.handlers import EarlyStop, EpochSeed, LoadWeights, SegmentationScores, WritesFiles, run_files
 
 
-@pytest.mark.parametrize(("best_epochs", "stops_at"), [([1, 1, 1, 1, 1, 1], 4), ([1, 2, 3, 3, 3, 3], 6), ([-1] * 6, 6)])
-def test_early_stop(best_epochs: list[int], stops_at: int) -> None:
-    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=-1))
+@pytest.mark.parametrize(
+    ("best_epochs", "best", "stops_at"),
+    [
+        ([1, 1, 1, 1, 1, 1], 0.5, 4),
+        ([1, 2, 3, 3, 3, 3], 0.5, 6),
+        ([-1] * 6, -1, 6),
+        ([1, 1, 1, 1, 1, 1], float("nan"), 6),  # no validation subject has any label
+    ],
+)
+def test_early_stop(best_epochs: list[int], best: float, stops_at: int) -> None:
+    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=-1, best_metric=best))
     trainer = Engine(lambda engine, batch: None)
     trainer.add_event_handler(
         Events.EPOCH_COMPLETED,

@@ -85,8 +85,8 @@ def test_targets(values: list, kind: str, band: float, expected: dict) -> None:
     ("target", "kind", "band", "error", "sentence"),
     [
         ("Gendr", "classes", 0.0, ConfigError, r"no column 'Gendr': the nearest are \['Gender'\]"),
-        ("Same", "classes", 0.0, DataError, r"Same is 1 for all persons"),
-        ("Empty", "classes", 0.0, DataError, r"Empty is empty for all persons"),
+        ("Same", "classes", 0.0, DataError, r"Same is 1 for all participants"),
+        ("Empty", "classes", 0.0, DataError, r"Empty is empty for all participants"),
         ("Gender", "median", 0.0, DataError, r"Gender holds 'M', which is no number"),
         ("Many", "classes", 0.0, DataError, r"Many has 21 different values: take kind median"),
         ("Gender", "rank", 0.0, ConfigError, r"kind must be one of .*, got 'rank'"),
@@ -124,7 +124,7 @@ def test_covariates(hcp_copy: Path) -> None:
 def test_numbers_as_labels(hcp_copy: Path) -> None:
     items = [{"label": np.array([value], dtype=np.float32)} for value in (1, 2, 3, 6)]
     assert hcp.scale(items) == pytest.approx((3.0, 3.5**0.5))
-    with pytest.raises(DataError, match=r"All 2 training persons have the target 4: there is nothing to learn"):
+    with pytest.raises(DataError, match=r"All 2 training participants have the target 4: there is nothing to learn"):
         hcp.scale([{"label": np.array([4.0])}] * 2)
     item = hcp.datalist(hcp_copy, "training", options=hcp.Options("Age_in_Yrs", "regression"))[0]
     age = pandas.read_csv(hcp_copy / "subjects.csv").set_index("Subject").loc[int(item["subject"]), "Age_in_Yrs"]

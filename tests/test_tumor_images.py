@@ -237,7 +237,7 @@ BAD_SETS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"holds neither Training nor Testing: .*kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset",
     ),
     "groups without a column": (write_groups("image,patient\n"), r"groups.csv has no column group: it needs"),
-    "groups of a stranger": (write_groups("image,group\nx.jpg,1\n"), r"groups.csv lists x.jpg, which isn't there"),
+    "groups of a stranger": (write_groups("image,group\nx.jpg,1\n"), r"groups.csv lists x.jpg, which does not exist"),
     "groups twice": (write_groups(f"image,group\n{FIRST},1\n{FIRST},2\n"), r"groups.csv lists .*0004.jpg twice"),
     "groups in no table": (write_groups('image,group\n"'), r"groups.csv can't be read as a table"),
 }

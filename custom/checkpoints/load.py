@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,18 @@ import torch
 
 from custom.errors import CheckpointError
 
+# Where trainings keep weights among other things, the most useful first: a moving average, then the network itself.
+CONTAINERS = (
+    "average", "network", "state_dict", "model_state_dict", "network_weights", "model", "net", "weights", "ema",
+)  # fmt: skip
+WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and DistributedDataParallel; torch.compile
 
-def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict:
+
+def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     """Reads a file that torch.save wrote, without running code from it (weights_only).
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing, damaged, TorchScript, or holds other objects than tensors and numbers.
     """
     path = Path(path)
     if not path.is_file():
@@ -25,19 +34,77 @@ def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict:
             raise TypeError(f"it holds a {type(content).__name__}")
         return content
     except Exception as error:
-        raise CheckpointError(
-            f"{path} can't be read ({type(error).__name__}): it is cut short or no file of weights."
-        ) from error
+        raise CheckpointError(_unreadable(path, error)) from error
 
 
-def load_weights(network: torch.nn.Module, weights: dict, path: str | Path) -> None:
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why a file gave no weights, in a sentence."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = {Path(name).name for name in archive.namelist()}
+        if "constants.pkl" in members:
+            return f"{path} is a TorchScript program, not weights. Name the model.pt that it was exported from."
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
+            return (
+                f"{path} holds Python objects besides tensors, which are not loaded because they could run code. "
+                "Save its weights alone: torch.save(network.state_dict(), FILE)."
+            )
+    return f"{path} can't be read ({type(error).__name__}): it is cut short or no file of weights."
+
+
+def plain_weights(content: Mapping[str, Any], names: Collection[str] = ()) -> dict[str, Any]:
+    """The weights in a checkpoint of any usual form, under the network's own names.
+
+    Taken off are containers ({"state_dict": ...}, {"model": ...}, this project's last.pt, ...), the prefixes "module."
+    and "_orig_mod.", and the counter of torch.optim.swa_utils.AveragedModel. Plain weights are returned as they are.
+
+    Args:
+        content: what `load_checkpoint` reads.
+        names: of the network's tensors; with them, a prefix of the training's own class ("net." of a Lightning module)
+            is taken off too, where no name fits with it.
+    """
+    weights = dict(content)
+    while inner := next((weights[key] for key in CONTAINERS if _holds_weights(weights.get(key))), None):
+        weights = dict(inner)
+    if "n_averaged" in weights and "n_averaged" not in names:
+        del weights["n_averaged"]
+    while prefix := next((one for one in WRAPPERS if weights and all(name.startswith(one) for name in weights)), None):
+        weights = _without(weights, prefix)
+    while names and not set(weights) & set(names):
+        first = {name.partition(".")[0] for name in weights}
+        if len(first) != 1 or not all("." in name for name in weights):
+            break
+        weights = _without(weights, f"{first.pop()}.")
+    return weights
+
+
+def _holds_weights(value: Any) -> bool:
+    """Whether a value is a dictionary of tensors, or holds one under a known name."""
+    if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
+        return False
+    if any(isinstance(one, torch.Tensor) for one in value.values()):
+        return True
+    return any(_holds_weights(value.get(key)) for key in CONTAINERS)
+
+
+def _without(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in weights.items()}
+
+
+def load_weights(network: torch.nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
     """Puts weights into a network of the same architecture.
+
+    Args:
+        network: the network.
+        weights: a state_dict, or a checkpoint that `plain_weights` can take apart.
+        path: where they come from, for the error message.
 
     Raises:
         CheckpointError: names or shapes differ.
     """
     own = network.state_dict()
-    unfit = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
+    weights = plain_weights(weights, own)
+    unfit = [name for name in own if name not in weights or _shape(weights[name]) != own[name].shape]
     unfit += [name for name in weights if name not in own]
     if unfit:
         raise CheckpointError(
@@ -45,3 +112,7 @@ def load_weights(network: torch.nn.Module, weights: dict, path: str | Path) -> N
             "name the network that they were trained with."
         )
     network.load_state_dict(weights)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None

@@ -48,7 +48,12 @@ def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overr
     weights, target = Path(parser.get_parsed_content("ckpt_path")), folder / FORMATS[fmt]
     overrides.pop("ckpt_path", None)
     network = parser.get_parsed_content("network_def").eval()
-    load_weights(network, load_checkpoint(weights), weights)
+    content = load_checkpoint(weights)
+    load_weights(network, content, weights)
+    if set(content) != set(network.state_dict()):  # MONAI reads the file itself, and only plain weights
+        weights = folder / "plain_weights.pt"
+        with written_whole(weights) as partial:
+            torch.save(network.state_dict(), partial)
     metadata = Path(files[0]).with_name("metadata.json")
     window = [1, parser.get_parsed_content("in_channels"), *parser.get_parsed_content("roi_size")]
     call: dict[str, Any] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from custom.datasets import brats, msd
 from custom.datasets.brats import CHANNELS as CHANNELS
@@ -29,6 +30,16 @@ def codes(dataset_dir: str | Path) -> tuple[int, ...]:
     return CODES["msd" if _module(dataset_dir) is msd else "brats"]
 
 
+def ignore_code(dataset_dir: str | Path) -> int | None:
+    """The label maps' code of voxels that nobody labelled, where a dataset.json names "ignore"; else None."""
+    return msd.ignore_code(dataset_dir) if _module(dataset_dir) is msd else None
+
+
+def ignore_index(dataset_dir: str | Path) -> int | None:
+    """What `ignore_code` becomes after loading: the number of labels; None without it."""
+    return None if ignore_code(dataset_dir) is None else len(LABELS)
+
+
 def output_codes(convention: str) -> tuple[int, ...]:
     """The codes of a result.
 
@@ -43,7 +54,7 @@ def output_codes(convention: str) -> tuple[int, ...]:
     return CODES[convention]
 
 
-def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[str, Any]]:
     """The cases of one split: custom.datasets.msd's where there is a dataset.json, else custom.datasets.brats's.
 
     Raises:
@@ -52,12 +63,13 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
     module = _module(dataset_dir)
     if module is msd and (problem := _other_task(dataset_dir)):
         raise DataError(problem)
-    return module.datalist(dataset_dir, split, fold)
+    cases: list[dict[str, Any]] = module.datalist(dataset_dir, split, fold)
+    return cases
 
 
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every voxel and returns every problem found, each a sentence that names its file."""
-    problems = _module(dataset_dir).verify(dataset_dir)
+    problems: list[str] = _module(dataset_dir).verify(dataset_dir)
     if not problems and _module(dataset_dir) is msd and (problem := _other_task(dataset_dir)):
         problems.append(problem)
     return problems

@@ -14,8 +14,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from custom.datasets.split import split_by_person
+from custom.datasets.split import split_by_participant
 from custom.errors import DataError, MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
@@ -82,7 +83,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
         chosen = [case for case, files in everyone.items() if "seg" not in files]
     else:
         labelled = [case for case, files in everyone.items() if "seg" in files]
-        chosen = split_by_person(labelled, split, fold, dataset_dir)
+        chosen = split_by_participant(labelled, split, fold, dataset_dir)
     if not chosen:
         raise MissingDataError(f"{dataset_dir} has no case without a segmentation.")
     return [_item(case, everyone[case]) for case in chosen]
@@ -97,9 +98,9 @@ def _item(case: str, files: dict[str, Path]) -> dict:
 
 
 def _missing(case: str, files: dict[str, Path]) -> list[str]:
-    there = ", ".join(sorted(path.name for path in files.values()))
+    names = ", ".join(sorted(path.name for path in files.values()))
     return [
-        f"{case} has no {role} file (only {there}): add {case}_{role}.nii.gz, or remove the case."
+        f"{case} has no {role} file (only {names}): add {case}_{role}.nii.gz, or remove the case."
         for role in _ROLES
         if role not in files
     ]
@@ -113,5 +114,6 @@ def verify(dataset_dir: str | Path) -> list[str]:
         return [str(error)]
     for case, files in everyone.items():
         problems += _missing(case, files)
-        problems += case_problems({path: CODES if role == "seg" else None for role, path in files.items()})
+        codes = {"seg": LabelCodes(CODES)}
+        problems += case_problems({path: codes.get(role) for role, path in files.items()})
     return problems

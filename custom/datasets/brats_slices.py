@@ -25,9 +25,10 @@ import numpy as np
 from tqdm import tqdm
 
 from custom.datasets.brats import CHANNELS, LABELS
-from custom.datasets.split import split_by_person
+from custom.datasets.split import split_by_participant
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.files import written_whole
+from custom.reading.labels import TOLERANCE
 from custom.reading.volumes import existing_folder, natural_order
 
 __all__ = ["CHANNELS", "CHANNEL_ORDER", "LABELS", "MASKS", "datalist", "prepare", "read_slice", "verify"]
@@ -67,7 +68,7 @@ def datalist(
         raise ConfigError(f"middle must be 1 or more, got {middle!r}.")
     everyone = _slices(dataset_dir)
     items: list[dict] = []
-    for volume in split_by_person(map(str, everyone), split, fold, dataset_dir):
+    for volume in split_by_participant(map(str, everyone), split, fold, dataset_dir):
         slices = everyone[int(volume)]
         wanted = min(middle or len(slices), len(slices))
         skipped = (len(slices) - wanted) // 2
@@ -88,9 +89,10 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
     """
     try:
         if row is not None:
-            return _memory_map(path)[row]
+            return np.asarray(_memory_map(path)[row])
         with h5py.File(path, "r") as file:
-            voxels = np.moveaxis(file[dataset][()], -1, 0)
+            voxels: np.ndarray = np.moveaxis(file[dataset][()], -1, 0)
+            voxels = _rounded(voxels) if dataset == "mask" else voxels
     except KeyError as error:
         raise DataError(f"{path} has no {dataset!r} in it: copy the file again.") from error
     except (OSError, ValueError, IndexError) as error:
@@ -103,7 +105,8 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
 @functools.lru_cache(maxsize=1024)
 def _memory_map(path: str | Path) -> np.ndarray:
     """Kept open, since reading the header takes longer than a slice; what is written to it stays in memory."""
-    return np.load(path, mmap_mode="c")
+    mapped: np.ndarray = np.load(path, mmap_mode="c")
+    return mapped
 
 
 def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
@@ -177,6 +180,12 @@ def verify(dataset_dir: str | Path) -> list[str]:
     return problems
 
 
+def _rounded(mask: np.ndarray) -> np.ndarray:
+    """The mask, with values within 0.001 of a whole number rounded, as label maps' values are."""
+    rounded = np.rint(mask)
+    return rounded if np.allclose(mask, rounded, rtol=0, atol=TOLERANCE) else mask
+
+
 def _problem(voxels: np.ndarray, dataset: str) -> str:
     channels = {"image": len(CHANNELS), "mask": len(MASKS)}[dataset]
     if voxels.ndim != 3 or voxels.shape[0] != channels:
@@ -223,6 +232,6 @@ def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
 def _rows(folder: Path, volume: str, slices: Sequence[int]) -> list[dict]:
     files = [str(folder / f"volume_{volume}_{dataset}.npy") for dataset in ("image", "mask")]
     if missing := [file for file in files if not Path(file).is_file()]:
-        raise MissingDataError(f"{missing[0]} isn't there: run `brainmri prepare` again into a new folder.")
+        raise MissingDataError(f"{missing[0]} does not exist: run `brainmri prepare` again into a new folder.")
     image, mask = files
     return [{"slice": number, "image": (image, row), "label": (mask, row)} for row, number in enumerate(slices)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from custom.errors import MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
@@ -44,6 +45,7 @@ class Structure:
 
     @property
     def has_sides(self) -> bool:
+        """Whether left and right have codes of their own."""
         return self.left != self.right
 
 
@@ -102,6 +104,7 @@ _TABLE = {
 CODES = {code: name for code, (name, _) in _TABLE.items()}
 SIDES = {code: side for code, (_, side) in _TABLE.items() if side}
 TISSUES = {one.name: one.tissue for one in STRUCTURES}
+MAP_CODES = range(max(CODES) + 1)  # what a map may hold: a code without a name in CODES counts as background
 
 
 def outputs_of(labels: Mapping[int, str]) -> list[list[int]] | None:
@@ -173,7 +176,8 @@ def datalist(dataset_dir: str | Path | None) -> list[dict]:
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every segmentation; returns every problem, each a sentence that names the file."""
     paths = _files(dataset_dir)
-    problems = [read_problem(path) for path in paths]
+    codes = LabelCodes(tuple(MAP_CODES), may_be_empty=False)
+    problems = [read_problem(path, codes) for path in paths]
     return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir}: {HOW_TO_GET}"])
 
 

@@ -21,7 +21,7 @@ def given_groups(folder: Path, images: Sequence[str]) -> pandas.Series:
         images: paths below it.
 
     Raises:
-        DataError: the table can't be read, lacks a column, or lists an image twice or one that isn't there.
+        DataError: the table can't be read, lacks a column, or lists an image twice or an image that does not exist.
     """
     path = folder / "groups.csv"
     if not path.is_file():
@@ -36,7 +36,7 @@ def given_groups(folder: Path, images: Sequence[str]) -> pandas.Series:
     if len(twice := table["image"][table["image"].duplicated()]):
         raise DataError(f"{path} lists {twice.iloc[0]} twice: keep one row for each image.")
     if absent := [image for image in table["image"] if not (folder / image).is_file()]:
-        raise DataError(f"{path} lists {absent[0]}, which isn't there: write images as Training/glioma/NAME.jpg.")
+        raise DataError(f"{path} lists {absent[0]}, which does not exist: write images as Training/glioma/NAME.jpg.")
     return table.set_index("image")["group"].reindex(images)
 
 

@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 
 from custom.errors import ConfigError, DataError, MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
 
 CHANNELS = ("T1", "T2")
@@ -60,14 +61,17 @@ def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str
             files.setdefault(role, path.with_suffix(".hdr"))  # where the header is missing, opening it says so
             continue
         if files.setdefault(role, path) != path:
-            problems.append(f"{path} and {files[role]} are the same subject's {role}: keep one, or name one's folder.")
+            problems.append(
+                f"{path} and {files[role]} are the same subject's {role}: "
+                "keep one of them, or name the folder of one copy."
+            )
     if not found:
         raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr: {HOW_TO_GET}")
     return dict(sorted(found.items())), problems
 
 
 def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
-    """The subjects of one split, split by person.
+    """The subjects of one split, split by participant.
 
     Args:
         dataset_dir: a folder with iSeg's layout.
@@ -128,5 +132,6 @@ def verify(dataset_dir: str | Path) -> list[str]:
         return [str(error)]
     for number, files in everyone.items():
         problems += _missing(number, files)
-        problems += case_problems({path: CODES if role == "label" else None for role, path in files.items()})
+        codes = {"label": LabelCodes(CODES)}
+        problems += case_problems({path: codes.get(role) for role, path in files.items()})
     return problems

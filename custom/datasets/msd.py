@@ -1,75 +1,65 @@
 """Any folder with a dataset.json of the Medical Segmentation Decathlon's or nnU-Net's form, a user's own among them.
 
 Antonelli et al. 2022, The Medical Segmentation Decathlon, Nature Communications 13, 4128 (medicaldecathlon.com);
-Isensee et al. 2021, nnU-Net, Nature Methods 18, 203-211.
+Isensee et al. 2021, nnU-Net, Nature Methods 18, 203-211. custom.datasets.dataset_json reads dataset.json itself.
 
-Files: MSD's dataset.json lists each case's image and label ("training") and unlabelled images ("test"), "modality"
-names the channels, {"0": "FLAIR", ...}, "labels" the codes, {"0": "background", ...}. nnU-Net's names them in
-"channel_names" and in "labels", {"background": 0, ...}, and lists nothing: CASE's channels are
-imagesTr/CASE_0000.nii.gz, CASE_0001..., its label labelsTr/CASE.nii.gz, unlabelled cases are in imagesTs.
+Files, in one of three ways:
+- A list (MSD, nnU-Net version 1): "training" holds {"image": path, "label": path}, "test" holds paths. Where the listed
+  imagesTr/CASE.nii.gz does not exist, the image's channels are CASE_0000.nii.gz, CASE_0001.nii.gz, ...
+- Entries by name (nnU-Net version 2): "dataset" holds {CASE: {"images": [path, ...], "label": path}}.
+- No list (nnU-Net version 2): CASE's channels are imagesTr/CASE_0000.nii.gz, CASE_0001..., its label is
+  labelsTr/CASE.nii.gz, and unlabelled cases are in imagesTs.
+
+Paths are relative to dataset.json, or absolute. "file_ending" may be that of any format of custom.reading.volumes.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
-
-from custom.datasets.split import split_by_person
+from custom.datasets.dataset_json import HOW_TO_GET, Description, read_description
+from custom.datasets.split import split_by_participant
 from custom.errors import DataError, MissingDataError
-from custom.reading.volumes import case_problems, existing_folder, natural_order, person, require_one_grid
+from custom.reading.itk_volumes import ENDINGS as ITK_ENDINGS
+from custom.reading.labels import LabelCodes
+from custom.reading.volumes import case_problems, natural_order, participant_of, require_one_grid
 
-_HOW_TO_GET = "it must hold a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
-
-
-def description(dataset_dir: str | Path) -> dict[str, Any]:
-    """What dataset.json says, in one form.
-
-    Returns:
-        {"channels": ("T1", ...), "labels": {0: "background", ...}, "file": Path, "content": dict}
-
-    Raises:
-        MissingDataError: no folder, or no dataset.json in it.
-        DataError: dataset.json isn't of either form.
-    """
-    file = existing_folder(dataset_dir, _HOW_TO_GET) / "dataset.json"
-    if not file.is_file():
-        raise MissingDataError(f"There is no {file}: {_HOW_TO_GET}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        channels = content.get("modality") or content["channel_names"]
-        pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in content["labels"].items()]
-        names = {int(code): str(name) for code, name in sorted(pairs, key=lambda pair: int(pair[0]))}
-        found = tuple(channels[key] for key in sorted(channels, key=int))
-    except Exception as error:
-        raise DataError(
-            f'{file} needs "modality" or "channel_names", and "labels" ({type(error).__name__}: {error}): {_HOW_TO_GET}'
-        ) from error
-    if list(names) != list(range(len(names))):
-        raise DataError(
-            f"{file} has the label codes {list(names)}: number them 0, 1, 2 and so on, in the label maps too."
-        )
-    return {"channels": found, "labels": names, "file": file, "content": content}
+ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", *ITK_ENDINGS)
+_CHANNEL = re.compile(r"_(\d{4})$")
 
 
 def labels(dataset_dir: str | Path) -> dict[int, str]:
-    """{0: "background", 1: ...}, as dataset.json names them."""
-    return description(dataset_dir)["labels"]
+    """{0: "background", 1: ...}, as dataset.json names them, without nnU-Net's "ignore"."""
+    return read_description(dataset_dir).labels
 
 
 def channels(dataset_dir: str | Path) -> tuple[str, ...]:
     """The image's channels in their order, as dataset.json names them."""
-    return description(dataset_dir)["channels"]
+    return read_description(dataset_dir).channels
 
 
-def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
-    """The cases of one split, split by person.
+def ignore_code(dataset_dir: str | Path) -> int | None:
+    """The label maps' code of voxels that nobody labelled ("ignore"), or None."""
+    return read_description(dataset_dir).ignore_code
+
+
+def ignore_index(dataset_dir: str | Path) -> int | None:
+    """What `ignore_code` becomes after loading (EncodeLabelsd), for a loss: the number of labels; None without it."""
+    known = read_description(dataset_dir)
+    return None if known.ignore_code is None else len(known.labels)
+
+
+def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[str, Any]]:
+    """The cases of one split, split by participant.
 
     Args:
         dataset_dir: the folder of dataset.json.
-        split: "training", "validation" and "test" share out the labelled cases: every fifth person in natural
+        split: "training", "validation" and "test" share out the labelled cases: every fifth participant in natural
             order tests, `fold` picks a fifth of the others to validate. "unlabelled" is the rest.
         fold: 0 to 4.
 
@@ -79,14 +69,14 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
 
     Raises:
         ConfigError: an unknown split or fold.
-        DataError: no case for the split, a file that isn't there, or files of one case that differ in shape.
+        DataError: no case for the split, a file that does not exist, or files of one case that differ in shape.
     """
     if split == "unlabelled":
         chosen = _cases(dataset_dir, "test")
     else:
         cases = _cases(dataset_dir, "training")
-        wanted = split_by_person((person(case["subject"]) for case in cases), split, fold, dataset_dir)
-        chosen = [case for case in cases if person(case["subject"]) in wanted]
+        wanted = split_by_participant((participant_of(case["subject"]) for case in cases), split, fold, dataset_dir)
+        chosen = [case for case in cases if participant_of(case["subject"]) in wanted]
     if not chosen:
         raise MissingDataError(f"{dataset_dir} has no case without a label.")
     for case in chosen:
@@ -94,55 +84,154 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
     return chosen
 
 
-def _files(case: dict) -> list[str]:
+def _files(case: Mapping[str, Any]) -> list[str]:
     return [*case["image"], *([case["label"]] if "label" in case else [])]
 
 
-def _cases(dataset_dir: str | Path, key: str) -> list[dict]:
+def _cases(dataset_dir: str | Path, key: str) -> list[dict[str, Any]]:
     """All cases of "training" or "test" in natural order; macOS's ._ files are no cases."""
-    known = description(dataset_dir)
-    if key in known["content"]:
+    known = read_description(dataset_dir)
+    content = known.content
+    if key == "training" and "dataset" in content:
+        cases = _named_cases(known)
+    elif content.get(key) or (key == "test" and key in content):
         cases = _listed_cases(known, key)
     else:
-        cases = _nnunet_cases(known, "Tr" if key == "training" else "Ts")
-    return sorted(cases, key=lambda case: natural_order(case["subject"]))
+        cases = _unlisted_cases(known, "Tr" if key == "training" else "Ts")
+    return sorted(_told_apart(cases, known.file.parent), key=lambda case: natural_order(case["subject"]))
 
 
-def _listed_cases(known: dict[str, Any], key: str) -> list[dict]:
-    if not known["content"][key]:
-        return []
+def _told_apart(cases: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The cases; where two have one name, they are named by their first image's path below the folder."""
+    names = Counter(case["subject"] for case in cases)
+    for case in cases:
+        if names[case["subject"]] > 1:
+            path = Path(case["image"][0])
+            inside = path.relative_to(folder) if path.is_relative_to(folder) else path
+            case["subject"] = inside.with_name(_stem(path)).as_posix()
+    return cases
+
+
+def _stem(path: Path) -> str:
+    """The name without the ending of a volume's format; of an unknown format, up to the first dot."""
+    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)
+    return path.name.split(".")[0] if ending is None else path.name[: -len(ending)]
+
+
+def _path(known: Description, text: Any) -> Path:
+    """A path of dataset.json, which may have Windows's separators, or variables of the environment."""
+    path = known.file.parent / os.path.expandvars(str(text))
+    if not path.exists() and "\\" in str(text):
+        path = known.file.parent / str(text).replace("\\", "/")
+    return path
+
+
+def _image_files(known: Description, given: Any) -> tuple[str, list[str]]:
+    """A case's name, and its image's files.
+
+    Args:
+        known: the dataset.json.
+        given: one path, or a path for each channel.
+    """
+    paths = [_path(known, text) for text in (given if isinstance(given, list) else [given])]
+    name = _stem(paths[0])
+    if len(paths) == 1 and not paths[0].exists():  # nnU-Net's version 1 lists CASE.nii.gz for CASE_0000.nii.gz
+        ending = paths[0].name[len(name) :]
+        of_channels = [paths[0].with_name(f"{name}_{n:04d}{ending}") for n in range(len(known.channels))]
+        if of_channels[0].exists():
+            _refuse_more_channels(known, paths[0].parent.glob(f"{name}_*{ending}"), name)
+            return name, [str(path) for path in of_channels]
+    return (_CHANNEL.sub("", name) if len(paths) > 1 else name), [str(path) for path in paths]
+
+
+def _listed_cases(known: Description, key: str) -> list[dict[str, Any]]:
+    cases = []
+    for entry in known.content[key]:
+        given = entry if isinstance(entry, Mapping) else {"image": entry}
+        if "image" not in given or (key == "training" and "label" not in given):
+            raise DataError(
+                f'{known.file} lists its cases under "{key}" in no form that is known. '
+                f'Write {{"image": "imagesTr/sub-01.nii.gz", "label": "labelsTr/sub-01.nii.gz"}} for each.'
+            )
+        name, image = _image_files(known, given["image"])
+        label = {"label": str(_path(known, given["label"]))} if given.get("label") else {}
+        cases.append({"subject": name, "image": image, **label})
+    return cases
+
+
+def _named_cases(known: Description) -> list[dict[str, Any]]:
     try:
-        listed = load_decathlon_datalist(str(known["file"]), is_segmentation=True, data_list_key=key)
         return [
-            {"subject": Path(one["image"]).name.split(".")[0], "image": [str(one["image"])]}
-            | ({"label": str(one["label"])} if "label" in one else {})
-            for one in listed
+            {
+                "subject": str(name),
+                "image": _image_files(known, entry["images"])[1],
+                "label": str(_path(known, entry["label"])),
+            }
+            for name, entry in known.content["dataset"].items()
         ]
-    except Exception as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f'{known["file"]} lists its cases under "{key}" in no form that is known: {_HOW_TO_GET}'
+            f'{known.file} lists its cases under "dataset" in no form that is known ({type(error).__name__}: {error}). '
+            'Write {"CASE": {"images": ["imagesTr/CASE_0000.nii.gz"], "label": "labelsTr/CASE.nii.gz"}}.'
         ) from error
 
 
-def _nnunet_cases(known: dict[str, Any], part: str) -> list[dict]:
-    folder, ending = known["file"].parent, known["content"].get("file_ending", ".nii.gz")
-    first = [path for path in folder.glob(f"images{part}/*_0000{ending}") if not path.name.startswith(".")]
-    cases = []
-    for name in (path.name.removesuffix(f"_0000{ending}") for path in first):
-        image = [str(folder / f"images{part}" / f"{name}_{n:04d}{ending}") for n in range(len(known["channels"]))]
+def _unlisted_cases(known: Description, part: str) -> list[dict[str, Any]]:
+    """The cases of imagesTr or imagesTs; one with a label map and no image is among them, so that it is missed."""
+    folder, ending = known.file.parent, _ending(known, part)
+    images = [path for path in folder.glob(f"images{part}/*{ending}") if not path.name.startswith(".")]
+    names = {match for path in images if _CHANNEL.search(match := path.name.removesuffix(ending))}
+    cases = {_CHANNEL.sub("", name) for name in names}
+    if part == "Tr":
+        label_maps = folder.glob(f"labelsTr/*{ending}")
+        cases |= {path.name.removesuffix(ending) for path in label_maps if not path.name.startswith(".")}
+    _refuse_more_channels(known, images)
+    result = []
+    for name in cases:
+        image = [str(folder / f"images{part}" / f"{name}_{n:04d}{ending}") for n in range(len(known.channels))]
         label = {"label": str(folder / "labelsTr" / f"{name}{ending}")} if part == "Tr" else {}
-        cases.append({"subject": name, "image": image, **label})
-    return cases
+        result.append({"subject": name, "image": image, **label})
+    return result
+
+
+def _ending(known: Description, part: str) -> str:
+    """The files' ending: dataset.json's, or that of the files themselves."""
+    if given := str(known.content.get("file_ending", "")):
+        ending = given if given.startswith(".") else f".{given}"
+        if ending.lower() not in ENDINGS:
+            raise DataError(
+                f'{known.file} has the "file_ending" {given}, which this project does not read. '
+                f"Convert the files to one of {', '.join(ENDINGS)}."
+            )
+        return ending
+    for ending in ENDINGS:
+        if any(known.file.parent.glob(f"images{part}/[!.]*_0000{ending}")):
+            return ending
+    return ENDINGS[0]
+
+
+def _refuse_more_channels(known: Description, paths: Iterable[Path], case: str | None = None) -> None:
+    """Raises DataError where a file CASE_0002 exists, but dataset.json names two channels."""
+    for path in sorted(paths, key=natural_order):
+        match = _CHANNEL.search(_stem(path))
+        if path.name.startswith(".") or not match or (case and _stem(path) != f"{case}{match[0]}"):
+            continue
+        if int(match[1]) >= len(known.channels):
+            raise DataError(
+                f"{path} is channel {int(match[1])}, but {known.file} names only {list(known.channels)} (from 0). "
+                "Name every channel, or remove the file."
+            )
 
 
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every voxel and returns every problem found, each a sentence that names its file."""
     try:
+        known = read_description(dataset_dir)
         cases = [case for key in ("training", "test") for case in _cases(dataset_dir, key)]
-        codes = labels(dataset_dir)
     except DataError as error:
         return [str(error)]
-    problems = [] if cases else [f"{dataset_dir} lists no case: {_HOW_TO_GET}"]
+    codes = LabelCodes(tuple(known.labels), known.ignore_code)
+    problems = [] if cases else [f"{dataset_dir} lists no case: {HOW_TO_GET}"]
     for case in cases:
         problems += case_problems({Path(path): codes if path == case.get("label") else None for path in _files(case)})
     return problems

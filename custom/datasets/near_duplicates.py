@@ -4,8 +4,8 @@ The hash is ImageHash's phash of 256 bits: which of the 16x16 lowest frequencies
 median. THRESHOLD was chosen on 657 contrast-enhanced slices of J. Cheng's set (figshare 1512427). Of every third one,
 copies were made: JPEG of quality 75 or 30, 64x64 to 512x512, stretched, 1.2 times as bright, 1.3 times the contrast,
 noise (standard deviation 5), turned by 1 degree: 28 bits or less from their original, all but the turned ones 16 or
-less. The 190,781 pairs of slices of two patients: 36 bits or more. What it doesn't find: mirrored copies, other margins (a
-margin of 5% moves 80 bits), and neighbouring slices of one patient (half of them differ by more than 102 bits, two
+less. The 190,781 pairs of slices of two patients: 36 bits or more. What it doesn't find: mirrored copies, other margins
+(a margin of 5% moves 80 bits), and neighbouring slices of one patient (half of them differ by more than 102 bits, two
 patients' by 124). Those need to be named, in groups.csv.
 """
 

@@ -1,4 +1,4 @@
-"""Who trains, validates and tests: the same rule for all data sets without a split of their own."""
+"""Which participants train, validate and test, in all data sets without a split of their own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Iterable
 from custom.errors import ConfigError, MissingDataError
 from custom.reading.volumes import natural_order
 
-FOLDS = 5  # of all persons a fifth tests, of the others a fifth validates
+FOLDS = 5  # of all participants a fifth tests, of the others a fifth validates
 
 
-def split_by_person(persons: Iterable[str], split: str, fold: int, source: object) -> list[str]:
-    """The persons of one split, in natural order.
+def split_by_participant(participants: Iterable[str], split: str, fold: int, source: object) -> list[str]:
+    """The participants of one split, in natural order.
 
-    Every fifth person tests, whatever the fold; `fold` picks every fifth of the others to validate; the rest train.
+    Every fifth participant tests, whatever the fold. `fold` picks every fifth of the others to validate; the rest
+    train.
 
     Args:
-        persons: names or numbers as text; one that comes twice counts once.
+        participants: names or numbers as text; one that comes twice counts once.
         split: "training", "validation" or "test".
         fold: 0 to 4.
         source: the folder that errors name.
 
     Raises:
         ConfigError: an unknown split or fold.
-        MissingDataError: too few persons for the split.
+        MissingDataError: too few participants for the split.
     """
     check_split(split, fold)
-    everyone = sorted(set(persons), key=natural_order)
+    everyone = sorted(set(participants), key=natural_order)
     others = [one for index, one in enumerate(everyone) if index % FOLDS]
     validating = others[fold::FOLDS]
     chosen = {
@@ -35,12 +36,12 @@ def split_by_person(persons: Iterable[str], split: str, fold: int, source: objec
         "test": everyone[::FOLDS],
     }[split]
     if not chosen:
-        raise MissingDataError(f"{source} has too few persons for the {split} split: three are the least.")
+        raise MissingDataError(f"{source} has too few participants for the {split} split: three are the least.")
     return chosen
 
 
 def check_split(split: str, fold: int) -> None:
-    """Raises ConfigError for a split or fold that there isn't."""
+    """Raises ConfigError for an unknown split or fold."""
     if split not in ("training", "validation", "test"):
         raise ConfigError(f'split must be "training", "validation" or "test", got {split!r}.')
     if fold not in range(FOLDS):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError, MissingDataError
+from custom.reading.labels import LabelCodes
 from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
@@ -86,7 +87,7 @@ def labels_by_code(labels: dict[int, str]) -> dict[int, int]:
 
 
 def datalist(dataset_dir: str | Path, split: str, draws: int = 1) -> list[dict]:
-    """The maps of one split, split by person.
+    """The maps of one split, split by participant.
 
     Args:
         dataset_dir: the folder of the maps.
@@ -126,9 +127,10 @@ def verify(dataset_dir: str | Path) -> list[str]:
         paths = _maps(dataset_dir)
     except DataError as error:
         return [str(error)]
-    problems = [read_problem(path, CODES) for path in paths]
+    codes = LabelCodes(CODES, may_be_empty=False)
+    problems = [read_problem(path, codes) for path in paths]
     for path in paths:
         known = SHA256.get(path.name)
         if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
-            problems.append(f"{path} isn't the file that this project was tested with: {HOW_TO_GET}")
+            problems.append(f"{path} differs from the file that this project was tested with: {HOW_TO_GET}")
     return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty: {HOW_TO_GET}"])

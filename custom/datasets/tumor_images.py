@@ -125,14 +125,14 @@ def _images(folder: Path, classes: Iterable[str]) -> list[str]:
 
 def _folder_problems(part: Path, classes: Iterable[str]) -> list[str]:
     """What is wrong with the class folders of Training or Testing."""
-    there = sorted(path.name for path in part.iterdir() if path.is_dir() and path.name[0] != ".")
-    unknown = [name for name in there if name not in {*classes, *LABELS.values()}]
-    missing = [name for name in classes if name not in there]
-    empty = [name for name in there if name not in unknown and not image_files(part / name)]
+    folders = sorted(path.name for path in part.iterdir() if path.is_dir() and path.name[0] != ".")
+    unknown = [name for name in folders if name not in {*classes, *LABELS.values()}]
+    missing = [name for name in classes if name not in folders]
+    empty = [name for name in folders if name not in unknown and not image_files(part / name)]
     loose = [path for path in image_files(part) if path.parent == part]
     return [
         *(f"{part / name} is no class folder that is known: rename it, or name it in class_names." for name in unknown),
-        *(f"{part} has no class folder {name}: complete it, or set class_names to {there}." for name in missing),
+        *(f"{part} has no class folder {name}: complete it, or set class_names to {folders}." for name in missing),
         *(f"{part / name} is an empty class folder: copy its images again, or leave it out." for name in empty),
         *(f"{path} lies in no class folder: move it into one." for path in loose),
     ]
@@ -222,8 +222,9 @@ def _duplicate_problems(images: Sequence[str], near: csr_matrix) -> list[str]:
         testing = {image for pair in across for image in pair if image.startswith("Testing/")}
         total = sum(image.startswith("Testing/") for image in images)
         named = "; ".join(f"{a} and {b}" for a, b in across[:3])
+        named += "; ..." if len(across) > 3 else ""
         problems.append(
-            f"{len(testing)} of the {total} images of Testing have near-duplicates in Training ({named}"
-            f"{'; ...' * (len(across) > 3)}). Partition 'grouped' keeps them together, 'original' does not."
+            f"{len(testing)} of the {total} images of Testing have near-duplicates in Training ({named}). "
+            "Partition 'grouped' keeps them together, 'original' does not."
         )
     return problems

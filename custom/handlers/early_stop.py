@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from ignite.engine import Engine, Events
 
-from custom.handlers.state import best_epoch_of
+from custom.handlers.state import best_epoch_of, best_metric_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class EarlyStop:
     def __call__(self, engine: Engine) -> None:
         """Stops the trainer if the best epoch is too long ago."""
         best = best_epoch_of(self.evaluator)
-        if best > 0 and engine.state.epoch - best >= self.patience:
+        waited = best > 0 and engine.state.epoch - best >= self.patience
+        if waited and not math.isnan(best_metric_of(self.evaluator)):  # NaN: no validation subject has any label
             logger.info("No better validation for %d epochs: stopping.", engine.state.epoch - best)
             engine.terminate()

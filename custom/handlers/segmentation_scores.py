@@ -66,7 +66,8 @@ class SegmentationScores(WritesFiles):
         for item, output in items_of(engine):
             spacing = [float(size) for size in output["label"].pixdim]
             pred, label = (torch.as_tensor(output[key]).cpu().bool() for key in ("pred", "label"))
-            matrix = confusion(pred[1:], label[1:])
+            counted = label.any(dim=0)  # a voxel that nobody labelled has no channel, not even the background's
+            matrix = confusion(pred[1:, counted], label[1:, counted])
             measured = {}
             for name in self.measures:
                 if name in MEASURES:

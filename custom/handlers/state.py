@@ -19,6 +19,12 @@ def best_epoch_of(evaluator: Engine) -> int:
     return epoch
 
 
+def best_metric_of(evaluator: Engine) -> float:
+    """The best value of the key metric; NaN if it never had a value."""
+    metric: float = evaluator.state.best_metric  # type: ignore[attr-defined]
+    return metric
+
+
 def items_of(engine: Engine) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The items of the batch and their outputs, both decollated by MONAI's engines."""
     batch: Any = engine.state.batch

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from custom.errors import DataError, MissingDataError
+from custom.reading import itk_volumes
 from custom.reading.containers import files_of, is_packed, load_by_content
+from custom.reading.labels import LabelCodes, label_map
 
 GZIP_AT_MOST = 1032  # deflate packs no tighter
 
@@ -33,7 +35,7 @@ def existing_folder(path: str | Path, how_to_get: str) -> Path:
 
 
 def open_volume(path: str | Path) -> Any:
-    """Opens a NIfTI, Analyze or MGH file by its header, and checks that its voxels can all be there.
+    """Opens a NIfTI, Analyze, MGH, NRRD or MetaImage file by its header, and checks that its voxels can all be there.
 
     The content decides, not the name: a packed file may be called .nii and a plain one .nii.gz. Of a pair of files,
     either the .hdr or the .img may be given.
@@ -47,6 +49,8 @@ def open_volume(path: str | Path) -> Any:
     """
     path = Path(path)
     _, voxels = files_of(path)
+    if path.name.lower().endswith(itk_volumes.ENDINGS):
+        return itk_volumes.open_by_itk(path)
     try:
         image = load_by_content(path)
     except Exception as error:
@@ -94,37 +98,43 @@ def named_apart(items: list[dict]) -> list[dict]:
     return items
 
 
-def voxel_problem(voxels: np.ndarray, codes: Collection[int] | None = None) -> str | None:
-    """What is wrong with a volume's values, or None.
-
-    Args:
-        voxels: the values of one volume, any shape.
-        codes: for a label map, the codes that it may hold; None for a scan.
-    """
+def voxel_problem(voxels: np.ndarray) -> str | None:
+    """What is wrong with a scan's values (any shape), or None; custom.reading.labels checks label maps."""
     if np.iscomplexobj(voxels):
         return "holds complex numbers: save their magnitude"
+    if voxels.dtype.kind not in "buif":
+        return f"holds values of the type {voxels.dtype}, not one number per voxel: save grey values"
     if not np.isfinite(voxels).all():
         return f"has {int((~np.isfinite(voxels)).sum())} voxels that are NaN or infinite: export the scan again"
     if not voxels.any():
         return "holds nothing but zeros: export the scan again"
-    if codes is not None and (unknown := sorted(set(np.unique(voxels).tolist()) - set(codes))):
-        return f"holds the label codes {unknown}, of {sorted(codes)} that are known: correct the label map"
     return None
 
 
-def read_problem(path: str | Path, codes: Collection[int] | None = None) -> str | None:
-    """Reads a whole volume and says what is wrong with it, naming the file; None when nothing is."""
+def read_problem(path: str | Path, codes: LabelCodes | None = None) -> str | None:
+    """Reads a whole volume and says what is wrong with it, naming the file; None when nothing is.
+
+    Args:
+        path: the file.
+        codes: for a label map, the codes that it may hold; None for a scan.
+    """
     try:
         voxels = np.asanyarray(open_volume(path).dataobj)
     except DataError as error:
         return str(error)
     except Exception as error:
         return f"{path} can't be read to its end ({error}): copy the file again."
-    problem = voxel_problem(voxels, codes)
-    return problem and f"{path} {problem}."
+    if codes is None:
+        problem = voxel_problem(voxels)
+        return problem and f"{path} {problem}."
+    try:
+        label_map(voxels, codes)
+    except DataError as error:
+        return f"{path} {error}"
+    return None
 
 
-def case_problems(files: Mapping[Path, Collection[int] | None]) -> list[str]:
+def case_problems(files: Mapping[Path, LabelCodes | None]) -> list[str]:
     """Reads all volumes of one case and says what is wrong with them, one sentence each.
 
     Args:
@@ -139,7 +149,10 @@ def case_problems(files: Mapping[Path, Collection[int] | None]) -> list[str]:
     return problems
 
 
-def person(case: str) -> str:
-    """Who a case is of: sub-01 for sub-01_ses-2_T1w, BraTS-GLI-00001 for BraTS-GLI-00001-000, else the case itself."""
+def participant_of(case: str) -> str:
+    """The participant that a case is of.
+
+    sub-01 for sub-01_ses-2_T1w, BraTS-GLI-00001 for BraTS-GLI-00001-000, else the case itself.
+    """
     match = re.match(r"sub-[a-zA-Z0-9]+|BraTS-[A-Z]+-\d+(?=-\d+)", case)
     return match[0] if match else case

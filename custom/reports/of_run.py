@@ -28,9 +28,18 @@ def evaluated_subject(workflow: ConfigWorkflow) -> dict[str, Any]:
 
 
 def labels_of(workflow: ConfigWorkflow) -> dict[int, str]:
-    """The bundle's label names, as its metadata has them."""
+    """The run's label names: of its own `labels`, which a recipe may set, or else of the bundle's metadata."""
+    if "labels" in workflow.parser:
+        return {int(code): str(name) for code, name in workflow.parser.get_parsed_content("labels").items()}
     channels = workflow.parser["_meta_#network_data_format#outputs#pred#channel_def"]
     return {int(code): name for code, name in channels.items()}
+
+
+def channels_of(workflow: ConfigWorkflow) -> list[str]:
+    """The names of the run's input channels: of its own `channels`, or else of the bundle's metadata."""
+    if "channels" in workflow.parser:
+        return [str(name) for name in workflow.parser.get_parsed_content("channels")]
+    return list(workflow.parser["_meta_#network_data_format#inputs#image#channel_def"].values())
 
 
 def scan_and_labels(workflow: ConfigWorkflow) -> tuple[np.ndarray, dict[str, np.ndarray], dict[int, str]]:
@@ -105,10 +114,9 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
             source: np.stack([volumes[key][..., fullest] == code for code in names if code])
             for source, key in (("reference", "label"), ("prediction", "pred"))
         }
-        channels = workflow.parser["_meta_#network_data_format#inputs#image#channel_def"].values()
         title = f"{subject_of(workflow)}, slice {fullest}"
         figures["channels"] = channels_figure(
-            shown[..., fullest], masks, list(channels), list(names.values())[1:], title
+            shown[..., fullest], masks, channels_of(workflow), list(names.values())[1:], title
         )
     frames = {plane: animation(shown[0], prediction, axis, spacing) for axis, plane in enumerate(PLANES)}
     if hasattr(network, "attention_maps"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 from monai.transforms import ResizeWithPadOrCrop
 
 from custom.datasets.brats_slices import CHANNEL_ORDER
@@ -36,9 +37,9 @@ def write(folder: str | Path, spacing: int = 3, labelled: int = 10, seed: int = 
                 files = patient(maps, voxel_size, np.random.default_rng([seed, number]))
                 fit = ResizeWithPadOrCrop((size, size, maps.shape[-1]))
                 # As BraTS's own arrays lie: x to the left, y to the back.
-                label = np.asarray(fit(files["label"][None, ::-1, ::-1]))[0].astype(np.uint8)
+                label = _fitted(fit, files["label"][None, ::-1, ::-1])[0].astype(np.uint8)
                 scans = np.stack([files[name] for name in CHANNEL_ORDER])[:, ::-1, ::-1]
-                scans = np.asarray(fit(scans)).astype(np.float64)
+                scans = _fitted(fit, scans).astype(np.float64)
                 for scan in scans:
                     inside = scan != 0
                     scan[inside] = (scan[inside] - scan[inside].mean()) / scan[inside].std()
@@ -49,3 +50,7 @@ def write(folder: str | Path, spacing: int = 3, labelled: int = 10, seed: int = 
                         file.create_dataset("image", data=image, compression="gzip")
                         file.create_dataset("mask", data=mask.astype(np.uint8), compression="gzip")
     return Path(folder).expanduser()
+
+
+def _fitted(fit: ResizeWithPadOrCrop, voxels: np.ndarray) -> np.ndarray:
+    return np.asarray(fit(torch.as_tensor(voxels.copy())))  # a copy: torch takes no negative strides

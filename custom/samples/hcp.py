@@ -17,6 +17,7 @@ from custom.datasets.hcp import SPACES
 from custom.errors import ConfigError
 from custom.files import sample_written_whole
 from custom.samples.iseg import TISSUE_MEANS, deform, resample, simulate, tissue_maps
+from custom.samples.whole_numbers import is_whole_number
 
 FIRST = 100_001  # a subject's number
 VENTRICLES = ((-12.0, -15.0, 18.0), (12.0, -15.0, 18.0))  # MNI mm
@@ -41,23 +42,23 @@ def write(folder: str | Path, subjects: int = 40, spacing: int = 4, seed: int = 
         ConfigError: another number of subjects or spacing.
         DataError: the folder holds something else.
     """
-    if not isinstance(subjects, int) or subjects < 10:
+    if not is_whole_number(subjects, 10):
         raise ConfigError(f"subjects must be a whole number of 10 or more, got {subjects!r}.")
     if spacing not in (2, 3, 4):
         raise ConfigError(f"spacing must be 2, 3 or 4 mm, got {spacing!r}.")
     recipe = {"sample": "hcp", "subjects": subjects, "spacing": spacing, "seed": seed}
     with sample_written_whole(folder, recipe) as partial:
         if partial:
-            people = _table(subjects, np.random.default_rng([seed, 0]))
-            people.to_csv(partial / "subjects.csv", index=False)
+            table = _table(subjects, np.random.default_rng([seed, 0]))
+            table.to_csv(partial / "subjects.csv", index=False)
             maps, voxel_size = tissue_maps(spacing)
             affine = _affine(spacing)
-            for number, person in enumerate(people.itertuples(), start=1):
+            for number, row in enumerate(table.itertuples(), start=1):
                 rng = np.random.default_rng([seed, number])
-                shaped = _shape(maps, affine, SIZE[person.Gender], WIDENED[person.Ventricles])
+                shaped = _shape(maps, affine, SIZE[row.Gender], WIDENED[row.Ventricles])
                 fractions = deform(shaped, voxel_size, rng)
                 scan = simulate(fractions, TISSUE_MEANS["adult"]["T1"], voxel_size, rng)
-                path = partial / str(person.Subject) / SPACES["native"]
+                path = partial / str(row.Subject) / SPACES["native"]
                 path.parent.mkdir(parents=True)
                 nibabel.save(nibabel.Nifti1Image(scan, affine), path)
     return Path(folder).expanduser()
@@ -102,4 +103,4 @@ def _shape(maps: np.ndarray, affine: np.ndarray, size: float, widened: float) ->
 def _affine(spacing: int) -> np.ndarray:
     from nilearn import datasets
 
-    return datasets.load_mni152_brain_mask(resolution=spacing).affine
+    return np.asarray(datasets.load_mni152_brain_mask(resolution=spacing).affine)

@@ -86,7 +86,7 @@ def tissue_maps(spacing: int) -> tuple[np.ndarray, tuple[float, ...]]:
 def subject(
     maps: np.ndarray, voxel_size: tuple[float, ...], contrast: str, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """One simulated person: {"T1": int16, "T2": int16, "label": uint8 codes}, each (x, y, z)."""
+    """One simulated participant: {"T1": int16, "T2": int16, "label": uint8 codes}, each (x, y, z)."""
     fractions = deform(maps, voxel_size, rng)
     label = fractions.argmax(axis=0)
     files = {name: simulate(fractions, means, voxel_size, rng) for name, means in TISSUE_MEANS[contrast].items()}
@@ -107,7 +107,7 @@ def deform(maps: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Gener
 def resample(maps: np.ndarray, points: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """The maps, (C, x, y, z), read at three arrays of voxel coordinates; fractions that sum to 1 again."""
     moved = np.stack([ndimage.map_coordinates(one, points, order=1, mode="nearest") for one in maps])
-    return moved / moved.sum(axis=0)
+    return np.asarray(moved / moved.sum(axis=0))
 
 
 def simulate(
@@ -123,7 +123,7 @@ def simulate(
     std = rng.uniform(*NOISE) * max(means)
     real, imaginary = std * rng.standard_normal((2, *shape), dtype=np.float32)
     scan = np.hypot(signal + real, imaginary) * (fractions.argmax(axis=0) > 0)  # skull-stripped, as iSeg's are
-    return np.rint(1000 * scan).astype(np.int16)
+    return np.asarray(np.rint(1000 * scan), dtype=np.int16)
 
 
 def smooth_noise(
@@ -136,4 +136,4 @@ def smooth_noise(
     for axis, (n, size) in enumerate(zip(shape, voxel_size, strict=True)):
         spline = interpolate.CubicSpline(np.arange(field.shape[axis]), field, axis=axis)
         field = spline(1 + np.arange(n) * size / scale_mm).astype(np.float32)
-    return (field - field.mean()) / field.std()
+    return np.asarray((field - field.mean()) / field.std())

@@ -16,6 +16,7 @@ from custom.datasets.iseg import CODES as ISEG_CODES
 from custom.errors import ConfigError
 from custom.files import sample_written_whole
 from custom.samples.iseg import subject, tissue_maps
+from custom.samples.whole_numbers import is_whole_number
 
 CODES = np.asarray([0, 24, 3, 2], dtype=np.int16)  # of background, CSF, GM, WM
 SKULL, THICKNESS = 515, 8
@@ -37,7 +38,7 @@ def write(folder: str | Path, detail: int = 2, maps: int = 6, seed: int = 0) -> 
         ConfigError: an unknown detail, or too few maps.
         DataError: the folder holds something else.
     """
-    if detail not in (1, 2, 3, 4) or not isinstance(maps, int) or maps < 5:
+    if detail not in (1, 2, 3, 4) or not is_whole_number(maps, 5):
         raise ConfigError(f"detail must be 1, 2, 3 or 4 mm and maps 5 or more, got {detail!r} and {maps!r}.")
     recipe = {"sample": "synthseg_labels", "detail": detail, "maps": maps, "seed": seed}
     with sample_written_whole(folder, recipe) as partial:

@@ -19,6 +19,7 @@ from custom.errors import ConfigError
 from custom.files import sample_written_whole
 from custom.samples.iseg import deform, simulate, tissue_maps
 from custom.samples.tumor import TISSUE_MEANS, glioma
+from custom.samples.whole_numbers import is_whole_number
 
 SPACING = 3  # mm
 SLICES = 4  # of each patient
@@ -43,7 +44,7 @@ def write(folder: str | Path, images: int = 160, seed: int = 0) -> Path:
         ConfigError: less than 80 images.
         DataError: the folder holds something else.
     """
-    if not isinstance(images, int) or isinstance(images, bool) or images < 80:
+    if not is_whole_number(images, 80):
         raise ConfigError(f"images must be a whole number of 80 or more, got {images!r}.")
     with sample_written_whole(folder, {"sample": "tumor_images", "images": images, "seed": seed}) as partial:
         if partial:

@@ -20,7 +20,7 @@ from monailabel.datastore.local import DataModel, LocalDatastore
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.files import set_aside, written_whole
 from custom.reading.scans import RESULTS
-from custom.reading.volumes import natural_order, person
+from custom.reading.volumes import natural_order, participant_of
 from custom.serving.contrasts import ORDER, scan_name, study_and_contrast
 
 logger = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ class Studies(Store):
 
     def person(self, image_id: str) -> str:
         """sub-01 for BIDS names, else the study."""
-        return person(study_and_contrast(self.get_image_uri(image_id))[0])
+        return participant_of(study_and_contrast(self.get_image_uri(image_id))[0])
 
     def reference(self, image_id: str) -> str:
         """The file on whose grid the label maps of an image are."""

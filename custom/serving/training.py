@@ -126,7 +126,7 @@ class TrainingTask(TrainTask):
         recipes = [declared["recipe"]] if declared["recipe"] else []
         if recipes:  # the recipe would read label names from a dataset.json, and start from the shipped weights
             labels = {0: "background"} | {code: name for name, code in self.bundle.labels.items()}
-            settings |= {"labels": f"${labels!r}", "from_weights": None}
+            settings |= {"labels": f"${labels!r}", "from_weights": None, "ignore_code": None, "ignore_index": None}
         if declared["codes_option"]:
             settings[declared["codes_option"]] = list(range(len(self.bundle.labels) + 1))
         if declared["channel_order_option"]:

@@ -5,6 +5,7 @@ from custom.transforms.crop_to_head import CropToHeadd, head_mask
 from custom.transforms.crop_with_enough import RandCropWithEnoughd
 from custom.transforms.encode_labels import EncodeLabelsd
 from custom.transforms.fill_sulci import FillSulcid
+from custom.transforms.ignored_voxels import LabelIndicesd, MaskIgnoredd
 from custom.transforms.keep_on_disk import KeepOnDiskd
 from custom.transforms.label_scan import LabelScand
 from custom.transforms.label_structures import LabelStructuresd
@@ -36,6 +37,7 @@ __all__ = [
     "EncodeLabelsd",
     "FillSulcid",
     "KeepOnDiskd",
+    "LabelIndicesd",
     "LabelScand",
     "LabelStructuresd",
     "LabelsToRegionsd",
@@ -43,6 +45,7 @@ __all__ = [
     "LoadScand",
     "LoadSliced",
     "LoadVolumesd",
+    "MaskIgnoredd",
     "MeasureBraind",
     "MergeChannelsd",
     "NormalizeSlicesd",

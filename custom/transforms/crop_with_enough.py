@@ -31,6 +31,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         most_draws: so many positions are tried for each sub-volume.
         otherwise: where none has enough, "raise" an error or take the "best" of those drawn, and say so once for each.
         num_samples: sub-volumes of each volume.
+        ignore_index: the label of voxels that nobody labelled: they are no foreground.
 
     Returns:
         A list of `num_samples` dicts, like RandCropByPosNegLabeld.
@@ -49,6 +50,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         most_draws: int = 100,
         otherwise: str = "raise",
         num_samples: int = 1,
+        ignore_index: int | None = None,
     ) -> None:
         super().__init__(keys)
         if not 0 <= least <= 1 or most_draws < 1 or num_samples < 1 or otherwise not in OTHERWISE:
@@ -62,11 +64,13 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         self.most_draws = most_draws
         self.otherwise = otherwise
         self.num_samples = num_samples
+        self.ignore_index = ignore_index
         self.said: set[str] = set()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         """Returns the crops of the item, one dictionary each."""
-        foreground = torch.as_tensor(data[self.label_key])[0] != 0
+        label = torch.as_tensor(data[self.label_key])[0]
+        foreground = label != 0 if self.ignore_index is None else (label != 0) & (label != self.ignore_index)
         samples = []
         for _ in range(self.num_samples):
             start = self._position(foreground, data)

@@ -5,45 +5,52 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type
 
 from custom.errors import DataError
+from custom.reading.labels import LabelCodes, whole_codes
 
 
 class EncodeLabelsd(MapTransform):
     """Replaces each code by its position in `codes`; the result is uint8 of the same shape.
 
+    Values within 0.001 of a whole number are rounded first, as `brainmri verify` does.
+
     Args:
-        keys: the label maps.
-        codes: the codes that the files may hold, label 0's first.
+        keys: the label maps, any shape.
+        codes: the codes of the labels in the files, label 0's first.
+        ignore_code: the files' code of voxels that nobody labelled; it becomes len(codes), the loss's `ignore_index`.
 
     Raises:
-        DataError: a code that isn't listed, with the file's name.
+        DataError: a value that is no whole number, or a code that isn't listed, with the file's name.
     """
 
-    def __init__(self, keys: KeysCollection, codes: Sequence[int], allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        codes: Sequence[int],
+        allow_missing_keys: bool = False,
+        ignore_code: int | None = None,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.codes = tuple(codes)
+        self.codes = LabelCodes(tuple(codes), ignore_code)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
-            voxels = result[key]
-            encoded = torch.zeros_like(voxels, dtype=torch.uint8)
-            known = torch.zeros_like(voxels, dtype=torch.bool)
-            for label, code in enumerate(self.codes):
-                here = voxels == code
-                encoded[here] = label
-                known |= here
-            if not known.all():
-                unknown = sorted(set(voxels[~known].tolist()))
+            voxels = torch.as_tensor(result[key])
+            try:
+                whole = whole_codes(np.asarray(voxels.as_subclass(torch.Tensor).cpu()), self.codes)
+            except DataError as error:
                 name = getattr(voxels, "meta", {}).get("filename_or_obj", "A label map")
-                raise DataError(
-                    f"{name} holds the label codes {unknown}, of {sorted(self.codes)} that are known: "
-                    "correct the label map."
-                )
-            result[key] = encoded
+                raise DataError(f"{name} {error}") from error
+            encoded = np.zeros(whole.shape, dtype=np.uint8)
+            for label, code in enumerate(self.codes.allowed or ()):
+                encoded[whole == code] = label
+            result[key] = convert_to_dst_type(encoded, voxels, dtype=torch.uint8)[0]
         return result

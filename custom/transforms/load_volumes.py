@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import nibabel
 import numpy as np
+import torch
+from monai.data.image_reader import NibabelReader
 from monai.transforms import LoadImaged
 from monai.utils import ensure_tuple
 
 from custom.errors import DataError
-from custom.reading.volumes import read_problem, require_one_grid, voxel_problem
+from custom.reading.labels import LabelCodes, label_map
+from custom.reading.volumes import open_volume, read_problem, require_one_grid, voxel_problem
+
+
+class VolumeReader(NibabelReader):
+    """NibabelReader for every format of custom.reading.volumes; an axis of length 1 after the third is dropped."""
+
+    def __init__(self) -> None:
+        super().__init__(squeeze_non_spatial_dims=True)
+
+    def verify_suffix(self, filename: Any) -> bool:
+        """True for every file: open_volume names what it can't read."""
+        del filename
+        return True
+
+    def read(self, data: Any, **kwargs: Any) -> nibabel.spatialimages.SpatialImage | list[Any]:
+        """Opens one file, or a list of files."""
+        del kwargs
+        self.filenames = ensure_tuple(data)
+        images = [open_volume(name) for name in self.filenames]
+        for name, image in zip(self.filenames, images, strict=True):
+            if image.get_data_dtype().kind not in "buif":  # MONAI would keep the real part, without a word
+                raise DataError(f"{name} holds values of the type {image.get_data_dtype()}.")
+        return images if len(images) > 1 else images[0]
 
 
 class LoadVolumesd(LoadImaged):
-    """Loads NIfTI and Analyze volumes by nibabel; several files under one key become channels.
+    """Loads NIfTI, Analyze, NRRD and MetaImage volumes; several files under one key become channels.
 
     Takes LoadImaged's arguments but `reader`. Result: (x, y, z) for one 3D file, channels first or last for several
-    (follow it with EnsureChannelFirstd).
+    (follow it with EnsureChannelFirstd). A label map's values are rounded to whole numbers where they lie within 0.001.
+
+    Args:
+        keys: of the paths.
+        labels: which of the keys are label maps.
+        may_be_empty: whether a label map may hold nothing but zeros (a subject without the lesion).
+        codes: which values label maps may hold; None allows all whole numbers, for EncodeLabelsd to check.
 
     Raises:
-        DataError: a file is missing or cut short, the files of one key differ in shape, or a volume holds NaN,
-            infinity or nothing but zeros.
+        DataError: a file is missing or cut short, the files of one key differ in shape, a scan holds NaN, infinity or
+            nothing but zeros, or a label map holds values that are not whole or not among the codes.
     """
 
-    def __init__(self, keys: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(keys, "NibabelReader", *args, **kwargs)
+    def __init__(
+        self,
+        keys: Any,
+        *args: Any,
+        labels: Any = ("label",),
+        may_be_empty: bool = True,
+        codes: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(keys, None, *args, **kwargs)
         # No other reader after a failure: they can't do better, and importing itk changes the current folder meanwhile.
-        self._loader.readers = self._loader.readers[-1:]
+        self._loader.readers = [VolumeReader()]
+        self.labels = ensure_tuple(labels)
+        self.codes = LabelCodes(None if codes is None else tuple(codes), may_be_empty=may_be_empty)
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Returns the item with its keys replaced, as the class describes."""
@@ -40,15 +82,19 @@ class LoadVolumesd(LoadImaged):
         for key in self.key_iterator(loaded):
             paths = ensure_tuple(data[key])
             voxels = np.asarray(loaded[key])
-            if not np.isfinite(voxels).all() or not voxels.any() or len(paths) > 1:
+            if key in self.labels:
+                self._check_label(paths[0], voxels)
+                loaded[key] = loaded[key].round() if isinstance(loaded[key], torch.Tensor) else np.rint(voxels)
+            elif not np.isfinite(voxels).all() or not voxels.any() or len(paths) > 1:
                 self._check_files(paths, voxels)
         return loaded
 
     def _explain(self, data: Mapping[Hashable, Any], error: Exception) -> DataError:
         for key in self.key_iterator(data):
             paths = ensure_tuple(data[key])
+            codes = self.codes if key in self.labels else None
             for path in paths:
-                if problem := read_problem(path):
+                if problem := read_problem(path, codes):
                     return DataError(problem)
             try:
                 require_one_grid(paths)
@@ -56,8 +102,14 @@ class LoadVolumesd(LoadImaged):
                 return differs
         return DataError(f"{list(data.values())} can't be read: {error}")
 
+    def _check_label(self, path: Any, voxels: np.ndarray) -> None:
+        try:
+            label_map(voxels, self.codes)
+        except DataError as error:
+            raise DataError(f"{path} {error}") from error
+
     @staticmethod
-    def _check_files(paths: tuple, voxels: np.ndarray) -> None:
+    def _check_files(paths: tuple[Any, ...], voxels: np.ndarray) -> None:
         """Finds the file to blame: one slice of the stacked array for each file."""
         axis = 0 if voxels.shape[0] == len(paths) else -1
         volumes = np.moveaxis(voxels, axis, 0) if len(paths) > 1 else [voxels]

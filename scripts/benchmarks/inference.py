@@ -34,7 +34,7 @@ from monai.transforms import (
     SaveImage,
 )
 
-from custom.checkpoints.load import load_checkpoint
+from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.datasets import freesurfer
 from custom.datasets.iseg import CODES
 from custom.inferers import ForegroundInferer
@@ -58,7 +58,7 @@ def iseg_case(weights: str | None) -> Case:
     parser = ConfigParser(ConfigParser.load_config_files(config_files("iseg", "inference.json")))
     network = parser.get_parsed_content("network_def")
     if weights:
-        network.load_state_dict(load_checkpoint(weights))
+        load_weights(network, load_checkpoint(weights), weights)
     return torch.as_tensor(normal)[None], three[None, 2].long(), network, (128, 128, 64), 0.0
 
 
