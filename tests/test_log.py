@@ -139,7 +139,7 @@ def test_a_training_prints_a_line_an_epoch(iseg_dir: Path, brainmri: Brainmri, t
     assert not default.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"study#2"}
     text = (tmp_path / "study#2/run.log").read_text()
-    for part in ("python -m monai.bundle", "Epoch 1/1", "Engine run complete"):
+    for part in ("python -m monai.bundle", "Epoch 1/1", "Engine run finished"):
         assert part in text
 
     scored = brainmri("evaluate", "iseg", *words(iseg_dir), cwd=tmp_path)
