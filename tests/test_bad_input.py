@@ -94,7 +94,11 @@ CASES = {
         nothing,
         r"'spleen' matches no bundle\. Use a unique part of one of: .*iseg_mri_tissue_segmentation",
     ),
-    "no such network": (["train", "iseg", "--network", "resnet"], nothing, r"networks has no file resnet\.json\. Use one of: "),
+    "no such network": (
+        ["train", "iseg", "--network", "resnet"],
+        nothing,
+        r"networks has no file resnet\.json\. Use one of: ",
+    ),
     "no such device": (
         [*TRAIN, "--device", "cuda:7"],
         nothing,

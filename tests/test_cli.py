@@ -29,7 +29,9 @@ def test_a_bundle_is_named_by_a_unique_part(part: str) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ConfigError, match=r"'spleen' matches no bundle\. Use a unique part of one of: .*iseg_mri_tissue"):
+    with pytest.raises(
+        ConfigError, match=r"'spleen' matches no bundle\. Use a unique part of one of: .*iseg_mri_tissue"
+    ):
         find_bundle("spleen")
     with pytest.raises(
         ConfigError, match=r"networks has no file resnet\.json\. Use one of: attention_unet, .*, vnet_light"

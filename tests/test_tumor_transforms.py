@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from custom.baselines.flair_threshold import whole_tumor_by_flair
 from custom import cli
+from custom.baselines.flair_threshold import whole_tumor_by_flair
 from custom.datasets import brain_tumors, brats
 from custom.errors import ConfigError, DataError, find_cause
 from custom.handlers import SegmentationScores
