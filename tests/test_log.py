@@ -84,11 +84,23 @@ def test_run_log_has_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(sys, "argv", ["brainmri", f"command{number}"])
         with log.run_log(tmp_path / "run"):
             messages()
+            print("a scan failed", file=sys.stderr)
+            print("\r50%", file=sys.stderr, end="")
             logging.getLogger("monai.x").info("writes %s", tmp_path / ".partial-pid12-x.nii")
     text = (tmp_path / "run/run.log").read_text()
-    for line in ("brainmri command0", "brainmri command1", "ours", "our warning", "theirs", "printed", "x.nii"):
+    for line in (
+        "brainmri command0",
+        "brainmri command1",
+        "ours",
+        "our warning",
+        "theirs",
+        "printed",
+        "x.nii",
+        "a scan failed",
+    ):
         assert line in text
     assert ".partial" not in text
+    assert "50%" not in text
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -139,7 +151,7 @@ def test_a_training_prints_a_line_an_epoch(iseg_dir: Path, brainmri: Brainmri, t
     assert not default.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"study#2"}
     text = (tmp_path / "study#2/run.log").read_text()
-    for part in ("python -m monai.bundle", "Epoch 1/1", "Engine run complete"):
+    for part in ("python -m monai.bundle", "Epoch 1/1", "Engine run finished"):
         assert part in text
 
     scored = brainmri("evaluate", "iseg", *words(iseg_dir), cwd=tmp_path)

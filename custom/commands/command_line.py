@@ -173,7 +173,7 @@ class CommandLine:
 
     def takes_bundle(self, command: str) -> bool:
         """Whether the command's first argument is a bundle."""
-        return next(iter(self._parameters(command)), _NOTHING).name == "bundle"
+        return [parameter.name for parameter in self._parameters(command)][:1] == ["bundle"]
 
     def takes_options_of_bundle(self, command: str) -> bool:
         """Whether the command takes the options of the bundle that its first argument names."""
@@ -202,14 +202,11 @@ class CommandLine:
         return switches | {*COMMON, *(switch[0] for switch in COMMON)}
 
 
-_NOTHING = inspect.Parameter("nothing", inspect.Parameter.POSITIONAL_ONLY)
-
-
 def split_words(words: Iterable[str], switches: set[str]) -> tuple[list[str], dict[str, Word]]:
     """Arguments and options, as typed.
 
-    An option takes the next word as its value, unless that starts with "--". A switch takes it only if it reads as
-    True or False. All words after "--" are arguments. Of an option that is given twice the last value counts.
+    An option takes the next word as its value, unless that starts with "--". A switch takes it only if it is True or
+    False. All words after "--" are arguments. If an option is given twice, the last value counts.
 
     Args:
         words: what follows the command's name.

@@ -146,7 +146,7 @@ class _Printed:
 
     def write(self, text: str) -> int:
         text = without_partial(text)
-        if self.log is not None:
+        if self.log is not None and "\r" not in text:  # a progress bar returns to the start of its line
             self.log.write(text)
         return self.stream.write(text)
 
@@ -156,7 +156,7 @@ class _Printed:
 
 @contextlib.contextmanager
 def run_log(folder: str | Path) -> Iterator[None]:
-    """Appends all messages, and what is printed to stdout, to folder/run.log while the block runs.
+    """Appends all messages, and what is printed, to folder/run.log while the block runs.
 
     The file is opened when the run's first step is done, or at the end: a run that fails before writes nothing. Of
     several processes the first one writes.
@@ -177,7 +177,8 @@ def run_log(folder: str | Path) -> Iterator[None]:
         logger.setLevel(level)
     take_over()
     try:
-        with contextlib.redirect_stdout(cast(TextIO, _Printed(sys.stdout, handler))):
+        stdout, stderr = (cast(TextIO, _Printed(stream, handler)) for stream in (sys.stdout, sys.stderr))
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             yield
         handler.open()
     except BaseException as error:
