@@ -86,8 +86,8 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
         path = paths[what]
         if what == "tissues":
             save_nifti(segmentation.labels, affine, path)
-        elif what == "structures" and segmentation.codes is not None:
-            save_nifti(segmentation.codes, affine, path)
+        elif what == "structures":
+            save_nifti(np.asarray(segmentation.codes), affine, path)
         elif what in masks:
             save_nifti(masks[what].astype(np.uint8), affine, path)
         elif what == "brain":
