@@ -26,7 +26,7 @@ def in_units(mean: float, std: float) -> Decode:
     return lambda output: output.double() * std + mean
 
 
-def decoder(ckpt_path: str | Path, temperature: float | None = None) -> Decode:
+def decoder(ckpt_path: str | Path, temperature: Any = None) -> Decode:
     """What turns the output of these weights into probabilities or numbers.
 
     Args:

@@ -81,7 +81,7 @@ def compare(
 def _check_plan(
     bundle: str,
     networks: Sequence[str],
-    seeds: Sequence[int],
+    seeds: Sequence[Any],
     output_dir: Path,
     recipe: str | None,
     overrides: Mapping[str, Any],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pandas
 from monai.bundle import ConfigParser
@@ -12,7 +13,7 @@ from custom.networks.cost import count_parameters, gflops
 from custom.running.bundles import config_files, find_bundle, mixins
 
 
-def network_table(bundle: str, size: int | None = None) -> pandas.DataFrame:
+def network_table(bundle: str, size: Any = None) -> pandas.DataFrame:
     """A row for the default network and each of configs/networks: parameters, GFLOPs of a window forward, its source.
 
     Args:

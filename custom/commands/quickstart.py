@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
@@ -23,6 +22,7 @@ from custom.commands.segment import segment
 from custom.errors import DataError
 from custom.files import written_whole
 from custom.metrics import dice_by_name
+from custom.reading.volumes import open_volume
 from custom.reports.of_run import evaluated_subject, labels_of, save_figure, subject_figure
 from custom.running import Predictor
 from custom.running.bundles import config_files
@@ -66,8 +66,8 @@ class Quickstart:
         predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), output_dir=str(segmentations))
         if segment(predictor, [str(real / mni152.T1)], segmentations):
             raise DataError(f"{real / mni152.T1} could not be segmented, as listed above.")
-        labels = nibabel.load(segmentations / "sub-mni152_desc-T1w_dseg.nii.gz")
-        maps = np.asarray(nibabel.load(real / mni152.TRUTH).dataobj)
+        labels = open_volume(segmentations / "sub-mni152_desc-T1w_dseg.nii.gz")
+        maps = np.asarray(open_volume(real / mni152.TRUTH).dataobj)
         dice = dice_by_name(np.asarray(labels.dataobj), maps, mni152.LABELS)
         values = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
         print(f"MNI152 T1w, Dice against the template's own maps: {values}")
@@ -162,5 +162,5 @@ def _agreement(evaluation: Any, exported: Path) -> float:
     networks = parsed("network").eval(), torch.jit.load(str(exported), map_location=device).eval()
     windows = SlidingWindowInferer(parsed("roi_size"), overlap=0.25, mode="gaussian")
     with torch.no_grad():
-        first, second = (windows(image, network).argmax(dim=1) for network in networks)
+        first, second = (torch.as_tensor(windows(image, network)).argmax(dim=1) for network in networks)
     return float((first == second).double().mean())

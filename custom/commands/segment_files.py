@@ -87,7 +87,7 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
         if what == "tissues":
             save_nifti(segmentation.labels, affine, path)
         elif what == "structures":
-            save_nifti(segmentation.codes, affine, path)
+            save_nifti(np.asarray(segmentation.codes), affine, path)
         elif what in masks:
             save_nifti(masks[what].astype(np.uint8), affine, path)
         elif what == "brain":

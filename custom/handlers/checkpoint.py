@@ -20,6 +20,7 @@ from custom.files import set_aside, written_whole
 from custom.handlers.run_files import WritesFiles, run_files
 
 logger = logging.getLogger(__name__)
+# Engines are Any below: MONAI's have a scaler, and a state with more attributes, than Ignite's types know.
 
 
 class Checkpoint(WritesFiles):
@@ -60,7 +61,7 @@ class Checkpoint(WritesFiles):
         self,
         output_dir: str | Path,
         network: torch.nn.Module,
-        evaluator: Engine,
+        evaluator: Any,
         objects: Mapping[str, Any],
         resume: bool = False,
         dataset_dir: str | Path | None = None,
@@ -85,7 +86,7 @@ class Checkpoint(WritesFiles):
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, engine: Any) -> None:
         if self.resume and (self.folder / "last.pt").exists():
             self._restore(engine)
             return
@@ -99,7 +100,7 @@ class Checkpoint(WritesFiles):
         if earlier := set_aside(self.folder, run_files()):
             logger.info("The earlier run of %s is kept in %s.", self.folder, earlier)
 
-    def _restore(self, engine: Engine) -> None:
+    def _restore(self, engine: Any) -> None:
         path = self.folder / "last.pt"
         state = load_checkpoint(path)
         if missing := {"network", "trainer", "evaluator", *self.objects} - set(state):
@@ -120,7 +121,7 @@ class Checkpoint(WritesFiles):
         self.saved_best = state["evaluator"]["best_metric"] if state["evaluator"]["best_metric_epoch"] > 0 else None
         logger.info("Going on after epoch %d of %s.", engine.state.epoch, path)
 
-    def _save(self, engine: Engine) -> None:
+    def _save(self, engine: Any) -> None:
         best = self.evaluator.state.best_metric
         if engine.state.rank > 0:
             return
@@ -148,7 +149,7 @@ class Checkpoint(WritesFiles):
                 "then go on with --resume True."
             ) from error
 
-    def _record(self, engine: Engine) -> dict[str, Any]:
+    def _record(self, engine: Any) -> dict[str, Any]:
         """What is known about the weights that were just written, as JSON takes it."""
         if self.describe is not None and not self.described:
             self.described = self.describe()

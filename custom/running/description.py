@@ -121,7 +121,8 @@ def chosen_mixins(files: Sequence[str]) -> tuple[str | None, list[str]]:
     of_folder: dict[str, list[str]] = {"networks": [], "recipes": []}
     for path in map(Path, files):
         of_folder.get(path.parent.name, []).append(path.stem)
-    return (of_folder["networks"] or [None])[-1], of_folder["recipes"]
+    networks = of_folder["networks"]
+    return networks[-1] if networks else None, of_folder["recipes"]
 
 
 def describe_training(parser: ConfigParser, files: Sequence[str], settings: Mapping[str, Any]) -> None:
