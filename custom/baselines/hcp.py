@@ -82,8 +82,9 @@ class HCPOptions:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.folds, int) or self.folds < 2:
-            raise ConfigError(f"folds must be a whole number of 2 or more, got {self.folds!r}.")
+        folds: object = self.folds  # the command line passes any type
+        if not isinstance(folds, int) or folds < 2:
+            raise ConfigError(f"folds must be a whole number of 2 or more, got {folds!r}.")
         check_components(self.n_components)
 
     @classmethod

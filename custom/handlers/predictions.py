@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas
@@ -34,7 +34,7 @@ class Predictions(WritesFiles):
         KeyError: an item without "subject", or an output without "pred", probabilities (C,) or a number (1,).
     """
 
-    files = ("predictions.csv",)
+    files: ClassVar[tuple[str, ...]] = ("predictions.csv",)
 
     def __init__(self, output_dir: str | Path, classes: Mapping[int, str]) -> None:
         self.folder = Path(output_dir)

@@ -148,7 +148,8 @@ class ForegroundInferer(Inferer):
             return logits
 
         windows = SlidingWindowInferer(self.roi_size, sw_batch_size=1, overlap=self.overlap, mode="gaussian")
-        logits: torch.Tensor = windows(crop, infer_head)
+        logits = windows(crop, infer_head)
+        assert isinstance(logits, torch.Tensor)  # as infer_head gives one
         return logits
 
 

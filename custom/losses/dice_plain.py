@@ -140,7 +140,8 @@ def empty_gradient(logits: torch.Tensor) -> torch.Tensor:
     """Like the logits, laid out so that the spatial axes merge without a copy."""
     merged = _merged(logits)
     if merged.ndim == 3:
-        return torch.empty_like(merged).unflatten(2, logits.shape[2:])
+        gradient: torch.Tensor = torch.empty_like(merged).unflatten(2, logits.shape[2:])
+        return gradient
     return logits.new_empty(logits.shape)
 
 

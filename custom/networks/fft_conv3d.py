@@ -47,7 +47,8 @@ class FFTConv3d(nn.Conv3d):
                 with torch.autocast(x.device.type, enabled=False):
                     result = fft_conv3d(x, self.weight.to(x.dtype))
                 return result if self.bias is None else result + self.bias.reshape(-1, 1, 1, 1)
-        return self._conv_forward(x, self.weight, self.bias)
+        direct: torch.Tensor = self._conv_forward(x, self.weight, self.bias)
+        return direct
 
 
 def _can_be_transformed(x: torch.Tensor) -> bool:
@@ -145,4 +146,5 @@ def _back(spectrum: torch.Tensor, circle: list[int], start: list[int], size: Seq
     for axis, (first, length) in enumerate(zip(start[:2], size[:2], strict=True)):
         dim = spectrum.ndim - 3 + axis
         spectrum = torch.fft.ifft(spectrum, dim=dim).narrow(dim, first, length)
-    return torch.fft.irfft(spectrum, n=circle[2], dim=-1).narrow(-1, start[2], size[2])
+    values: torch.Tensor = torch.fft.irfft(spectrum, n=circle[2], dim=-1)
+    return values.narrow(-1, start[2], size[2])
