@@ -9,7 +9,7 @@ import torch
 from custom.datasets import synthseg_labels as maps
 from custom.errors import ConfigError
 from custom.transforms import Structures, SynthesizeScand
-from custom.transforms.synthesize_scan import dilated
+from custom.transforms.synthesis_fields import dilated
 from tests.conftest import SHARED
 
 STRUCTURES = Structures(maps.labels_by_code(maps.LABELS), maps.STRUCTURES, maps.BRIGHT_AS)

@@ -22,7 +22,8 @@ from custom.transforms.require_shape import RequireShaped
 from custom.transforms.resample_scan import ResampleScand
 from custom.transforms.resize_brain import ResizeBraind
 from custom.transforms.scale_intensity import DivideByMaximumd, ScaleForegroundd
-from custom.transforms.synthesize_scan import Structures, SynthesizeScand
+from custom.transforms.synthesis_structures import Structures
+from custom.transforms.synthesize_scan import SynthesizeScand
 from custom.transforms.write_atomically import AtomicNibabelWriter
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.transforms import MapTransform
 
-from custom.transforms.synthesize_scan import dilated
+from custom.transforms.synthesis_fields import dilated
 
 
 class FillSulcid(MapTransform):

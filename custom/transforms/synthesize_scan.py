@@ -9,16 +9,17 @@ waits for that device.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandomizableTransform
-from torch.nn.functional import avg_pool3d, interpolate, max_pool3d
+from torch.nn.functional import avg_pool3d, interpolate
 
-BACKGROUND, BRAIN, FLUID, OUTSIDE = range(4)  # where a voxel lies
+from custom.transforms.synthesis_fields import blurred, dilated, rotation, upsampled
+from custom.transforms.synthesis_structures import BACKGROUND, BRAIN, FLUID, OUTSIDE, Structures
+
 # Mean brightness of CSF, GM and WM, and how often a scan with tissues in a known order follows each.
 CONTRASTS = {"T1": (0.15, 0.50, 0.80), "T2": (0.95, 0.55, 0.35), "FLAIR": (0.10, 0.65, 0.50), "PD": (0.75, 0.80, 0.60)}
 SHARES = {"T1": 0.5, "T2": 0.22, "FLAIR": 0.16, "PD": 0.12}
@@ -26,41 +27,6 @@ SHARES = {"T1": 0.5, "T2": 0.22, "FLAIR": 0.16, "PD": 0.12}
 BETWEEN = {
     "thalamus": 0.6, "pallidum": 1.1, "putamen": 0.2, "ventral diencephalon": -0.25, "brain stem": -0.15,
 }  # fmt: skip
-
-
-@dataclass
-class Structures:
-    """What the generator must know of a label map's codes.
-
-    Args:
-        label: {code: label to predict}.
-        structure: {code: name}; codes of one name share their intensity. Codes without a name lie outside the brain.
-        tissue: {name: "CSF", "GM" or "WM"}, for contrasts with tissues in a known order.
-        side: {code: 1 on the left, 2 on the right}; with it, the result has a second channel.
-        fluid: codes that a skull-stripped scan may have lost.
-    """
-
-    label: dict[int, int]
-    structure: dict[int, str]
-    tissue: dict[str, str] = field(default_factory=dict)
-    side: dict[int, int] | None = None
-    fluid: Sequence[int] = (24,)
-
-    def __post_init__(self) -> None:
-        self.names = sorted(set(self.structure.values()))
-        outside = [code for code in self.label if code not in self.structure]
-        self.classes = len(self.names) + len(outside)
-        self.background = self.names.index(self.structure[0])
-        self.tissue_of_class = np.zeros(self.classes, dtype=int)  # 1 CSF, 2 GM, 3 WM
-        for name, tissue in self.tissue.items():
-            if name in self.names and tissue in ("CSF", "GM", "WM"):
-                self.tissue_of_class[self.names.index(name)] = ("CSF", "GM", "WM").index(tissue) + 1
-        self.tables = torch.zeros(4, max(self.label) + 1, dtype=torch.uint8)  # label, class, place, side, by code
-        for code, label in self.label.items():
-            known = self.structure.get(code)
-            place = OUTSIDE if known is None else FLUID if code in self.fluid else BRAIN if code else BACKGROUND
-            number = len(self.names) + outside.index(code) if known is None else self.names.index(known)
-            self.tables[:, code] = torch.tensor([label, number, place, (self.side or {}).get(code, 0)])
 
 
 class SynthesizeScand(RandomizableTransform, MapTransform):
@@ -113,7 +79,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         self.fixed_seed = fixed_seed
         self.track_meta = track_meta
         self.device = torch.device("cpu")
-        self._on_device: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._on_device: dict[torch.device, tuple[torch.Tensor, list[torch.Tensor]]] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -167,7 +133,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         uniform, shape = self.R.uniform, codes.shape
         shear = np.eye(3)
         shear[np.triu_indices(3, 1)] = uniform(-0.1, 0.1, 3)
-        turn = _rotation(np.deg2rad(uniform(-15, 15, 3))) @ shear @ np.diag(uniform(0.82, 1.22, 3))
+        turn = rotation(np.deg2rad(uniform(-15, 15, 3))) @ shear @ np.diag(uniform(0.82, 1.22, 3))
         turn = turn @ np.diag([-1 if flipped else 1, 1, 1])
         middle = shape[2] / 2 if self.R.rand() < 0.5 else shape[2] - 75.0  # of the map, or of the brain
         centre = np.array([shape[0] / 2, shape[1] / 2, middle]) + self.R.normal(0, 1, 3) * [8, 12, 13]
@@ -181,7 +147,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         points = (affine[:, :3] @ points.view(3, -1)).view(points.shape) + affine[:, 3].view(3, 1, 1, 1)
         points = points + self._smooth(3, knots, 6) * float(uniform(0, 4))
         points = points + avg_pool3d(self._normal(1, 3, *knots), 3, 1, 1)[0] * float(uniform(0, 3))
-        points = interpolate(points[None], size=self.size, mode="trilinear", align_corners=True)[0].round_()
+        points = upsampled(points[None], self.size, align_corners=True)[0].round_()
         has_neck = self.R.rand() < 0.5
         inside, place = torch.ones((), dtype=torch.bool, device=self.device), torch.zeros((), device=self.device)
         for axis, n in enumerate(shape):
@@ -205,8 +171,8 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
     def _kept(self, place: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
         """What a skull-stripping leaves: the brain, 0 to 2 voxels around it and, mostly, its sulci."""
         margin, closing = int(self.R.randint(3)), 0 if self.R.rand() < 0.15 else 3
-        brain = ((place == BRAIN) & ~below)[None, None].float()
-        near = -dilated(-dilated(brain, closing + margin), closing) if closing + margin else brain
+        brain = ((place == BRAIN) & ~below)[None, None].to(torch.uint8)
+        near = 1 - dilated(1 - dilated(brain, closing + margin), closing) if closing + margin else brain
         return (near[0, 0] > 0) & (place > BACKGROUND) & (place < OUTSIDE)
 
     # --- how bright: each structure's intensity, and what changes it in places
@@ -257,8 +223,12 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
             hit = torch.take(flat, tried).to(torch.uint8)
             at = torch.take(tried, hit.argmax())
             voxel = torch.stack([at // stride % n for stride, n in zip(strides, self.size, strict=True)])
-            radii = self._upload(self.R.uniform(4, 28) * self.R.uniform(0.6, 1.4, 3)).view(3, 1, 1, 1)
-            distance = (((mm - voxel.float().view(3, 1, 1, 1) * self.spacing) / radii) ** 2).sum(dim=0)
+            radii = self._upload(self.R.uniform(4, 28) * self.R.uniform(0.6, 1.4, 3))
+            x, y, z = (
+                ((axis - at * self.spacing) / radius) ** 2
+                for axis, at, radius in zip(mm, voxel.float(), radii, strict=True)
+            )
+            distance = x.view(-1, 1, 1) + y.view(-1, 1) + z
             edge = 1 - distance + 0.5 * self._smooth(1, self.size, 9)[0]
             weight = torch.sigmoid(edge * float(self.R.uniform(3, 10))) * brain * hit.max()
             scan = scan * (1 - weight) + weight * float(self.R.uniform(0, 1.1))
@@ -293,7 +263,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
             acquired[:] = self.R.uniform(self.spacing, max(4.0, self.spacing))
         size = [max(4, round(n * self.spacing / mm)) for n, mm in zip(scan.shape, acquired, strict=True)]
         low = self._rician(interpolate(scan[None, None], size=size, mode="area"), noise)
-        return interpolate(low, size=self.size, mode="trilinear")[0, 0]
+        return upsampled(low, self.size, align_corners=False)[0, 0]
 
     def _rician(self, scan: torch.Tensor, std: float) -> torch.Tensor:
         return torch.hypot(scan + std * self._normal(*scan.shape), std * self._normal(*scan.shape))
@@ -306,57 +276,16 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
     def _smooth(self, channels: int, size: Sequence[int], knots: int) -> torch.Tensor:
         """Random fields (channels, *size) of standard deviation about 1 with `knots` knots along each axis."""
         coarse = self._normal(1, channels, knots, knots, knots)
-        return interpolate(coarse, size=tuple(size), mode="trilinear", align_corners=True)[0]
+        return upsampled(coarse, size, align_corners=True)[0]
 
     def _upload(self, values: np.ndarray) -> torch.Tensor:
         """float32 on the device; through pinned memory, since a plain copy would wait for the device."""
         tensor = torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float32)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
-    def _constants(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tables by code, and each voxel's place in mm, (3, *size)."""
+    def _constants(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The tables by code, and the places of the voxels along each axis, in mm."""
         if self.device not in self._on_device:
             axes = [torch.arange(n, dtype=torch.float32, device=self.device) * self.spacing for n in self.size]
-            places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-            self._on_device[self.device] = (self.structures.tables.to(self.device), places)
+            self._on_device[self.device] = (self.structures.tables.to(self.device), axes)
         return self._on_device[self.device]
-
-
-def _rotation(angles: np.ndarray) -> np.ndarray:
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return x @ y @ z
-
-
-def dilated(volume: torch.Tensor, voxels: int) -> torch.Tensor:
-    """The greatest value within some voxels along each axis, one axis after the other; its negative's erodes.
-
-    Shape: (1, 1, x, y, z).
-    """
-    for axis in range(3):
-        size, padding = [1, 1, 1], [0, 0, 0]
-        size[axis], padding[axis] = 2 * voxels + 1, voxels
-        volume = max_pool3d(volume, size, stride=1, padding=padding)
-    return volume
-
-
-def blurred(volume: torch.Tensor, sigmas: np.ndarray) -> torch.Tensor:
-    """Gaussian blur of (x, y, z) with a standard deviation in voxels for each axis, at most 0.75; five taps.
-
-    Written with slices, which is faster than a convolution of one channel.
-    """
-    for axis, sigma in enumerate(sigmas):
-        reach = 2 if sigma > 0.5 else 1
-        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-        taps /= taps.sum()
-        n, result = volume.shape[axis], volume * float(taps[reach])
-        for shift in range(1, reach + 1):
-            weight = float(taps[reach + shift])
-            for into, out_of in ((shift, 0), (0, shift)):
-                result.narrow(axis, into, n - shift).add_(volume.narrow(axis, out_of, n - shift), alpha=weight)
-            for edge in (0, n - shift):  # what lies outside is as bright as the edge
-                result.narrow(axis, edge, shift).add_(volume.narrow(axis, edge, shift), alpha=weight)
-        volume = result
-    return volume
