@@ -15,7 +15,8 @@ from custom.errors import MissingDataError
 from custom.reading.dicom_header import is_dicom
 
 PAIRS = ((".hdr", ".img"), (".img", ".hdr"))
-OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}  # by the first two bytes
+GZIP = b"\x1f\x8b"
+OPENERS: dict[bytes, Callable[..., Any]] = {GZIP: gzip.open, b"BZ": bz2.open}  # by the first two bytes
 PACKED = (".gz", ".mgz")  # endings that promise gzip
 NIBABEL_FORMATS: dict[str, Any] = {
     "NIfTI": nibabel.Nifti1Image,
@@ -29,15 +30,18 @@ NIBABEL_FORMATS: dict[str, Any] = {
 
 def is_packed(path: Path) -> bool:
     """Whether a file is compressed by gzip or bzip2."""
-    with path.open("rb") as file:
-        return file.read(2) in OPENERS
+    return _magic(path) in OPENERS
 
 
 def open_unpacked(path: Path) -> Any:
     """Opens a file for reading, through gzip or bzip2 where its content is packed."""
-    with path.open("rb") as file:
-        opener = OPENERS.get(file.read(2))
+    opener = OPENERS.get(_magic(path))
     return opener(path, "rb") if opener else path.open("rb")
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 def files_of(path: Path) -> tuple[Path, Path]:
@@ -107,14 +111,19 @@ def load_by_content(path: Path) -> Any:
         ValueError, OSError, nibabel's errors: the content is none of nibabel's formats.
     """
     header, voxels = files_of(path)
-    usual = path.name.lower().endswith((".nii", ".nii.gz", ".mgh", ".mgz", ".hdr", ".img", ".hdr.gz", ".img.gz"))
-    if usual and all(is_packed(file) == file.name.lower().endswith(PACKED) for file in (header, voxels)):
-        same_ending = (header.suffix.lower() in PACKED) == (voxels.suffix.lower() in PACKED)
-        if same_ending:
-            return nibabel.load(path)
-    kind = NIBABEL_FORMATS.get(_format(header))
-    if kind is None:
+    name = _format(header)
+    kind = NIBABEL_FORMATS.get(name)
+    if kind is None or _as_named(path, name, header, voxels):
         return nibabel.load(path)
     named = {"header": header, "image": voxels} if header != voxels else {"image": voxels}
     holders = {key: nibabel.FileHolder(str(file), open_unpacked(file)) for key, file in named.items()}
     return kind.from_file_map(holders)
+
+
+def _as_named(path: Path, kind: str, header: Path, voxels: Path) -> bool:
+    """Whether format and packing are what the names promise, so that nibabel knows them by the names."""
+    endings = (".mgh", ".mgz") if kind == "MGH" else (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
+    promised = [file.name.lower().endswith(PACKED) for file in (header, voxels)]
+    packed = [_magic(file) == GZIP for file in (header, voxels)]
+    others = [_magic(file) in OPENERS and _magic(file) != GZIP for file in (header, voxels)]
+    return path.name.lower().endswith(endings) and promised == packed and len(set(promised)) == 1 and not any(others)

@@ -62,17 +62,22 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         io.SetFileName(str(path))
         io.ReadImageInformation()
         components, pixel_type = io.GetNumberOfComponents(), io.GetPixelType()
-        image = itk.imread(str(path), itk.F, imageio=io) if components == 1 else None
+        size = tuple(int(io.GetDimensions(axis)) for axis in range(io.GetNumberOfDimensions()))
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1:]
-        raise DataError(f"{path} can't be read ({' '.join(reason)}): copy it again, or convert it to NIfTI.") from error
+        raise _unreadable(path, error) from error
     if pixel_type == itk.CommonEnums.IOPixel_COMPLEX:
         raise DataError(f"{path} is complex, magnitude and phase in one: save its magnitude, such as by numpy.abs.")
-    if image is None:
+    if components != 1:
         raise DataError(
             f"{path} has {components} values a voxel, as colour and diffusion scans have: give a plain scan."
         )
-    shape = _checked_shape(path, tuple(image.GetLargestPossibleRegion().GetSize()))
+    shape = _checked_shape(path, size)
+    try:
+        reader = itk.ImageFileReader[itk.Image[itk.F, len(size)]].New(FileName=str(path), ImageIO=io)
+        reader.Update()
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    image = reader.GetOutput()
     voxels = np.asarray(itk.array_view_from_image(image)).T.reshape(shape)
     affine = np.eye(4)
     affine[:3, :3] = (itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing()))[:3, :3]
@@ -80,6 +85,11 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
     warnings = [] if _has_orientation(path, kind, image) else [no_orientation(affine)]
     return np.ascontiguousarray(voxels), affine, warnings
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).strip().splitlines()[-1:])
+    return DataError(f"{path} can't be read ({reason}): copy it again, or convert it to NIfTI.")
 
 
 def _image_io(path: Path, kind: str, itk: Any) -> Any:

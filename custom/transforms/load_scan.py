@@ -21,7 +21,7 @@ class LoadScand(MapTransform):
     Args:
         keys: paths of scans, replaced.
         mask_key: where given and in the item, the path of a brain mask on the scan's grid. It is loaded too, as bool,
-            and the scan is set to 0 outside it.
+            and the scan outside it is set to 0, or to its lowest value where that is negative.
 
     Result: a MetaTensor (1, x, y, z), float32, with the scan's affine (RAS+), `filename_or_obj`, and warnings about
     the scan in meta["warnings"], a sentence a line.
@@ -43,7 +43,7 @@ class LoadScand(MapTransform):
             if self.mask_key in result:
                 mask = _read_mask(result[self.mask_key], path, voxels.shape, affine)
                 result[self.mask_key] = MetaTensor(torch.as_tensor(mask)[None], affine=torch.as_tensor(affine))
-                voxels = np.where(mask, voxels, 0)
+                voxels = np.where(mask, voxels, np.float32(min(0.0, float(voxels.min()))))
             result[key] = MetaTensor(torch.as_tensor(voxels)[None], affine=torch.as_tensor(affine), meta=meta)
         return result
 
