@@ -173,7 +173,10 @@ def with_nan(path: Path) -> Path:
 
 
 ODD = {
-    "no orientation": (without_orientation, "its header has no orientation: x is taken as right to left, y as back to front, z as bottom to top"),
+    "no orientation": (
+        without_orientation,
+        "its header has no orientation: x is taken as right to left, y as back to front, z as bottom to top",
+    ),
     "shear": (sheared, "its axes aren't at right angles"),
     "thick slices": (
         lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([1.0, 1, 5, 1])),

@@ -28,6 +28,7 @@ class CorrectBiasd(MapTransform):
         self.shrink, self.iterations = shrink, tuple(iterations)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             field = self._field(np.asarray(result[key][0], dtype=np.float32))

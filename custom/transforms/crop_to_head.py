@@ -35,7 +35,8 @@ def head_mask(image: NdarrayOrTensor, threshold: float = 0.18) -> np.ndarray:
     objects, number = ndimage.label(smooth > threshold * smooth.max())
     if not number:
         return np.ones((1, *objects.shape), dtype=bool)
-    return (objects == 1 + np.bincount(objects.ravel())[1:].argmax())[None]
+    mask: np.ndarray = objects == 1 + np.bincount(objects.ravel())[1:].argmax()
+    return mask[None]
 
 
 class CropToHeadd(CropForegroundd):

@@ -65,6 +65,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         self.said: set[str] = set()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        """Returns the crops of the item, one dictionary each."""
         foreground = torch.as_tensor(data[self.label_key])[0] != 0
         samples = []
         for _ in range(self.num_samples):

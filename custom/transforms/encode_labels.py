@@ -28,6 +28,7 @@ class EncodeLabelsd(MapTransform):
         self.codes = tuple(codes)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             voxels = result[key]

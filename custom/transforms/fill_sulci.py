@@ -31,6 +31,7 @@ class FillSulcid(MapTransform):
         self.closing = closing
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             codes = torch.as_tensor(result[key])

@@ -32,7 +32,8 @@ class Alignment:
 
 def spacing_of(affine: np.ndarray) -> np.ndarray:
     """Distance of neighbouring voxels along each axis, mm."""
-    return np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+    spacing: np.ndarray = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+    return spacing
 
 
 def upright(shape: Sequence[int], affine: np.ndarray, spacing: float) -> tuple[tuple[int, ...], np.ndarray]:
@@ -96,7 +97,8 @@ def resampled(scan: torch.Tensor, affine: np.ndarray, shape: Sequence[int], targ
     Args:
         scan: (x, y, z), any type.
         affine: the scan's.
-        shape, target: of the new grid.
+        shape: of the new grid.
+        target: the affine of the new grid.
     """
     alignment = align(target, affine)
     weights = [

@@ -49,6 +49,7 @@ class KeepOnDiskd(Transform):
         self.steps = hashlib.sha256(pickle.dumps(list(transforms), protocol=4)).hexdigest()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         path = Path(data[self.source])
         status = path.stat() if path.is_file() else None
         key = (VERSION, self.steps, self.keys, str(path.absolute()), status and (status.st_size, status.st_mtime_ns))

@@ -28,6 +28,7 @@ class LabelScand(MapTransform):
         self.scan_key = scan_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             scan, logits = result[self.scan_key], result[key]

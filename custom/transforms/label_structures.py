@@ -81,6 +81,7 @@ class LabelStructuresd(MapTransform):
         self.trust = trust
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             logits, scan = result[key], result[self.scan_key]

@@ -35,6 +35,7 @@ class LoadScand(MapTransform):
         self.mask_key = mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             path = result[key][0] if isinstance(result[key], (list, tuple)) else result[key]

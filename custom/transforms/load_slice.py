@@ -47,6 +47,7 @@ class LoadSliced(MapTransform):
         self.order = [list(channel_order).index(name) for name in channels]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             places = result[key]

@@ -25,15 +25,16 @@ class LoadVolumesd(LoadImaged):
     """
 
     def __init__(self, keys: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(keys, *args, reader="NibabelReader", **kwargs)
+        super().__init__(keys, "NibabelReader", *args, **kwargs)
         # No other reader after a failure: they can't do better, and importing itk changes the current folder meanwhile.
         self._loader.readers = self._loader.readers[-1:]
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         if missing := [key for key in self.keys if key not in data and not self.allow_missing_keys]:
             raise DataError(f"{data.get('subject', dict(data))} has no {missing[0]}: it can't be used for this.")
         try:
-            loaded = super().__call__(data, reader)
+            loaded: dict[Hashable, Any] = super().__call__(data, reader)
         except Exception as error:
             raise self._explain(data, error) from error
         for key in self.key_iterator(loaded):

@@ -22,6 +22,7 @@ class MeasureBraind(MapTransform):
         self.name = name
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             result[self.name] = float((result[key] != 0).sum()) * float(result[key].pixdim.prod()) / 1000

@@ -24,6 +24,7 @@ class MergeChannelsd(MapTransform):
         self.groups = groups
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             logits = torch.as_tensor(result[key])

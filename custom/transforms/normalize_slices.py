@@ -40,6 +40,7 @@ class NormalizeSlicesd(MapTransform):
         self.background = background
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             slices = torch.as_tensor(result[key]).as_subclass(torch.Tensor).float()

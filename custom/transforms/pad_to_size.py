@@ -26,6 +26,7 @@ class PadToSized(SpatialPadd):
         self.said = False
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         shape = tuple(data[self.keys[0]].shape[1:])
         if not self.said and any(have < want for have, want in zip(shape, self.size, strict=True)):
             logger.warning("A volume of %s is smaller than the roi %s: it is padded with zeros.", shape, self.size)

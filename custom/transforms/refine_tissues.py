@@ -38,6 +38,7 @@ class RefineTissuesd(MapTransform):
         self.options: dict[str, Any] = {"trust": trust, "scale_mm": scale_mm, "iterations": iterations}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             probabilities = torch.as_tensor(result[key])

@@ -27,6 +27,7 @@ class LabelsToRegionsd(MapTransform):
         self.regions = dict(regions)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             labels = torch.as_tensor(result[key]).as_subclass(torch.Tensor)
@@ -53,6 +54,7 @@ class RegionsToLabelsd(MapTransform):
         self.labels = tuple(labels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             logits = torch.as_tensor(result[key]).as_subclass(torch.Tensor)
@@ -79,6 +81,7 @@ class AddBackgroundd(MapTransform):
         self.logits = logits
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             classes = torch.as_tensor(result[key]).as_subclass(torch.Tensor)

@@ -27,6 +27,7 @@ class RequireShaped(MapTransform):
         self.shape = tuple(shape)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         for key in self.key_iterator(dict(data)):
             if (found := tuple(data[key].shape[1:])) != self.shape:
                 name = data[key].meta.get("filename_or_obj", key)

@@ -30,6 +30,7 @@ class ResampleScand(MapTransform):
         self.scan_key = scan_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             scan = result[key]

@@ -26,6 +26,7 @@ class ResizeBraind(MapTransform):
         self.resize = Resize(spatial_size, mode="trilinear", anti_aliasing=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             share = torch.as_tensor(self.resize((result[key] != 0).float()))

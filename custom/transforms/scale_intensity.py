@@ -14,6 +14,7 @@ class DivideByMaximumd(MapTransform):
     """Each channel of (C, H, W, D) divided by its greatest value; a channel without values above 0 stays as it is."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             greatest = result[key].amax(dim=tuple(range(1, result[key].ndim)), keepdim=True)
@@ -38,6 +39,7 @@ class ScaleForegroundd(MapTransform):
         self.low, self.high = low, high
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             image = result[key].float().clone()

@@ -52,7 +52,7 @@ def _greatest_along(volume: torch.Tensor, axis: int, voxels: int) -> torch.Tenso
 
 
 def upsampled(coarse: torch.Tensor, size: Sequence[int], align_corners: bool) -> torch.Tensor:
-    """torch's trilinear interpolation of (1, C, x, y, z) to a greater size, to the bit, but faster on a CPU.
+    """The trilinear interpolation of torch of (1, C, x, y, z) to a greater size, to the bit, but faster on a CPU.
 
     Two axes are interpolated by torch; along the first one, which lies outermost in memory, whole slices are mixed.
     """

@@ -82,6 +82,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         self._on_device: dict[torch.device, tuple[torch.Tensor, list[torch.Tensor]]] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Returns the item with its keys replaced, as the class describes."""
         result = dict(data)
         for key in self.key_iterator(result):
             codes = torch.as_tensor(result[key])[0]

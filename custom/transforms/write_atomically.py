@@ -20,12 +20,14 @@ class AtomicNibabelWriter(NibabelWriter):
     """
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+        """Takes the affine of the image that the labels belong to; without `resample`, as it is."""
         if resample:
             super().set_metadata(meta_dict, resample, **options)
             return
         _, self.affine, _ = self.get_meta_info(meta_dict)
 
     def write(self, filename: Any, verbose: bool = False, **kwargs: Any) -> None:
+        """Writes the file under another name first, and renames it when it is whole."""
         with written_whole(filename) as partial:
             super().write(partial, verbose=verbose, **kwargs)
             set_aside(Path(filename).parent, [Path(filename).name])
