@@ -241,7 +241,8 @@ class _SlabLabels:
         return slice(max(0, int(np.ceil(low))), min(self.scan.shape[axis], int(np.floor(high)) + 1))
 
     def _positions(self, axis: int, indices: np.ndarray) -> np.ndarray:
-        return self.alignment.positions(axis, indices) - self.corner[axis]
+        positions: np.ndarray = self.alignment.positions(axis, indices) - self.corner[axis]
+        return positions
 
     def _mixture(self) -> LocalMixture | None:
         steps = [max(1, round(LEARN_MM / size)) for size in self.spacing]
