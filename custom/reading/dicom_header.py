@@ -21,7 +21,7 @@ SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b
 SHORT |= {b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
-SYNTAX, SERIES, INSTANCE, SOP_CLASS = 0x00020010, 0x0020000E, 0x00080018, 0x00080016
+SYNTAX, SERIES, INSTANCE, SOP_CLASS, META_CLASS = 0x00020010, 0x0020000E, 0x00080018, 0x00080016, 0x00020002
 ROWS, COLUMNS, FRAMES, SAMPLES, BITS = 0x00280010, 0x00280011, 0x00280008, 0x00280002, 0x00280100
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 # Reports, presentation states, waveforms, spectra and the like have no pixels. Source: DICOM PS3.4, B.5.
@@ -120,7 +120,8 @@ def read_header(path: str | Path) -> DicomHeader | None:
         _parse(header, data, start)
     except (_CutShortError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is cut short ({len(data)} bytes): copy the file again.") from error
-    if header.pixels is None and not header.text(SOP_CLASS).startswith(NO_IMAGE):
+    kind = header.text(SOP_CLASS) or header.text(META_CLASS)
+    if header.pixels is None and not kind.startswith(NO_IMAGE):
         raise DataError(f"{path} is cut short ({len(data)} bytes, without pixels): copy the file again.")
     return header
 
@@ -228,7 +229,7 @@ class _Reader:
         frames = int((header.decimals(FRAMES) or (1,))[0])
         if length == UNDEFINED:
             return start, self._last_fragment(start, frames)
-        values = header.integer(ROWS) * header.integer(COLUMNS) * header.integer(SAMPLES, 1) * frames
+        values = header.integer(ROWS) * header.integer(COLUMNS) * frames  # colours may be stored at less resolution
         wanted = values * header.integer(BITS, 16) // 8
         if min(length, len(self.data) - start) < wanted:
             raise _CutShortError
