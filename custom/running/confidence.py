@@ -34,6 +34,7 @@ class Evidence:
     log_ml: float
 
     def combined(self, weights: tuple[float, float, float]) -> float:
+        """The weighted sum of the three values."""
         return weights[0] * self.own + weights[1] * self.median + weights[2] * self.log_ml
 
 
@@ -52,6 +53,7 @@ class Fit:
     weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
 
     def __call__(self, evidence: Evidence) -> float:
+        """The Dice to be expected, 0 to 1."""
         return float(np.interp(evidence.combined(self.weights), self.evidence, self.dice))
 
 
