@@ -182,6 +182,8 @@ def verify(dataset_dir: str | Path) -> list[str]:
 
 def _rounded(mask: np.ndarray) -> np.ndarray:
     """The mask, with values within 0.001 of a whole number rounded, as label maps' values are."""
+    if mask.dtype.kind != "f":
+        return mask
     rounded = np.rint(mask)
     return rounded if np.allclose(mask, rounded, rtol=0, atol=TOLERANCE) else mask
 
