@@ -78,7 +78,9 @@ def persons(
 
     Args:
         dataset_dir: a folder with HCP's layout, flat or not.
-        target, kind, band: as `target_of` takes them.
+        target: as `target_of` takes it.
+        kind: as `target_of` takes it.
+        band: as `target_of` takes it.
         space: "native" or "mni".
         covariates: columns of numbers, or of two classes, which become 0 and 1.
         missing: "raise" where a subject is in the table without a scan or the reverse; "skip" leaves them out.
@@ -112,6 +114,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0, options: Option
     """The persons of one split; relatives are in one. The split is that of custom.datasets.split, by family.
 
     Args:
+        dataset_dir: a folder with HCP's layout, flat or not.
         split: "training", "validation" or "test"; "unlabelled" is every scan, whatever the table says.
         fold: 0 to 4.
         options: target, covariates and the like; None for the defaults.

@@ -61,7 +61,7 @@ class Predictions(WritesFiles):
             of_all = {f"p_{name}": float(predicted[number]) for number, name in self.classes.items()}
             self.rows.append(row | {"prediction": self.classes[code], "probability": float(predicted[code])} | of_all)
 
-    def _write(self, engine: Engine) -> None:
+    def _write(self, _engine: Engine) -> None:
         set_aside(self.folder, self.files)
         self._save("predictions.csv", pandas.DataFrame(self.rows))
         logger.info("%s/predictions.csv: %d rows. %s", self.folder, len(self.rows), RESEARCH_USE_ONLY)
@@ -80,8 +80,8 @@ class ClassificationScores(Predictions):
 
     files = ("predictions.csv", "scores.csv")
 
-    def _write(self, engine: Engine) -> None:
-        super()._write(engine)
+    def _write(self, _engine: Engine) -> None:
+        super()._write(_engine)
         table = pandas.DataFrame(self.rows)
         groups = table["group" if "group" in table else "subject"].tolist()
         if len(self.classes) == 1:

@@ -78,7 +78,7 @@ class SegmentationScores(WritesFiles):
                 row = {"subject": item["subject"], "label": name}
                 self.rows.append(row | {key: float(values[index]) for key, values in measured.items()})
 
-    def _write(self, engine: Engine) -> None:
+    def _write(self, _engine: Engine) -> None:
         table = pandas.DataFrame(self.rows).replace([float("inf")], float("nan"))
         measures = list(self.measures)
         means = table.groupby("subject", sort=False)[measures].mean().assign(label="mean")

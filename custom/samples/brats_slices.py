@@ -23,9 +23,10 @@ def write(folder: str | Path, spacing: int = 3, labelled: int = 10, seed: int = 
     uint8, NCR, ED and ET.
 
     Args:
-        folder, seed: as custom.samples.brats's.
+        folder: a new or empty folder.
         spacing: voxel size in mm; the slices are 240x240 at 1 mm, 128x128 at 2 mm, 80x80 at 3 mm, 64x64 at 4 mm.
         labelled: number of patients.
+        seed: of the random numbers.
     """
     check(spacing, labelled)
     recipe = {"sample": "brats_slices", "spacing": spacing, "labelled": labelled, "seed": seed}
