@@ -220,8 +220,10 @@ def test_confidence_is_what_the_fits_make_of_the_evidence(predictor: Predictor, 
 
 def test_evidence_by_hand() -> None:
     """Two voxels of thalamus at .5 and .7, one of which it also expects elsewhere; 8 ml a voxel."""
-    outputs = Outputs((0, 2, 3), (0, 1, 2), (0, 10, 2), (0, 49, 41), 0, (), (), 15)
-    measures = Measures(outputs)
+    codes = freesurfer.LEFT_CODES, freesurfer.RIGHT_CODES
+    around = freesurfer.output("thalamus"), freesurfer.output("cerebellar cortex")
+    ventricle = freesurfer.output(freesurfer.VENTRICLES)[0]
+    measures = Measures(Outputs(freesurfer.TISSUE_NUMBERS, freesurfer.GROUP_NUMBERS, *codes, ventricle, *around, 15))
     measures.voxels |= {10: 2, 2: 4, -2: 2, -3: 4}
     measures.agreement |= {10: 1.2, 2: 4.0, -2: 1.2, -3: 4.0}
     measures.probability |= {10: 2.0, 2: 4.0, -2: 2.0, -3: 4.0}

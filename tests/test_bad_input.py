@@ -102,13 +102,13 @@ CASES = {
     "no such device": (
         [*TRAIN, "--device", "cuda:7"],
         nothing,
-        r"There is no device 'cuda:7' here: name one of \['cpu'",
+        r"There is no device 'cuda:7' here\. Use one of: cpu",
     ),
-    "misspelt device": ([*TRAIN, "--device", "gpu"], nothing, r"There is no device 'gpu' here: name one of \['cpu'"),
+    "misspelt device": ([*TRAIN, "--device", "gpu"], nothing, r"There is no device 'gpu' here\. Use one of: cpu"),
     "output under a file": (
         [*TRAIN, "--output_dir", "thesis.txt/run"],
         a_file("thesis.txt"),
-        r"thesis\.txt/run can't be written to \(.*thesis\.txt is no folder that you may write in\): name another",
+        r"thesis\.txt/run cannot be written to, because .*thesis\.txt is not a folder with write permission\. Use another",
     ),
     "resume, cut short": (
         [*TRAIN, "--resume", "True"],
@@ -238,7 +238,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(trained: Path, iseg_dir: Path, t
         [sys.executable, "-c", call, *train], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
     )
     assert full.returncode == 1
-    assert re.search(r"brainmri: run can't be written to .*: make room or name another output_dir, then", full.stderr)
+    assert re.search(
+        r"brainmri: run cannot be written to .*\. Free some space or use another output_dir, then", full.stderr
+    )
     assert (tmp_path / "run/last.pt").read_bytes() == before
     assert not list((tmp_path / "run").glob(".*"))
     subprocess.run([sys.executable, "-m", "custom.cli", *train], cwd=tmp_path, check=True, capture_output=True)

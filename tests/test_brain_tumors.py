@@ -183,5 +183,5 @@ def test_download_says_where_else(brainmri: Brainmri, tmp_path: Path) -> None:
     assert "register at https://www.med.upenn.edu/cbica/brats2020" in result.stdout
     result = brainmri("download", "brast", "x", cwd=tmp_path)
     assert result.returncode == 1
-    assert "There is no data set 'brast': name one of ['msd', 'brats'" in result.stderr
+    assert "There is no data set 'brast'. Use one of: msd, brats" in result.stderr
     assert download.TASK in DecathlonDataset.resource.keys() & DecathlonDataset.md5.keys()

@@ -329,7 +329,7 @@ def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path, capsys: pytest.Cap
         (("--traget", "Gender"), r"The baselines of hcp have no option 'traget'\. Use some of: dataset_dir, "),
         (("--n_components", "1.5"), r"n_components must be a whole number, or a fraction above 0 and below 1: got 1.5"),
         (("--target", "Gander"), r"no column 'Gander': the nearest are \['Gender'\]"),
-        (("--recipe", "talk"), r"There is no 'talk' in .*recipes: name one of \['crop_200', 'crop_talk'"),
+        (("--recipe", "talk"), r"recipes has no file talk\.json\. Use one of: crop_200, crop_talk"),
         (("--recipe", "regression"), r"take a regression by --kind regression"),
     ],
 )

@@ -304,7 +304,7 @@ def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
         (["--joint", "c/x.nii"], "c/x.nii: correct the path."),  # no value of --joint
         (["a", "--outputs", "tissue"], "There is no output 'tissue': name some of tissues, structures, mask, brain,"),
         (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
-        (["a", "--devise", "cpu"], "There is no setting 'devise'; did you mean 'device'?"),
+        (["a", "--devise", "cpu"], "There is no option 'devise'; did you mean 'device'?"),
         (["a", "--device", "cuda:9"], "There is no device 'cuda:9' here"),
         (["a", "--ckpt_path", "no.pt"], "There are no weights at no.pt"),
     ],

@@ -41,7 +41,7 @@ def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overr
             the checkpoint's at more than one voxel in 10,000, or a classifier's logits by more than 0.001.
     """
     if fmt not in FORMATS:
-        raise ConfigError(f"There is no format {fmt!r}: name one of {list(FORMATS)}.")
+        raise ConfigError(f"There is no format {fmt!r}. Use one of: {', '.join(FORMATS)}.")
     if fmt == "onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
         raise ConfigError("ONNX needs three more packages: pip install onnx onnxscript onnxruntime.")
     parser = StrictWorkflow(files, output_dir=str(folder), workflow_type="infer", **overrides).parser

@@ -37,7 +37,7 @@ def download(name: str, folder: str | Path) -> str:
     if name in ELSEWHERE:
         return f"{name} can't be downloaded from here: {ELSEWHERE[name]}"
     if name != "msd":
-        raise ConfigError(f"There is no data set {name!r}: name one of {['msd', *ELSEWHERE]}.")
+        raise ConfigError(f"There is no data set {name!r}. Use one of: {', '.join(['msd', *ELSEWHERE])}.")
     place = Path(folder).expanduser()
     if not (place / TASK / "dataset.json").is_file():
         try:

@@ -145,8 +145,8 @@ class Checkpoint(WritesFiles):
                 torch.save(state, partial)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
-                f"{self.folder} can't be written to ({error}): make room or name another output_dir, "
-                "then go on with --resume True."
+                f"{self.folder} cannot be written to ({error}). Free some space or use another output_dir, "
+                "then continue with --resume True."
             ) from error
 
     def _record(self, engine: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class StrictWorkflow(ConfigWorkflow):
 
     def _checked(self, name: str, value: Any) -> Any:
         if name not in self.parser:
-            raise ConfigError(f"There is no setting {name!r}{self._nearest(name)}.")
+            raise ConfigError(f"There is no option {name!r}{self._nearest(name)}.")
         default = self.parser[name]
         if isinstance(value, str) and value[:1] in ("$", "@", "%"):
             return value
@@ -108,23 +108,25 @@ def _names(config: Any, prefix: str = "") -> Iterable[str]:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Raises ConfigError where a folder can't be made or written to."""
+    """Raises ConfigError if a folder cannot be made or written to."""
     place = Path(folder).absolute()
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ConfigError(f"{folder} can't be written to ({place} is no folder that you may write in): name another.")
+        raise ConfigError(
+            f"{folder} cannot be written to, because {place} is not a folder with write permission. Use another one."
+        )
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The device, if it is there. Raises ConfigError otherwise."""
-    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    """The device. Raises ConfigError if it does not exist."""
+    known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        checked = torch.device(device)
+        torch.empty(0, device=checked)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"There is no device {str(device)!r} here: name one of {there}.") from error
-    return found
+        raise ConfigError(f"There is no device {str(device)!r} here. Use one of: {', '.join(known)}.") from error
+    return checked
 
 
 def run(run_id: str, files: list[str], **overrides: Any) -> Any:
