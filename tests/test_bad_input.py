@@ -108,7 +108,7 @@ CASES = {
     "output under a file": (
         [*TRAIN, "--output_dir", "thesis.txt/run"],
         a_file("thesis.txt"),
-        r"thesis\.txt/run cannot be written to, because .*thesis\.txt is not a folder with write permission\. Use another",
+        r"thesis\.txt/run cannot be written to, because .*thesis\.txt is not a folder with write permission\. Use",
     ),
     "resume, cut short": (
         [*TRAIN, "--resume", "True"],
