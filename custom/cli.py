@@ -203,7 +203,7 @@ def export(
     given = overrides if output_dir is None else {"output_dir": as_path(output_dir), **overrides}
     files, settings = trained_call("inferring", bundle, network, recipe, given)
     print(custom.RESEARCH_USE_ONLY)
-    return export(files, output_dir_of(files, settings.pop("output_dir", None)), format, print_call, **settings)
+    return export(files, _folder_of_run(files, settings), format, print_call, **settings)
 
 
 def pack(
@@ -220,7 +220,7 @@ def pack(
 
     given = overrides if output_dir is None else {"output_dir": as_path(output_dir), **overrides}
     files, settings = trained_call("inferring", bundle, network, recipe, given)
-    folder = output_dir_of(files, settings.pop("output_dir", None))
+    folder = _folder_of_run(files, settings)
     print(custom.RESEARCH_USE_ONLY)
     return pack(find_bundle(bundle), files, network, recipe, folder, **settings)
 
@@ -245,6 +245,14 @@ def completion(shell: str) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+
+
+def _folder_of_run(files: list[str], settings: dict[str, Any]) -> Path:
+    """The folder to write to: output_dir, which is taken out of the settings, else that of the named weights."""
+    output_dir = settings.pop("output_dir", None)
+    if output_dir is None and settings.get("ckpt_path"):
+        return Path(str(settings["ckpt_path"])).expanduser().parent
+    return output_dir_of(files, output_dir)
 
 
 def _known_module(package: ModuleType, name: str) -> ModuleType:

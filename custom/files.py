@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -15,24 +17,20 @@ from typing import Any
 
 from custom.errors import DataError
 
-_PARTIAL = re.compile(r"\.partial-(?:pid\d+-)?")
+_PARTIAL = re.compile(r"\.partial-(?:\S*?\.pid\d+-)?")
 
 
 @contextmanager
-def written_whole(target: str | Path, own: bool = False) -> Iterator[Path]:
+def written_whole(target: str | Path) -> Iterator[Path]:
     """Gives a temporary name beside `target`; renames it if the block succeeds, removes it otherwise.
 
-    The data is synced to the disk before the rename, so a crash leaves the old file or the new one.
-
-    Args:
-        target: the file to write.
-        own: put the number of this process into the temporary name, for a file that several processes may write at
-            the same time. Without it, a new process overwrites what a killed one left.
+    The data is synced to the disk before the rename, so a crash leaves the old file or the new one. The temporary name
+    has the number of this process, so several processes may write one file. What killed processes left is removed.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    number = f"pid{os.getpid()}-" if own else ""
-    partial = target.with_name(f".partial-{number}{target.name}")
+    _remove_leftovers(target)
+    partial = target.with_name(f"{_mine()}{os.getpid()}-{target.name}")
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -40,6 +38,24 @@ def written_whole(target: str | Path, own: bool = False) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _mine() -> str:
+    return f".partial-{socket.gethostname()}.pid"
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Removes temporary files of this target that processes of this machine left when they were killed."""
+    if os.name != "posix":  # elsewhere os.kill would end the process that it asks for
+        return
+    for path in target.parent.glob(f"{glob.escape(_mine())}*-{glob.escape(target.name)}"):
+        number = path.name.removeprefix(_mine()).split("-")[0]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            continue
 
 
 def without_partial(text: str) -> str:

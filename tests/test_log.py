@@ -86,7 +86,7 @@ def test_run_log_has_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             messages()
             print("a scan failed", file=sys.stderr)
             print("\r50%", file=sys.stderr, end="")
-            logging.getLogger("monai.x").info("writes %s", tmp_path / ".partial-pid12-x.nii")
+            logging.getLogger("monai.x").info("writes %s", tmp_path / ".partial-host.pid12-x.nii")
     text = (tmp_path / "run/run.log").read_text()
     for line in (
         "brainmri command0",

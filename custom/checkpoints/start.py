@@ -26,7 +26,7 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
     Raises:
         CheckpointError: the file isn't there, is damaged, or holds another network's weights.
     """
-    if source is None:
+    if source in (None, "None"):
         return
     path = Path(bundle_root) / "models" / "model.pt" if source == "shipped" else Path(source)
     weights = plain_weights(load_checkpoint(path), network.state_dict())

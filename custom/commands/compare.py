@@ -96,7 +96,7 @@ def _check_plan(
     settings = {"bundle": bundle, "recipe": recipe, "settings": {key: str(value) for key, value in overrides.items()}}
     plan = output_dir / "comparison.json"
     if not plan.is_file():
-        with written_whole(plan, own=True) as partial:
+        with written_whole(plan) as partial:
             partial.write_text(json.dumps(settings, indent=1) + "\n")
     if (earlier := json.loads(plan.read_text(encoding="utf-8"))) != settings:
         raise ConfigError(f"{output_dir} holds a comparison with {earlier}: name a new output_dir.")

@@ -60,7 +60,7 @@ def read_meanings(bundle: Path) -> dict[str, dict[str, str]]:
     """The content of a bundle's options.json.
 
     Each option has a "meaning"; one whose default is an expression also a "default" to show; "kind" ("text", "path",
-    "number" or "list") says how to read a value where the default does not show it.
+    "number" or "list") says how to read a value where the default does not show it; "none" says what None means.
     """
     content: dict[str, dict[str, str]] = _read(bundle / "configs" / FILE)
     return content
@@ -120,8 +120,9 @@ def _typed(name: str, value: Any, parser: Any, meanings: Mapping[str, Mapping[st
     if kind == "path" or name.endswith(("_dir", "_path")):
         return as_path(value)
     is_expression = isinstance(default, str) and default[:1] in ("$", "@", "%")
-    if kind == "text" or (isinstance(default, str) and not is_expression):
-        return str(value)
+    none = value == "None" and "none" in meanings.get(name, {})
+    if none or kind == "text" or (isinstance(default, str) and not is_expression):
+        return "$None" if none else str(value)
     if isinstance(default, list) and default and all(isinstance(item, str) for item in default):
         return _texts(value)
     return convert(value, list if kind == "list" else type(default))

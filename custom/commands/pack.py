@@ -89,15 +89,13 @@ def pack(
     """
     weights = Path(overrides.get("ckpt_path") or default_weights(folder, bundle))
     record = read_record(weights)
-    chosen = mixins(bundle.name, network or record.get("network"), recipe or record.get("recipe"))
-    settings: dict[str, Any] = {}
-    for mixin in config_files(bundle.name, *chosen):
-        settings = _updated(settings, json.loads(Path(mixin).read_text(encoding="utf-8")))
-    settings.pop("_desc_", None)
+    network, recipe = network or record.get("network"), recipe or record.get("recipe")
+    settings = _settings_of(config_files(bundle.name, *mixins(bundle.name, network, recipe)))
+    of_inference = _settings_of(config_files(bundle.name, *mixins(bundle.name, network, recipe, inference=True)))
     given = {key: value for key, value in overrides.items() if key not in OF_ONE_COMMAND}
     constants = _constants(files, given)
     exported = export(files, folder, "torchscript", print_call, **overrides)
-    inference = _updated(_updated(settings, given), constants)
+    inference = _updated(_updated(of_inference, given), constants)
     plain = ConfigParser(ConfigParser.load_config_files(files)).get()
     train = {key: value for key, value in given.items() if "dataset_dir" not in references(plain, key)}
     parser = ConfigParser(ConfigParser.load_config_files(files))
@@ -105,6 +103,15 @@ def pack(
     out_channels = int(parser.get_parsed_content("network_def#out_channels"))
     packed = Packed(_updated(settings, train), inference, record, out_channels)
     return write_zip(bundle, weights, exported, folder / f"{bundle.name}.zip", packed)
+
+
+def _settings_of(files: list[str]) -> dict[str, Any]:
+    """The keys of several mixins, the later ones at the end."""
+    settings: dict[str, Any] = {}
+    for file in files:
+        settings = _updated(settings, json.loads(Path(file).read_text(encoding="utf-8")))
+    settings.pop("_desc_", None)
+    return settings
 
 
 def _updated(settings: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +169,8 @@ def write_zip(bundle: Path, weights: Path, exported: Path, target: Path, packed:
             name = f"{bundle.name}/{path.relative_to(bundle).as_posix()}"
             archive.writestr(name, _packed(path, packed))
         beside = weights.with_name(calibration.FILE)  # of classifiers
-        for path in (weights, exported, *([beside] if beside.is_file() else [])):
+        archive.write(weights, f"{bundle.name}/models/model.pt")
+        for path in (exported, *([beside] if beside.is_file() else [])):
             archive.write(path, f"{bundle.name}/models/{path.name}")
         if packed.record:
             shared = {key: value for key, value in packed.record.items() if key not in OF_THIS_MACHINE}

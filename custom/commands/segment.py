@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,13 @@ from custom.commands.segment_files import results_of, wanted_files, write_files
 from custom.commands.segment_jobs import Job, Options, find_jobs, share_of
 from custom.errors import ConfigError, DataError, find_cause
 from custom.files import set_aside, written_whole
+from custom.reading.formats import all_files
 from custom.running import Predictor
 from custom.running.confidence import read_fits
 from custom.running.segmentation import Segmentation
 from custom.running.workflow import check_writable
+
+EARLIER = re.compile(r"(^|/)earlier/\d{8}-\d{6}")  # where set_aside moves files
 
 
 def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, options: Options | None = None) -> int:
@@ -79,10 +83,10 @@ def _made_from(predictor: Predictor, job: Job) -> dict[str, Any]:
 
 
 def sha256_of_scan(scan: Path) -> str:
-    """The SHA-256 of a scan's file; of a DICOM folder, that of its files' in the order of their names, a line each."""
-    if not scan.is_dir():
-        return sha256_of(scan)
-    files = [path for path in sorted(scan.iterdir()) if path.is_file()]
+    """The SHA-256 of a scan's file; of several files (DICOM, pairs), that of their SHA-256, a line each."""
+    files = all_files(scan)
+    if len(files) == 1:
+        return sha256_of(files[0])
     return hashlib.sha256("\n".join(sha256_of(path) for path in files).encode()).hexdigest()
 
 
@@ -110,6 +114,8 @@ def _segment_one(
     fits: Mapping[str, Any],
 ) -> dict[str, Any]:
     item = predictor(job.scans, job.mask, probabilities="probabilities" in options.outputs)
+    if "scan" not in item:
+        raise ConfigError("brainmri segment works with the brain tissue bundle only. Use brainmri infer for others.")
     wanted = wanted_files(options.outputs, options.figure)
     try:
         segmentation = Segmentation(item, predictor.labels, fits)
@@ -121,9 +127,11 @@ def _segment_one(
     except DataError as error:
         raise DataError(f"{job.scans[0]}: {error}") from error
     start = time.perf_counter()
-    kept = set(results) - {*wanted, "record"} if _is_made_from(results["record"], made_from) else set()
-    set_aside(results["record"].parent, [path.name for name, path in results.items() if name not in kept])
-    write_files(segmentation, results, wanted, job.scans[0].name)
+    of_this_scan = _is_made_from(results["record"], made_from)  # its files stay: a user may have edited them
+    outdated = ["record"] if of_this_scan else list(results)
+    set_aside(results["record"].parent, [results[name].name for name in outdated])
+    missing = [name for name in wanted if not results[name].is_file()]
+    write_files(segmentation, results, missing, job.scans[0].name)
     seconds = predictor.seconds | {"write": time.perf_counter() - start}
     mask = {} if job.mask is None else {"mask": str(job.mask)}
     joint = {"joint_scans": [str(scan) for scan in job.scans]} if len(job.scans) > 1 else {}
@@ -155,7 +163,7 @@ def collect(output_dir: Path) -> None:
     rows = []
     for path in sorted(output_dir.rglob("*seg.json")):
         inside = path.relative_to(output_dir)
-        if "earlier" in inside.parts or path.name.startswith("."):
+        if EARLIER.search(inside.as_posix()) or path.name.startswith("."):
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -170,7 +178,7 @@ def collect(output_dir: Path) -> None:
     before = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
     if not set(before) <= set(table.splitlines()):
         set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
-    with written_whole(target, own=True) as partial:
+    with written_whole(target) as partial:
         partial.write_text(table, encoding="utf-8")
 
 

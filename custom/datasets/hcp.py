@@ -193,10 +193,13 @@ def verify(dataset_dir: str | Path) -> list[str]:
         problems += dict.fromkeys(one for one in mismatches.values() if one)
     except DataError as error:
         problems.append(str(error))
+    checked: dict[Path, str | None] = {}  # a flat folder's scans belong to both spaces
     for paths in (list(dict.fromkeys(paths.values())) for paths in found.values()):
         shapes: dict[tuple, Path] = {}
         for path in paths:
-            if problem := read_problem(path):
+            if path not in checked:
+                checked[path] = read_problem(path)
+            if problem := checked[path]:
                 problems.append(problem)
                 continue
             shape = open_volume(path).shape

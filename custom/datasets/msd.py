@@ -15,6 +15,7 @@ Paths are relative to dataset.json, or absolute. "file_ending" may be that of an
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -27,7 +28,7 @@ from custom.datasets.split import split_by_participant
 from custom.errors import DataError, MissingDataError
 from custom.reading.itk_volumes import ENDINGS as ITK_ENDINGS
 from custom.reading.labels import LabelCodes
-from custom.reading.volumes import case_problems, natural_order, participant_of, require_one_grid
+from custom.reading.volumes import case_problems, natural_order, open_volume, participant_of, require_one_grid
 
 ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr", *ITK_ENDINGS)
 _CHANNEL = re.compile(r"_(\d{4})$")
@@ -79,9 +80,24 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[st
         chosen = [case for case in cases if participant_of(case["subject"]) in wanted]
     if not chosen:
         raise MissingDataError(f"{dataset_dir} has no case without a label.")
+    known = read_description(dataset_dir)
     for case in chosen:
         require_one_grid(_files(case))
+        if problem := _channel_problem(known, case):
+            raise DataError(problem)
     return chosen
+
+
+def _channel_problem(known: Description, case: Mapping[str, Any]) -> str | None:
+    """What is wrong with the number of a case's channels, from its headers; None if nothing is."""
+    shapes = [tuple(size for size in open_volume(path).shape[3:] if size != 1) for path in case["image"]]
+    count = sum(math.prod(shape) for shape in shapes)
+    if count == len(known.channels):
+        return None
+    return (
+        f"{case['image'][0]} and its other files have {count} channels, but {known.file} names {len(known.channels)}: "
+        f"{', '.join(known.channels)}. Correct the names or the files."
+    )
 
 
 def _files(case: Mapping[str, Any]) -> list[str]:
@@ -233,5 +249,8 @@ def verify(dataset_dir: str | Path) -> list[str]:
     codes = LabelCodes(tuple(known.labels), known.ignore_code)
     problems = [] if cases else [f"{dataset_dir} lists no case: {HOW_TO_GET}"]
     for case in cases:
-        problems += case_problems({Path(path): codes if path == case.get("label") else None for path in _files(case)})
+        of_case = case_problems({Path(path): codes if path == case.get("label") else None for path in _files(case)})
+        if not of_case and (problem := _channel_problem(known, case)):
+            of_case = [problem]
+        problems += of_case
     return problems

@@ -59,7 +59,7 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
     problems = [str(result) for result in found.values() if isinstance(result, DataError)]
     known |= {image: [*stamps[image], one] for image, one in found.items() if isinstance(one, str)}
     if cache and new:
-        with written_whole(cache, own=True) as partial:
+        with written_whole(cache) as partial:
             partial.write_text(json.dumps(known), encoding="utf-8")
     broken = {image for image, one in found.items() if isinstance(one, DataError)}
     return {image: known[image][2] for image in images if image not in broken}, problems

@@ -37,13 +37,18 @@ class EpochLog:
         engine.add_event_handler(Events.STARTED, self._started)
 
     def _started(self, trainer: Engine) -> None:
-        self._first_epoch, self._start = trainer.state.epoch, time.monotonic()
+        self._first_epoch = -1
         if getattr(trainer.state, "rank", 0) > 0:
             return
         if not trainer.has_event_handler(self._step, Events.ITERATION_COMPLETED):
+            trainer.add_event_handler(Events.EPOCH_STARTED, self._begin)
             trainer.add_event_handler(Events.ITERATION_COMPLETED, self._step)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
             self.evaluator.add_event_handler(Events.COMPLETED, self._validation)
+
+    def _begin(self, trainer: Engine) -> None:
+        if self._first_epoch < 0:  # only now: Checkpoint restores the epoch of a resumed run after the start
+            self._first_epoch, self._start = trainer.state.epoch - 1, time.monotonic()
 
     def _step(self, trainer: Engine) -> None:
         state: Any = trainer.state

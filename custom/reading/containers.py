@@ -17,6 +17,7 @@ from custom.reading.dicom_header import is_dicom
 PAIRS = ((".hdr", ".img"), (".img", ".hdr"))
 GZIP = b"\x1f\x8b"
 OPENERS: dict[bytes, Callable[..., Any]] = {GZIP: gzip.open, b"BZ": bz2.open}  # by the first two bytes
+LARGEST_RATIOS = {GZIP: 1032, b"BZ": 10_000_000}  # deflate packs no tighter; bzip2 packs zeros without a bound
 PACKED = (".gz", ".mgz")  # endings that promise gzip
 NIBABEL_FORMATS: dict[str, Any] = {
     "NIfTI": nibabel.Nifti1Image,
@@ -31,6 +32,11 @@ NIBABEL_FORMATS: dict[str, Any] = {
 def is_packed(path: Path) -> bool:
     """Whether a file is compressed by gzip or bzip2."""
     return _magic(path) in OPENERS
+
+
+def largest_ratio(path: Path) -> int:
+    """How many bytes one byte of a file may stand for: 1 if it is not packed."""
+    return LARGEST_RATIOS.get(_magic(path), 1)
 
 
 def open_unpacked(path: Path) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from custom.reading.dicom_header import SAMPLES, SERIES, DicomHeader, is_dicom, 
 from custom.reading.dicom_slices import DIFFERENCES, Slice, slices_of
 from custom.reading.volumes import natural_order
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 MODALITY = 0x00080060
 SAME_PLACE = 0.01  # mm, between the positions of two slices
@@ -45,7 +46,15 @@ def dicom_files(folder: Path) -> list[Path]:
 
 def holds_dicom(folder: Path) -> bool:
     """Whether a folder itself holds a DICOM file."""
-    return folder.is_dir() and any(is_dicom(path) for path in dicom_files(folder))
+    return folder.is_dir() and any(_begins_as_dicom(path) for path in dicom_files(folder))
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path)
+    except OSError as error:
+        logger.warning("%s cannot be read (%s): correct its permissions.", path, error.strerror)
+        return False
 
 
 def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -134,14 +143,17 @@ def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 def _without_copies(slices: list[Slice], headers: Mapping[Path, DicomHeader]) -> tuple[list[Slice], int]:
     """The slices without exact copies of others (one SOPInstanceUID, equal pixels), and how many files these were."""
     kept, copies = [], set()
-    for group in _grouped(slices, lambda one: (one.instance, one.frame) if one.instance else one.path):
+    compared: set[tuple[Path, Path]] = set()
+    for group in _grouped(slices, lambda one: (one.instance or one.path, one.frame)):
         first, *others = group
         for other in others:
-            if _pixel_bytes(headers[first.path]) != _pixel_bytes(headers[other.path]):
+            pair = (first.path, other.path)
+            if pair not in compared and _pixel_bytes(headers[first.path]) != _pixel_bytes(headers[other.path]):
                 raise DataError(
                     f"{first.path} and {other.name} have the same SOPInstanceUID but different pixels. "
                     "Keep the right one of them."
                 )
+            compared.add(pair)
             copies.add(other.path)
         kept.append(first)
     return kept, len(copies)
@@ -208,7 +220,7 @@ def _check_one_volume(path: Path, slices: list[Slice]) -> None:
         whole = "give the whole 3D scan" if path.is_dir() else "give the folder that holds the slices of its series"
         raise DataError(f"{path} is a slice, not a volume ({size}): {whole}.")
     for name in ("image type", "echo time", "b-value"):
-        kinds = _grouped(slices, partial(_kind, name))
+        kinds = _kinds(name, slices)
         if len(kinds) > 1:
             listed = ", ".join(f"{_shown(group[0], name)}: {len(group)} slices" for group in kinds)
             raise DataError(f"{path} mixes slices that differ in {name} ({listed}). {remedy}")
@@ -223,15 +235,23 @@ def _remedy(path: Path, slices: list[Slice]) -> str:
 def _difference(slices: list[Slice], most: int) -> str:
     """Which tag tells `most` volumes apart, with its values."""
     for name in ("image type", *DIFFERENCES):
-        kinds = _grouped(slices, partial(_kind, name))
+        kinds = _kinds(name, slices)
         if len(kinds) == most and all(name in group[0].differences for group in kinds):
             return f"They differ in {name} ({', '.join(_shown(group[0], name) for group in kinds)})"
     return "No known tag tells them apart"
 
 
-def _kind(name: str, one: Slice) -> str:
-    value = one.differences.get(name, "")
-    return value if isinstance(value, str) else f"{value:.3g}"
+def _kinds(name: str, slices: list[Slice]) -> list[list[Slice]]:
+    """The slices by their value of a tag. Numbers within 1% of their neighbour are one kind: scanners round."""
+    values = [one.differences.get(name, "") for one in slices]
+    numbers = sorted({value for value in values if not isinstance(value, str)})
+    steps: Any = np.diff(numbers) > 0.01 * np.maximum(1, np.abs(numbers[1:])) if numbers else []
+    kind_of = dict(zip(numbers, [0, *np.cumsum(steps)], strict=True))
+    return _grouped(slices, lambda one: _kind(one.differences.get(name, ""), kind_of))
+
+
+def _kind(value: str | float, kind_of: Mapping[float, int]) -> Hashable:
+    return value if isinstance(value, str) else int(kind_of[value])
 
 
 def _shown(one: Slice, name: str) -> str:

@@ -98,7 +98,7 @@ class DicomHeader:
 def is_dicom(path: str | Path) -> bool:
     """Whether a file begins as DICOM does: with the preamble, or with an element of the group 0002 or 0008."""
     with Path(path).open("rb") as file:
-        return _start(file.read(140)) is not None
+        return _start(file.read(1200)) is not None
 
 
 def read_header(path: str | Path) -> DicomHeader | None:
@@ -111,17 +111,18 @@ def read_header(path: str | Path) -> DicomHeader | None:
         DataError: the file is cut short.
     """
     path = Path(path)
-    data = path.read_bytes()
-    start = _start(data)
-    if start is None:
+    if not is_dicom(path):
         return None
+    data = path.read_bytes()
+    start = _start(data) or 0
     header = DicomHeader(path, {})
     try:
         _parse(header, data, start)
     except (_CutShortError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is cut short ({len(data)} bytes): copy the file again.") from error
     kind = header.text(SOP_CLASS) or header.text(META_CLASS)
-    if header.pixels is None and not kind.startswith(NO_IMAGE):
+    private = bool(kind) and not kind.startswith("1.2.840.10008.")  # of a vendor, who may store anything
+    if header.pixels is None and not private and not kind.startswith(NO_IMAGE):
         raise DataError(f"{path} is cut short ({len(data)} bytes, without pixels): copy the file again.")
     return header
 
@@ -130,13 +131,21 @@ def _start(data: bytes) -> int | None:
     """Where the first element lies; None in a file that is not DICOM."""
     if data[128:132] == b"DICM":
         return 132
-    if len(data) < 8:
+    if len(data) < 12:
         return None
     group, number = struct.unpack_from("<HH", data)
     if group not in (0x0002, 0x0008) or number > 0x0100:
         return None
-    explicit = data[4:6] in LONG | SHORT
-    return 0 if explicit or struct.unpack_from("<I", data, 4)[0] < 1024 else None
+    if data[4:6] in LONG:
+        length, start = struct.unpack_from("<I", data, 8)[0], 12
+    elif data[4:6] in SHORT:
+        length, start = struct.unpack_from("<H", data, 6)[0], 8
+    else:
+        length, start = struct.unpack_from("<I", data, 4)[0], 8
+    if length % 2 or length > 1024 or len(data) < start + length + 4:
+        return None
+    following = struct.unpack_from("<HH", data, start + length)  # raw voxels rarely go on with a larger tag
+    return 0 if (group, number) < following and following[0] in (0x0002, 0x0008, 0x0010) else None
 
 
 def _parse(header: DicomHeader, data: bytes, at: int) -> None:

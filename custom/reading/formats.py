@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from custom.errors import DataError, MissingDataError
-from custom.reading.containers import NIBABEL_FORMATS, format_of, is_packed
+from custom.reading.containers import NIBABEL_FORMATS, files_of, format_of, is_packed
 from custom.reading.dicom import read_dicom
 from custom.reading.orientation import affine_of, no_orientation
 from custom.reading.volumes import open_volume
@@ -109,6 +110,18 @@ def _check_element_file(path: Path) -> None:
     name = _meta_fields(path).get("ElementDataFile", "LOCAL")
     if name.upper() not in ("LOCAL", "LIST") and "%" not in name and not (path.parent / name).is_file():
         raise MissingDataError(f"{path.parent / name} isn't there: {path.name} names it as the file of its voxels.")
+
+
+def all_files(scan: Path) -> list[Path]:
+    """Every file that a scan's voxels come from: those of a DICOM folder, both of a pair, or the scan alone."""
+    if scan.is_dir():
+        return [path for path in sorted(scan.iterdir()) if path.is_file()]
+    files = list(files_of(scan))
+    if scan.suffix.lower() in (".mhd", ".nhdr"):
+        text = scan.read_bytes()[:10_000].decode("latin-1")
+        named = re.search(r"^(?:ElementDataFile *=|data ?file:) *(.+?) *$", text, re.MULTILINE | re.IGNORECASE)
+        files += [scan.parent / named[1]] if named else []
+    return [path for path in dict.fromkeys(files) if path.is_file()]
 
 
 def _has_orientation(path: Path, kind: str, image: Any) -> bool:

@@ -31,6 +31,6 @@ def save_nifti(
     image.header["descrip"] = custom.RESEARCH_USE_ONLY.encode()
     if slope is not None:
         image.header.set_slope_inter(slope, 0)
-    with written_whole(path, own=True) as partial:
+    with written_whole(path) as partial:
         nibabel.save(image, partial)
     return Path(path)

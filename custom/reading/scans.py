@@ -77,10 +77,11 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
         elif place.is_file():
             scan = _header_file(place)
             here = [(scan, Path(scan.name))]
-        elif holds_dicom(place):
-            here = [(place, Path(place.name))]
         elif place.is_dir():
-            here = [(path, path.relative_to(place)) for path in _search(place, without)]
+            here = [
+                (path, Path(place.name) if path == place else path.relative_to(place))
+                for path in _search(place, without)
+            ]
         elif place.is_symlink():
             raise MissingDataError(f"{place} is a link to {place.readlink()}, which isn't there: fetch that file.")
         else:

@@ -13,10 +13,8 @@ import numpy as np
 
 from custom.errors import DataError, MissingDataError
 from custom.reading import itk_volumes
-from custom.reading.containers import files_of, is_packed, load_by_content
+from custom.reading.containers import files_of, largest_ratio, load_by_content
 from custom.reading.labels import LabelCodes, label_map
-
-GZIP_AT_MOST = 1032  # deflate packs no tighter
 
 
 def natural_order(name: str | Path) -> list[int | str]:
@@ -57,8 +55,7 @@ def open_volume(path: str | Path) -> Any:
         raise DataError(f"{path} has no header that can be read ({error}): copy the file again.") from error
     offset = getattr(image.dataobj, "offset", 0)
     expected = offset + image.get_data_dtype().itemsize * math.prod(int(size) for size in image.shape)
-    packed = GZIP_AT_MOST if is_packed(voxels) else 1
-    if voxels.stat().st_size * packed < expected:
+    if voxels.stat().st_size * largest_ratio(voxels) < expected:
         raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes): copy it again.")
     return image
 

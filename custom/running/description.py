@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 # What belongs to a machine or to one command, not to the weights.
 OF_ONE_COMMAND = frozenset({
     "bundle_root", "dataset_dir", "freesurfer_dir", "output_dir", "cache_dir", "ckpt_path", "device", "num_workers",
-    "resume", "from_weights", "split", "data", "temperature", "submission", "output_codes",
+    "resume", "from_weights", "split", "data", "temperature", "decode", "submission", "output_codes",
 })  # fmt: skip
 # Sections of the config files that are no options.
 SECTIONS = frozenset({
@@ -49,8 +49,10 @@ def resolved(parser: ConfigParser, names: Iterable[str], without: str = "") -> d
             return [walk(f"{key}#{n}", content) for n, content in enumerate(value)]
         if not isinstance(value, str):
             return encoded(value)
-        if not value.startswith(_MARKS) or (without and without in references(config, key)):
-            return value
+        names_an_option = "#" in key and value[:1] == "@" and value[1:] in config and value[1:] not in SECTIONS
+        depends = bool(without) and without in references(config, key)
+        if not value.startswith(_MARKS) or names_an_option or depends:
+            return value  # an option that is named here is recorded itself, and may be given anew
         try:
             content = encoded(parser.get_parsed_content(key))
         except Exception:  # an option that this run does not use may not have a value

@@ -18,7 +18,7 @@ from monai.bundle import ConfigWorkflow, create_workflow
 
 from custom.errors import ConfigError
 from custom.running import log
-from custom.running.description import describe_training
+from custom.running.description import SECTIONS, describe_training
 
 
 class StrictWorkflow(ConfigWorkflow):
@@ -69,9 +69,11 @@ class StrictWorkflow(ConfigWorkflow):
         default = self.parser[name]
         if isinstance(value, str) and value[:1] in ("$", "@", "%"):
             return value
+        if name in SECTIONS and not isinstance(value, (dict, list, tuple)):
+            raise ConfigError(f"{name} is a part of the config and no option. Use a mixin of the bundle to replace it.")
         if isinstance(default, str) and default[:1] not in ("$", "@", "%") and isinstance(value, Number):
             return str(value)  # a folder named 2026
-        for kind, says in ((bool, "True or False"), (Number, "a number"), (list, "a list")):
+        for kind, says in ((bool, "True or False"), (Number, "a number"), (list, "a list"), (dict, "a dict")):
             if isinstance(default, kind):
                 fits = isinstance(value, (list, tuple) if kind is list else kind)
                 if not fits or (kind is Number and isinstance(value, bool)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ORDER = ("T1", "T1ce", "T2", "FLAIR")  # the first that a study has stands for it, whatever bundles are served
 _ENDINGS = (".nii.gz", ".nii")
+_SUBJECT = re.compile(r"(?:sub|ses)-[a-zA-Z0-9]+_?")  # whose name may look like an agent's
 _BIDS_AGENT = re.compile(r"_ce-[a-zA-Z0-9]+(?=_)")
 
 # Vendors write planes, dimensions and sT1W before a weighting, without a space.
@@ -111,7 +112,7 @@ def study_and_contrast(file: str | Path) -> tuple[str, str | None]:
             last = place
             if contrast == "T1" and contrast_of("".join(parts[place : place + 3])) == "T1ce":  # T1_post
                 contrast, last = "T1ce", place + 2
-            if contrast == "T1" and agent:
+            if contrast == "T1" and (agent or contrast_of(_SUBJECT.sub("", name)) == "T1ce"):  # POST_T1
                 contrast = "T1ce"
             rest = parts[: max(0, place - 1)] + parts[last + 1 :]
             return "".join(rest).strip("_-. ") or scan_name(file), contrast

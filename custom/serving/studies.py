@@ -65,7 +65,7 @@ class Store(LocalDatastore):
 
     def _update_datastore_file(self, lock: bool = True) -> None:  # noqa: ARG002
         content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-        with written_whole(self._datastore_config_path, own=True) as partial:
+        with written_whole(self._datastore_config_path) as partial:
             partial.write_text(content, encoding="utf-8")
         self._config_ts = Path(self._datastore_config_path).stat().st_mtime
 
@@ -81,7 +81,7 @@ class Store(LocalDatastore):
                 raise MissingDataError(
                     f"The studies have no image {image_id!r}. /datastore/?output=all lists all images."
                 )
-            with written_whole(folder / f"{image_id}{ending}", own=True) as partial:
+            with written_whole(folder / f"{image_id}{ending}") as partial:
                 shutil.copy(label_filename, partial)
                 set_aside(folder, [image_id + other for other in (".nii.gz", ".nii", ".nrrd")])
             info = label_info | {"ts": int(time.time()), "name": f"{image_id}{ending}"}
@@ -97,7 +97,7 @@ class Store(LocalDatastore):
                 os.path.lexists(folder / f"{image_id}{other}") for other in (".nii.gz", ".nii")
             ):  # two uploads at once
                 raise DataError(f"The image {image_id!r} exists already, and nothing is overwritten. Use another name.")
-            with written_whole(folder / f"{image_id}{ending}", own=True) as partial:
+            with written_whole(folder / f"{image_id}{ending}") as partial:
                 shutil.copy(image_filename, partial)
             self.refresh()
         return image_id

@@ -61,7 +61,7 @@ class KeepOnDiskd(Transform):
             found = self.transforms({self.source: str(path)})
         arrays: dict[str, Any] = {name: np.asarray(found[name]) for name in self.keys}
         affines = {f"{name} affine": found[name].affine for name in self.keys if hasattr(found[name], "affine")}
-        with written_whole(kept, own=True) as partial, partial.open("wb") as file:
+        with written_whole(kept) as partial, partial.open("wb") as file:
             np.savez(file, **arrays, **affines)
         return result | self._read(kept, path)
 

@@ -14,7 +14,8 @@ from monai.utils import ensure_tuple
 
 from custom.errors import DataError
 from custom.reading.labels import LabelCodes, label_map
-from custom.reading.volumes import open_volume, read_problem, require_one_grid, voxel_problem
+from custom.reading.orientation import affine_of
+from custom.reading.volumes import in_one_place, open_volume, read_problem, require_one_grid, voxel_problem
 
 
 class VolumeReader(NibabelReader):
@@ -36,7 +37,13 @@ class VolumeReader(NibabelReader):
         for name, image in zip(self.filenames, images, strict=True):
             if image.get_data_dtype().kind not in "buif":  # MONAI would keep the real part, without a word
                 raise DataError(f"{name} holds values of the type {image.get_data_dtype()}.")
+        self.first = images[0]
         return images if len(images) > 1 else images[0]
+
+    def _get_affine(self, img: Any) -> np.ndarray:
+        """The affine in mm; of files in one place (require_one_grid), the first one's: MONAI allows no rounding."""
+        same = in_one_place(img.shape, img.affine, self.first.affine)
+        return affine_of(self.first if same else img)[0].copy()
 
 
 class LoadVolumesd(LoadImaged):
@@ -113,6 +120,8 @@ class LoadVolumesd(LoadImaged):
         """Finds the file to blame: one slice of the stacked array for each file."""
         axis = 0 if voxels.shape[0] == len(paths) else -1
         volumes = np.moveaxis(voxels, axis, 0) if len(paths) > 1 else [voxels]
+        if len(volumes) != len(paths):  # files with several channels each
+            paths, volumes = paths[:1], [voxels]
         for path, volume in zip(paths, volumes, strict=True):
             if problem := voxel_problem(volume):
                 raise DataError(f"{path} {problem}.")

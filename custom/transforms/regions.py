@@ -10,6 +10,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 
+from custom.errors import ConfigError
+
 
 class LabelsToRegionsd(MapTransform):
     """One channel for each region: 1 where the label is one of the region's, as float32.
@@ -20,10 +22,20 @@ class LabelsToRegionsd(MapTransform):
     Args:
         keys: label maps (1, ...).
         regions: {"WT": (1, 2, 3), "TC": (1, 3), ...}, the channels in this order.
+        ignore_index: None. Region channels cannot leave voxels out.
+
+    Raises:
+        ConfigError: an ignore_index, since its voxels would count as background.
     """
 
-    def __init__(self, keys: KeysCollection, regions: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self, keys: KeysCollection, regions: Mapping[str, Sequence[int]], ignore_index: int | None = None
+    ) -> None:
         super().__init__(keys)
+        if ignore_index is not None:
+            raise ConfigError(
+                'The recipe regions cannot leave out voxels with the label "ignore". Train without this recipe.'
+            )
         self.regions = dict(regions)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
