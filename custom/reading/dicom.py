@@ -83,20 +83,20 @@ def _headers(path: Path) -> list[DicomHeader]:
     read = {file: read_header(file) for file in files}
     headers = [header for header in read.values() if header and header.pixels]
     if not headers:
-        raise DataError(f"{path} has no DICOM series that can be read: give the folder that holds its files.")
+        raise DataError(f"{path} has no DICOM series that can be read. Give the folder that holds its files.")
     _check_other_files([file for file, header in read.items() if header is None], headers)
     series = _grouped(headers, lambda header: header.text(SERIES))
     if len(series) > 1:
         listed = ", ".join(f"{group[0].path.name} and {len(group) - 1} more" for group in series)
-        raise DataError(f"{path} holds {len(series)} DICOM series ({listed}): give each a folder of its own.")
+        raise DataError(f"{path} holds {len(series)} DICOM series ({listed}). Give each a folder of its own.")
     for header in headers:
         where = path if len(headers) == 1 or header is headers[0] else header.path
         if header.text(MODALITY) not in ("MR", ""):
-            raise DataError(f"{where} is {header.text(MODALITY)}, not MR: this network knows MR only.")
+            raise DataError(f"{where} is {header.text(MODALITY)}, not MR. This network works on MR scans only.")
         if header.integer(SAMPLES, 1) != 1:
             raise DataError(
-                f"{where} has {header.integer(SAMPLES)} values a voxel, as colour and diffusion scans have: "
-                "give a plain scan."
+                f"{where} has {header.integer(SAMPLES)} values a voxel, as colour and diffusion scans have. "
+                "Give a plain scan."
             )
     return headers
 
@@ -194,19 +194,18 @@ def _check_one_volume(path: Path, slices: list[Slice]) -> None:
     if most > 1 and all(len(place) == most for place in places):
         size = "x".join(map(str, (*slices[0].shape, len(places), most)))
         raise DataError(
-            f"{path} is a series of volumes ({size}): save one of them, or their mean, as a 3D file or in a folder of "
-            f"its own. {_difference(slices, most)}: see {_names(places[0])}."
+            f"{path} is a series of volumes ({size}). Save one of them, or their mean, as a 3D file or in a folder of "
+            f"its own. {_difference(slices, most)}. See {_names(places[0])}."
         )
     if most > 1:
         twice = next(place for place in places if len(place) == most)
         raise DataError(
-            f"{path} has {most} slices at the same position ({_names(twice)}). {_difference(twice, most)}: "
-            f"{remedy[0].lower()}{remedy[1:]}"
+            f"{path} has {most} slices at the same position ({_names(twice)}). {_difference(twice, most)}. {remedy}"
         )
     if len(slices) == 1:
         size = "x".join(map(str, (*slices[0].shape, 1)))
-        whole = "give the whole 3D scan" if path.is_dir() else "give the folder that holds the slices of its series"
-        raise DataError(f"{path} is a slice, not a volume ({size}): {whole}.")
+        whole = "Give the whole 3D scan" if path.is_dir() else "Give the folder that holds the slices of its series"
+        raise DataError(f"{path} is a slice, not a volume ({size}). {whole}.")
     for name in ("image type", "echo time", "b-value"):
         kinds = _grouped(slices, partial(_kind, name))
         if len(kinds) > 1:
@@ -258,7 +257,7 @@ def _pixels(path: Path, slices: list[Slice]) -> np.ndarray:
             except Exception as error:
                 reason = " ".join(str(error).strip().splitlines()[-1:])
                 raise DataError(
-                    f"{one.path} can't be read ({reason}): copy it again, or convert {path} to NIfTI."
+                    f"{one.path} can't be read ({reason}). Copy it again, or convert {path} to NIfTI."
                 ) from error
             pixels = np.asarray(itk.array_view_from_image(image))
             frames = {one.path: pixels.reshape(-1, *slices[0].shape[::-1])}
