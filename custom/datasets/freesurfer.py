@@ -18,7 +18,7 @@ from custom.reading.labels import LabelCodes
 from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
-HOW_TO_GET = "give a folder of FreeSurfer's subjects, with mri/aparc+aseg.mgz in each, or of such files."
+HOW_TO_GET = "Give a folder of FreeSurfer's subjects, with mri/aparc+aseg.mgz in each, or of such files."
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def datalist(dataset_dir: str | Path | None) -> list[dict]:
         return []
     paths = _files(dataset_dir)
     if not paths:
-        raise MissingDataError(f"{dataset_dir} holds no aparc+aseg.mgz or .nii.gz: {HOW_TO_GET}")
+        raise MissingDataError(f"{dataset_dir} holds no aparc+aseg.mgz or .nii.gz. {HOW_TO_GET}")
     for path in paths:
         open_volume(path)
     root = Path(dataset_dir).expanduser()
@@ -178,7 +178,9 @@ def verify(dataset_dir: str | Path) -> list[str]:
     paths = _files(dataset_dir)
     codes = LabelCodes(tuple(MAP_CODES), may_be_empty=False)
     problems = [read_problem(path, codes) for path in paths]
-    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir}: {HOW_TO_GET}"])
+    if not paths:
+        return [f"{dataset_dir} holds no aparc+aseg.mgz or .nii.gz. {HOW_TO_GET}"]
+    return [problem for problem in problems if problem]
 
 
 def _files(dataset_dir: str | Path) -> list[Path]:

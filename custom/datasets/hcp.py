@@ -61,7 +61,7 @@ def scans(dataset_dir: str | Path, space: str = "native") -> dict[str, Path]:
         if path.name.endswith((".nii", ".nii.gz")):
             found[path.name.removesuffix(".gz").removesuffix(".nii")] = path
     if not found:
-        raise MissingDataError(f"{folder} holds no SUBJECT/{SPACES[space]} and no SUBJECT.nii.gz: {HOW_TO_GET}")
+        raise MissingDataError(f"{folder} holds no SUBJECT/{SPACES[space]} and no SUBJECT.nii.gz. {HOW_TO_GET}")
     return dict(sorted(found.items(), key=lambda pair: natural_order(pair[0])))
 
 
@@ -92,7 +92,7 @@ def persons(
     if missing not in ("raise", "skip"):
         raise ConfigError(f'missing must be "raise" or "skip", got {missing!r}.')
     if target in covariates:
-        raise ConfigError(f"{target} is the target: leave it out of the covariates.")
+        raise ConfigError(f"{target} is the target. Leave it out of the covariates.")
     people, found = table(dataset_dir), scans(dataset_dir, space)
     if missing == "raise" and (problem := _mismatch(people.index, found)):
         raise DataError(f"{problem} Complete them, or set missing to skip.")
@@ -156,7 +156,7 @@ def scale(items: Sequence[dict]) -> tuple[float, float]:
     labels = np.concatenate([item["label"] for item in items]).astype(float)
     if labels.std() == 0:
         raise DataError(
-            f"All {len(labels)} training participants have the target {labels[0]:g}: there is nothing to learn."
+            f"All {len(labels)} training participants have the target {labels[0]:g}. There is nothing to learn."
         )
     return float(labels.mean()), float(labels.std())
 
@@ -204,6 +204,6 @@ def verify(dataset_dir: str | Path) -> list[str]:
             first = next(iter(shapes))
             if shape != first:
                 problems.append(
-                    f"{path} has the shape {shape} but {shapes[first]} has {first}: resample them to one grid."
+                    f"{path} has the shape {shape} but {shapes[first]} has {first}. Resample them to one grid."
                 )
     return list(dict.fromkeys(problems))

@@ -39,7 +39,7 @@ CODES = (*sorted(TISSUES), *EXTRACEREBRAL)
 VALIDATION = 4  # the last four maps validate
 
 HOW_TO_GET = (
-    "take data/training_label_maps from https://github.com/BBillot/SynthSeg (20 files, about 20 MB, Apache-2.0)."
+    "Take data/training_label_maps from https://github.com/BBillot/SynthSeg (20 files, about 20 MB, Apache-2.0)."
 )
 SHA256 = {
     "sub-01_dseg.nii.gz": "060374e12d3b42678a26d707964d0813123338cbe967e9053eb1bd7733166936",
@@ -105,7 +105,7 @@ def datalist(dataset_dir: str | Path, split: str, draws: int = 1) -> list[dict]:
         raise ConfigError(f'split must be "training" or "validation", got {split!r}.')
     paths = _maps(dataset_dir)
     if len(paths) <= VALIDATION:
-        raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5: {HOW_TO_GET}")
+        raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5. {HOW_TO_GET}")
     chosen = paths[:-VALIDATION] if split == "training" else paths[-VALIDATION:]
     for path in chosen:
         open_volume(path)
@@ -132,5 +132,5 @@ def verify(dataset_dir: str | Path) -> list[str]:
     for path in paths:
         known = SHA256.get(path.name)
         if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
-            problems.append(f"{path} differs from the file that this project was tested with: {HOW_TO_GET}")
-    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty: {HOW_TO_GET}"])
+            problems.append(f"{path} differs from the file that this project was tested with. {HOW_TO_GET}")
+    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty. {HOW_TO_GET}"])

@@ -102,6 +102,6 @@ class Measures:
             self.agreement[name] += float(slab.tissues[number][has_it].sum())
 
     def expected_dice(self, code: int) -> float:
-        """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label that isn't there."""
+        """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label without voxels."""
         both = self.voxels[code] + self.probability[code]
         return 2 * self.agreement[code] / both if self.voxels[code] else float("nan")

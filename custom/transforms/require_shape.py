@@ -32,7 +32,7 @@ class RequireShaped(MapTransform):
             if (found := tuple(data[key].shape[1:])) != self.shape:
                 name = data[key].meta.get("filename_or_obj", key)
                 raise DataError(
-                    f"{name} has the shape {found}, but this crop is by indices of {self.shape}: resample it, or take "
+                    f"{name} has the shape {found}, but this crop is by indices of {self.shape}. Resample it, or take "
                     "another crop."
                 )
         return dict(data)
