@@ -35,7 +35,7 @@ def gram_matrix(volumes: np.ndarray) -> np.ndarray:
         part -= part.mean(axis=0)
         gram += part @ part.T
     if not np.isfinite(gram).all():
-        raise ValueError("volumes hold NaN or infinity: check the scans.")
+        raise ValueError("volumes hold NaN or infinity. Check the scans.")
     return gram
 
 

@@ -158,7 +158,7 @@ def check_enough(target: np.ndarray | None, groups: Sequence[str], folds: int) -
     if target is not None:
         names = np.unique(target)
         if len(names) < 2:
-            raise DataError(f"All {len(target)} persons have the target {names.tolist()}: there is nothing to learn.")
+            raise DataError(f"All {len(target)} persons have the target {names.tolist()}. There is nothing to learn.")
         for name in names:
             if (n := len(set(np.asarray(groups)[target == name]))) < least:
                 raise DataError(

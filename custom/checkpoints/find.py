@@ -95,14 +95,14 @@ def choose(found: Sequence[Weights], wanted: str, bundle: str) -> Weights:
         ConfigError: it has no weights of that name.
     """
     if not found:
-        raise CheckpointError(f"{bundle} has no weights: train it first (brainmri train), or name its runs' folder.")
+        raise CheckpointError(f"{bundle} has no weights. Train it first (brainmri train), or give its runs' folder.")
     if wanted == "newest":
         return next((weights for weights in found if weights.good), found[-1])
     for weights in found:
         if weights.name == wanted:
             return weights
     names = [weights.name for weights in found]
-    raise ConfigError(f"{bundle} has no weights {wanted!r}: name newest or one of {names}.")
+    raise ConfigError(f"{bundle} has no weights {wanted!r}. Use newest or one of {names}.")
 
 
 def check_for_patients(weights: Weights, bundle: str) -> None:
@@ -111,6 +111,6 @@ def check_for_patients(weights: Weights, bundle: str) -> None:
         return
     why = "were trained on a simulated sample" if weights.simulated else "have no record of what they were trained on"
     raise ConfigError(
-        f"{bundle}'s weights {weights.path} {why}, and the studies are a PACS: train on real scans, or add "
+        f"{bundle}'s weights {weights.path} {why}, and the studies are a PACS. Train on real scans, or add "
         "--allow_simulated to try it out."
     )
