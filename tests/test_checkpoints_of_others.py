@@ -88,7 +88,7 @@ REFUSED = {
     "objects": (save_objects, r"w\.pt holds Python objects besides tensors, which are not loaded because they could"),
     "another network": (save_other, r"w\.pt holds another network's weights"),
     "no weights": (lambda path: torch.save({"epoch": 3}, path), r"w\.pt holds another network's weights"),
-    "text": (lambda path: path.write_text("hello"), r"w\.pt can't be read .*: it is cut short or no file of weights"),
+    "text": (lambda path: path.write_text("hello"), r"w\.pt can't be read .*\. It is cut short or no file of weights"),
 }
 
 

@@ -132,7 +132,7 @@ BAD: dict[str, tuple[Any, dict[str, Any] | None, str]] = {
         r"holds the label codes \[4\], of \[0, 1, 2, 3\] that are known",
     ),
     "all ignored": (np.full(SHAPE, 3, np.uint8), IGNORE, r'holds only the code 3 of "ignore"'),
-    "NaN": (changed((0, np.nan)), None, r"has 30 voxels that are NaN or infinite: export the label map"),
+    "NaN": (changed((0, np.nan)), None, r"has 30 voxels that are NaN or infinite\. Export the label map"),
     "infinite": (changed(((0, 0), np.inf)), None, r"has 6 voxels that are NaN or infinite"),
     "complex": (LABEL.astype(np.complex64), None, r"holds values of the type complex64"),
     "colour": (nibabel.Nifti1Image(COLOUR, AFFINE), None, r"holds values of the type \["),
@@ -176,7 +176,7 @@ def test_formats_of_itk(ending: str, tmp_path: Path) -> None:
 def test_a_map_that_scans_are_drawn_from_must_not_be_empty(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", np.zeros_like(LABEL))
     item = {"label": str(folder / "labelsTr/sub-3.nii.gz")}
-    with pytest.raises(DataError, match=r"sub-3\.nii\.gz holds nothing but zeros: export the label map again"):
+    with pytest.raises(DataError, match=r"sub-3\.nii\.gz holds nothing but zeros\. Export the label map again"):
         LoadVolumesd("label", may_be_empty=False)(item)
     with pytest.raises(DataError, match="holds nothing but zeros"):
         whole_codes(np.zeros(3), LabelCodes((0, 1), may_be_empty=False))
