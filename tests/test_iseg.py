@@ -193,7 +193,7 @@ BAD_DATA = {
     "all zero": (rewrite("subject-2-T2.hdr", np.zeros_like), r"subject-2-T2\.hdr holds nothing but zeros\. Export"),
     "unknown code": (
         rewrite("subject-2-label.hdr", with_code_99),
-        r"subject-2-label\.hdr holds the label codes \[99(\.0)?\], of \[0, 10, 150, 250\] that are known\. Correct",
+        r"subject-2-label\.hdr holds the label codes \[99(\.0)?\], but only \[0, 10, 150, 250\] are known\. Correct",
     ),
     "duplicate subject": (duplicate, r"subject-2-T1\.hdr and .*subject-2-T1\.hdr are the same subject's T1\. Keep"),
 }

@@ -59,14 +59,14 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """
     headers = _headers(path)
     warnings: list[str] = []
-    slices = [one for header in headers for one in slices_of(header)]
+    slices = [image for header in headers for image in slices_of(header)]
     slices, copies = _without_copies(slices, {header.path: header for header in headers})
     if copies:
         warnings.append(f"{copies} of its files are copies of others: each slice is used once")
     _check_one_grid(path, slices)
-    slices = sorted(slices, key=lambda one: one.height)
+    slices = sorted(slices, key=lambda image: image.height)
     _check_one_volume(path, slices)
-    gaps = np.diff([one.height for one in slices])
+    gaps = np.diff([image.height for image in slices])
     if len(gaps) and np.abs(gaps - gaps.mean()).max() > UNEVEN:
         wide = int(gaps.argmax())
         pair = f"{slices[wide].name} and {slices[wide + 1].name} are {gaps[wide]:.4g} mm apart"
@@ -134,7 +134,7 @@ def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 def _without_copies(slices: list[Slice], headers: Mapping[Path, DicomHeader]) -> tuple[list[Slice], int]:
     """The slices without exact copies of others (one SOPInstanceUID, equal pixels), and how many files these were."""
     kept, copies = [], set()
-    for group in _grouped(slices, lambda one: (one.instance, one.frame) if one.instance else one.path):
+    for group in _grouped(slices, lambda image: (image.instance, image.frame) if image.instance else image.path):
         first, *others = group
         for other in others:
             if _pixel_bytes(headers[first.path]) != _pixel_bytes(headers[other.path]):
@@ -155,22 +155,22 @@ def _pixel_bytes(header: DicomHeader) -> bytes:
 def _check_one_grid(path: Path, slices: list[Slice]) -> None:
     """Refuses slices that differ in orientation, size or stack; numbers are compared as numbers, not as texts."""
     remedy = _remedy(path, slices)
-    stacks = _grouped(slices, lambda one: one.stack)
+    stacks = _grouped(slices, lambda image: image.stack)
     if len(stacks) > 1:
         listed = ", ".join(f"{group[0].stack or 'without a name'}: {len(group)} slices" for group in stacks)
         raise DataError(f"{path} holds {len(stacks)} stacks of slices ({listed}). {remedy}")
     first = slices[0]
-    for one in slices:
-        names = f"{first.name} and {one.name}"
-        if np.abs(one.axes - first.axes).max() > 2e-3:
+    for other in slices:
+        names = f"{first.name} and {other.name}"
+        if np.abs(other.axes - first.axes).max() > 2e-3:
             raise DataError(f"{path} holds slices of different orientations ({names}), as a localizer does. {remedy}")
-        if one.shape != first.shape:
-            sizes = " and ".join(f"{each.shape[0]}x{each.shape[1]}" for each in (first, one))
+        if other.shape != first.shape:
+            sizes = " and ".join(f"{each.shape[0]}x{each.shape[1]}" for each in (first, other))
             raise DataError(f"{path} holds slices of different sizes ({names}: {sizes} pixels). {remedy}")
-        if not np.allclose(one.spacing, first.spacing, rtol=2e-3, atol=0):
-            sizes = " and ".join(f"{each.spacing[0]:g}x{each.spacing[1]:g}" for each in (first, one))
+        if not np.allclose(other.spacing, first.spacing, rtol=2e-3, atol=0):
+            sizes = " and ".join(f"{each.spacing[0]:g}x{each.spacing[1]:g}" for each in (first, other))
             raise DataError(f"{path} holds pixels of different sizes ({names}: {sizes} mm). {remedy}")
-        if one.frame is not None and one.path == first.path and one.slope != first.slope:
+        if other.frame is not None and other.path == first.path and other.slope != first.slope:
             raise DataError(
                 f"{path} scales the values of its frames differently ({names}). Convert it to NIfTI, with dcm2niix."
             )
@@ -184,11 +184,11 @@ def _check_one_volume(path: Path, slices: list[Slice]) -> None:
         slices: sorted by their height.
     """
     places: list[list[Slice]] = []
-    for one in slices:
-        if places and one.height - places[-1][0].height < SAME_PLACE:
-            places[-1].append(one)
+    for image in slices:
+        if places and image.height - places[-1][0].height < SAME_PLACE:
+            places[-1].append(image)
         else:
-            places.append([one])
+            places.append([image])
     most = max(len(place) for place in places)
     remedy = _remedy(path, slices)
     if most > 1 and all(len(place) == most for place in places):
@@ -214,7 +214,7 @@ def _check_one_volume(path: Path, slices: list[Slice]) -> None:
 
 
 def _remedy(path: Path, slices: list[Slice]) -> str:
-    if path.is_dir() and all(one.frame is None for one in slices):
+    if path.is_dir() and all(image.frame is None for image in slices):
         return "Give the files of each a folder of its own."
     return "Convert it to NIfTI, with dcm2niix, and give one of the results."
 
@@ -228,18 +228,18 @@ def _difference(slices: list[Slice], most: int) -> str:
     return "No known tag tells them apart"
 
 
-def _kind(name: str, one: Slice) -> str:
-    value = one.differences.get(name, "")
+def _kind(name: str, image: Slice) -> str:
+    value = image.differences.get(name, "")
     return value if isinstance(value, str) else f"{value:.3g}"
 
 
-def _shown(one: Slice, name: str) -> str:
-    value = one.differences.get(name, "none")
+def _shown(image: Slice, name: str) -> str:
+    value = image.differences.get(name, "none")
     return value if isinstance(value, str) else f"{value:g}"
 
 
 def _names(slices: list[Slice]) -> str:
-    shown = ", ".join(one.name for one in slices[:3])
+    shown = ", ".join(image.name for image in slices[:3])
     return f"{shown} and {len(slices) - 3} more" if len(slices) > 3 else shown
 
 
@@ -250,18 +250,18 @@ def _pixels(path: Path, slices: list[Slice]) -> np.ndarray:
     io = itk.GDCMImageIO.New()
     frames: dict[Path, np.ndarray] = {}
     voxels = np.empty((*slices[0].shape, len(slices)), dtype=np.float32)
-    for k, one in enumerate(slices):
-        if one.path not in frames:
+    for k, image in enumerate(slices):
+        if image.path not in frames:
             try:
-                image = itk.imread(str(one.path), itk.F, imageio=io)
+                volume = itk.imread(str(image.path), itk.F, imageio=io)
             except Exception as error:
                 reason = " ".join(str(error).strip().splitlines()[-1:])
                 raise DataError(
-                    f"{one.path} can't be read ({reason}). Copy it again, or convert {path} to NIfTI."
+                    f"{image.path} can't be read ({reason}). Copy it again, or convert {path} to NIfTI."
                 ) from error
-            pixels = np.asarray(itk.array_view_from_image(image))
-            frames = {one.path: pixels.reshape(-1, *slices[0].shape[::-1])}
-        voxels[..., k] = frames[one.path][one.frame or 0].T
+            pixels = np.asarray(itk.array_view_from_image(volume))
+            frames = {image.path: pixels.reshape(-1, *slices[0].shape[::-1])}
+        voxels[..., k] = frames[image.path][image.frame or 0].T
     return voxels
 
 

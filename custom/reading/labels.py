@@ -82,7 +82,7 @@ def _check_codes(whole: np.ndarray, codes: LabelCodes) -> None:
             unknown = np.unique(whole[~known]).tolist()
             more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
             raise DataError(
-                f"holds the label codes {unknown[:MOST_LISTED]}{more}, of {sorted(codes.allowed)} that are known. "
+                f"holds the label codes {unknown[:MOST_LISTED]}{more}, but only {sorted(codes.allowed)} are known. "
                 "Correct the label map."
             )
     if not codes.may_be_empty and not whole.any():
