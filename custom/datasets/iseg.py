@@ -43,31 +43,31 @@ def subjects(dataset_dir: str | Path) -> dict[int, dict[str, Path]]:
         MissingDataError: no such folder, or no iSeg file in it.
         DataError: two files of one subject and role.
     """
-    found, problems = _find(dataset_dir)
+    files_of, problems = _find(dataset_dir)
     if problems:
         raise DataError(problems[0])
-    return found
+    return files_of
 
 
 def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str]]:
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     problems: list[str] = []
-    found: dict[int, dict[str, Path]] = {}
+    files_of: dict[int, dict[str, Path]] = {}
     for path in sorted([*folder.glob("subject-*"), *folder.glob("*/subject-*")], key=natural_order):
         if not (match := _FILE.fullmatch(path.name)):
             continue
-        files, role = found.setdefault(int(match[1]), {}), match[2]
+        files, role = files_of.setdefault(int(match[1]), {}), match[2]
         if path.suffix == ".img":
             files.setdefault(role, path.with_suffix(".hdr"))  # where the header is missing, opening it says so
             continue
         if files.setdefault(role, path) != path:
             problems.append(
                 f"{path} and {files[role]} are the same subject's {role}. "
-                "Keep one of them, or name the folder of one copy."
+                "Keep one of them, or give the folder of one copy."
             )
-    if not found:
+    if not files_of:
         raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr. {HOW_TO_GET}")
-    return dict(sorted(found.items())), problems
+    return dict(sorted(files_of.items())), problems
 
 
 def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:

@@ -77,12 +77,12 @@ def labels_by_code(labels: dict[int, str]) -> dict[int, int]:
     number = {name: label for label, name in labels.items()}
     if unknown := sorted(set(number) - set(TISSUES.values()) - set(STRUCTURES.values())):
         known = sorted(set(TISSUES.values()) | set(STRUCTURES.values()))
-        raise ConfigError(f"labels names {unknown}, of {known} that are known.")
+        raise ConfigError(f"labels has the unknown names {unknown}. Use some of {known}.")
     labels_of: dict[int, int] = {}
     for code in CODES:
         name = STRUCTURES.get(code, "")
         names = (name, PART_OF.get(name, ""), TISSUES.get(code, ""))
-        labels_of[code] = next((number[one] for one in names if one in number), 0)
+        labels_of[code] = next((number[name] for name in names if name in number), 0)
     return labels_of
 
 

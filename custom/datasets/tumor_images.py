@@ -88,8 +88,8 @@ def datalist(
         chosen = _grouped(folder, images, group_of, split, fold, rotating=partition == "folds")
     if absent := [name for name in classes if name not in {_class_of(image) for image in chosen}]:
         raise MissingDataError(
-            f"The {split} split of {folder} has no image of {absent[0]}: ten groups of images that belong together "
-            "are the least for each class; add some, or leave the class out of class_names."
+            f"The {split} split of {folder} has no image of {absent[0]}. Each class needs at least ten groups "
+            "of images that belong together. Add some, or leave the class out of class_names."
         )
     return [
         {
@@ -131,8 +131,8 @@ def _folder_problems(part: Path, classes: Iterable[str]) -> list[str]:
     empty = [name for name in folders if name not in unknown and not image_files(part / name)]
     loose = [path for path in image_files(part) if path.parent == part]
     return [
-        *(f"{part / name} is no class folder that is known. Rename it, or name it in class_names." for name in unknown),
-        *(f"{part} has no class folder {name}: complete it, or set class_names to {folders}." for name in missing),
+        *(f"{part / name} is no known class folder. Rename it, or add it to class_names." for name in unknown),
+        *(f"{part} has no class folder {name}. Complete it, or set class_names to {folders}." for name in missing),
         *(f"{part / name} is an empty class folder. Copy its images again, or leave it out." for name in empty),
         *(f"{path} lies in no class folder. Move it into one." for path in loose),
     ]
@@ -146,7 +146,7 @@ def _grouped(
     folder: Path, images: Sequence[str], group_of: Mapping[str, str], split: str, fold: int, rotating: bool
 ) -> list[str]:
     if (number := len(set(group_of.values()))) < 2 * FOLDS:
-        raise MissingDataError(f"{folder} has {number} groups of images that belong together: ten are the least.")
+        raise MissingDataError(f"{folder} has {number} groups of images that belong together. At least ten are needed.")
     if rotating:
         fifths = [fifth for _, fifth in _folds(images, group_of)]
         place = {"test": fold, "validation": (fold + 1) % FOLDS}
