@@ -50,14 +50,16 @@ def names(ckpt_path: str | Path, n: int, otherwise: Sequence[str] | None = None)
     Args:
         ckpt_path: a training's model.pt, with a calibration.json beside it or not.
         n: the network's outputs.
-        otherwise: names where there is no such file.
+        otherwise: names to use if there is no such file.
 
     Raises:
         CheckpointError: another number of names; one output, and nothing that says what it means.
     """
     kept = read(ckpt_path).get("classes", otherwise or [f"class {code}" for code in range(n)])
     if n == 1 and "classes" not in read(ckpt_path):
-        raise CheckpointError(f"{ckpt_path} has one output, but no {FILE} beside it that gives its unit. Train again.")
+        raise CheckpointError(
+            f"{ckpt_path} has one output, but there is no {FILE} beside it with the unit. Train again."
+        )
     if len(kept) != n:
         raise CheckpointError(
             f"{Path(ckpt_path).with_name(FILE)} names {len(kept)} outputs, but the network has {n}. "

@@ -82,11 +82,11 @@ def _weights(name: str, path: Path) -> Weights:
     return Weights(name, path, datetime.fromisoformat(record["date"]) if "date" in record else made, record)
 
 
-def choose(found: Sequence[Weights], wanted: str, bundle: str) -> Weights:
+def choose(choices: Sequence[Weights], wanted: str, bundle: str) -> Weights:
     """The weights to use.
 
     Args:
-        found: what `find_weights` returns.
+        choices: the weights that `find_weights` returns.
         wanted: "newest" for the newest good weights, or a name.
         bundle: the bundle's name, for the error messages.
 
@@ -94,14 +94,14 @@ def choose(found: Sequence[Weights], wanted: str, bundle: str) -> Weights:
         CheckpointError: the bundle has no weights.
         ConfigError: it has no weights of that name.
     """
-    if not found:
+    if not choices:
         raise CheckpointError(f"{bundle} has no weights. Train it first (brainmri train), or give its runs' folder.")
     if wanted == "newest":
-        return next((weights for weights in found if weights.good), found[-1])
-    for weights in found:
+        return next((weights for weights in choices if weights.good), choices[-1])
+    for weights in choices:
         if weights.name == wanted:
             return weights
-    names = [weights.name for weights in found]
+    names = [weights.name for weights in choices]
     raise ConfigError(f"{bundle} has no weights {wanted!r}. Use newest or one of {names}.")
 
 

@@ -43,11 +43,11 @@ def _unreadable(path: Path, error: Exception) -> str:
         with zipfile.ZipFile(path) as archive:
             members = {Path(name).name for name in archive.namelist()}
         if "constants.pkl" in members:
-            return f"{path} is a TorchScript program, not weights. Name the model.pt that it was exported from."
+            return f"{path} is a TorchScript program, not weights. Use the model.pt that it was exported from."
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
             return (
                 f"{path} holds Python objects besides tensors, which are not loaded because they could run code. "
-                "Save its weights alone: torch.save(network.state_dict(), FILE)."
+                "Save its weights alone, with torch.save(network.state_dict(), FILE)."
             )
     return f"{path} can't be read ({type(error).__name__}). It is cut short or no file of weights."
 
@@ -113,7 +113,7 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, Any], path: str
     if unfit:
         raise CheckpointError(
             f"{path} holds another network's weights ({len(unfit)} of {len(own)} tensors don't fit, {unfit[0]} first). "
-            "Name the network that they were trained with."
+            "Set the network that they were trained with."
         )
     network.load_state_dict(weights)
 
