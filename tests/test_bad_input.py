@@ -122,7 +122,7 @@ CASES = {
     "resume, another network": (
         [*TRAIN, "--resume", "True"],
         another_checkpoint,
-        r"run/last\.pt holds another network's weights .*\. Name the network that they were trained with",
+        r"run/last\.pt holds another network's weights .*\. Set the network that they were trained with",
     ),
     "infer, no weights": (INFER, nothing, r"There are no weights at run/model\.pt\. Train first, or give"),
     "evaluate, no weights": (EVALUATE, nothing, r"There are no weights at run/model\.pt\. Train first, or give"),
@@ -130,7 +130,7 @@ CASES = {
     "infer, another network": (
         INFER,
         weights({"weight": torch.zeros(3)}),
-        r"run/model\.pt holds another network's weights .*\. Name the network",
+        r"run/model\.pt holds another network's weights .*\. Set the network",
     ),
     "infer, no dictionary": (INFER, weights(None), r"run/model\.pt can't be read .*\. It is cut short or no file"),
     "infer, split": (

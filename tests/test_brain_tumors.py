@@ -121,7 +121,7 @@ def spoil_code(path: Path) -> None:
         ("t2", lambda path: path.write_bytes(path.read_bytes()[:200]), r"_001_t2.nii.gz .*(cut short|Copy)"),
         ("flair", lambda path: path.write_bytes(b"no scan"), r"_001_flair.nii.gz has no header that can be read"),
         ("t1", spoil_shape, r"has the shape .* Resample them to one grid"),
-        ("seg", spoil_code, r"_001_seg.nii.gz holds the label codes \[3\], of \[0, 1, 2, 4\] that are known"),
+        ("seg", spoil_code, r"_001_seg.nii.gz holds the label codes \[3\], but only \[0, 1, 2, 4\] are known"),
         ("t1", lambda path: shutil.copy(path, path.parents[1] / path.name), r"are the same case's t1\. Keep one"),
     ],
 )
@@ -146,7 +146,7 @@ def test_another_task_of_the_decathlon(msd_copy: Path) -> None:
         "labels": {"0": "background", "1": "non-enhancing tumor", "2": "edema", "3": "enhancing tumour"}
     }
     (msd_copy / "dataset.json").write_text(json.dumps(swapped))
-    with pytest.raises(DataError, match=r"not Task01_BrainTumour's .* Name that set's folder"):
+    with pytest.raises(DataError, match=r"not Task01_BrainTumour's .* Give that set's folder"):
         brain_tumors.datalist(msd_copy, "training")
     content["training"][0]["image"] = "./imagesTr/BRATS_999.nii.gz"
     (msd_copy / "dataset.json").write_text(json.dumps(content))

@@ -103,7 +103,7 @@ def test_preparing_goes_on_where_it_was_stopped(copy: Path, tmp_path: Path) -> N
     other = tmp_path / "full"
     other.mkdir()
     (other / "mine.txt").write_text("x")
-    with pytest.raises(DataError, match=r"holds something else\. Name a new folder"):
+    with pytest.raises(DataError, match=r"holds other files\. Use a new folder"):
         brats_slices.prepare(copy, other)
 
 

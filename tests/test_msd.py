@@ -133,7 +133,7 @@ def test_bad_folders(spoil: Callable[[Path], object], sentence: str, own_copy: P
 def test_a_label_that_dataset_json_does_not_name(own_copy: Path) -> None:
     other_code(own_copy)
     (problem,) = msd.verify(own_copy)
-    sentence = "holds the label codes [9], of [0, 1, 2, 3] that are known. Correct the label map."
+    sentence = "holds the label codes [9], but only [0, 1, 2, 3] are known. Correct the label map."
     assert problem.endswith(f"labelsTr/sub-3.nii.gz {sentence}")
 
 
@@ -328,5 +328,5 @@ def test_splits_and_folds(own_dir: Path) -> None:
         msd.datalist(own_dir, "all")
     with pytest.raises(ConfigError, match=r"fold must be 0 to 4, got 7"):
         msd.datalist(own_dir, "training", 7)
-    with pytest.raises(DataError, match=r"too few participants for the validation split: three are the least"):
+    with pytest.raises(DataError, match=r"too few participants for the validation split\. At least three are needed"):
         msd.datalist(own_dir, "validation", 4)

@@ -220,11 +220,11 @@ def empty_folder(folder: Path) -> None:
 BAD_SETS: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown class": (
         lambda folder: (folder / "Training" / "metastasis").mkdir(),
-        r"Training/metastasis is no class folder that is known\. Rename it, or name it in class_names",
+        r"Training/metastasis is no known class folder\. Rename it, or add it to class_names",
     ),
     "renamed class": (
         move("Testing/notumor", "Testing/no_tumor"),
-        r"Testing/no_tumor is no class folder that is known",
+        r"Testing/no_tumor is no known class folder",
     ),
     "empty class": (empty_folder, r"Testing/notumor is an empty class folder\. Copy its images again"),
     "no class in one part": (
@@ -282,7 +282,9 @@ def test_too_few_groups(copy: Path) -> None:
     paths = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*.jpg"))
     table = pandas.DataFrame({"image": paths, "group": [number % 9 for number in range(len(paths))]})
     table.to_csv(copy / "groups.csv", index=False)
-    with pytest.raises(MissingDataError, match=r"has \d groups of images that belong together: ten are the least"):
+    with pytest.raises(
+        MissingDataError, match=r"has \d groups of images that belong together\. At least ten are needed"
+    ):
         items(copy, "training")
 
 
