@@ -108,7 +108,7 @@ def test_masks_that_do_not_fit(predictor: Predictor, scans: Path, tmp_path: Path
     nibabel.save(nibabel.load(scan).slicer[1:], tmp_path / "mask.nii.gz")
     with pytest.raises(RuntimeError) as error:  # MONAI wraps what transforms raise
         predictor(scan, tmp_path / "mask.nii.gz")
-    assert re.search(r"mask\.nii\.gz has another grid than .*T1w\.nii\.gz: resample", str(find_cause(error.value)))
+    assert re.search(r"mask\.nii\.gz has another grid than .*T1w\.nii\.gz\. Resample", str(find_cause(error.value)))
     with pytest.raises(DataError, match=r"holds 0 files sub-1_desc-brain_mask\.nii\.gz, but .* needs exactly one"):
         find_jobs([str(scan)], tmp_path, Options(from_mask=tmp_path))
     two = [str(scan), str(scans / "sub-1_T2w.nii.gz")]

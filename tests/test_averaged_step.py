@@ -137,7 +137,7 @@ def test_freesurfers_segmentations(tmp_path: Path) -> None:
     from custom.transforms import FillSulcid, Structures, SynthesizeScand
 
     (tmp_path / "note.txt").write_text("")
-    with pytest.raises(MissingDataError, match=r"holds no aparc\+aseg\.mgz or \.nii\.gz: give a folder"):
+    with pytest.raises(MissingDataError, match=r"holds no aparc\+aseg\.mgz or \.nii\.gz\. Give a folder"):
         freesurfer.datalist(tmp_path)
     codes = np.zeros((60, 60, 60), np.int32)
     codes[10:50, 10:50, 10:50] = 1024

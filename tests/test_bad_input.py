@@ -60,16 +60,20 @@ def another_checkpoint(folder: Path) -> None:
 
 CASES = {
     **{f"train, {name}": (TRAIN, in_iseg(spoil), sentence) for name, (spoil, sentence) in BAD_DATA.items()},
-    "no folder": ([*TRAIN, "--dataset_dir", "nowhere"], nothing, r"There is no folder nowhere: ask for iSeg at .*, or"),
+    "no folder": (
+        [*TRAIN, "--dataset_dir", "nowhere"],
+        nothing,
+        r"There is no folder nowhere\. Ask for iSeg at .*, or",
+    ),
     "empty folder": (
         [*TRAIN, "--dataset_dir", "hollow"],
         lambda folder: (folder / "hollow").mkdir(),
-        r"The folder hollow is empty: ask for iSeg",
+        r"The folder hollow is empty\. Ask for iSeg",
     ),
     "no iSeg in it": (
         [*TRAIN, "--dataset_dir", "other"],
         lambda folder: (folder / "other/x").mkdir(parents=True),
-        r"other holds no file like subject-1-T1\.hdr: ask for iSeg",
+        r"other holds no file like subject-1-T1\.hdr\. Ask for iSeg",
     ),
     "misspelt override": (
         [*TRAIN, "--max_epoch", "1"],
@@ -113,22 +117,22 @@ CASES = {
     "resume, cut short": (
         [*TRAIN, "--resume", "True"],
         a_checkpoint_cut_short,
-        r"run/last\.pt can't be read .*: it is cut",
+        r"run/last\.pt can't be read .*\. It is cut",
     ),
     "resume, another network": (
         [*TRAIN, "--resume", "True"],
         another_checkpoint,
-        r"run/last\.pt holds another network's weights .*: name the network that they were trained with",
+        r"run/last\.pt holds another network's weights .*\. Set the network that they were trained with",
     ),
-    "infer, no weights": (INFER, nothing, r"There are no weights at run/model\.pt: train first, or name"),
-    "evaluate, no weights": (EVALUATE, nothing, r"There are no weights at run/model\.pt: train first, or name"),
-    "infer, cut short": (INFER, cut_weights, r"run/model\.pt can't be read .*: it is cut short or no file of weights"),
+    "infer, no weights": (INFER, nothing, r"There are no weights at run/model\.pt\. Train first, or give"),
+    "evaluate, no weights": (EVALUATE, nothing, r"There are no weights at run/model\.pt\. Train first, or give"),
+    "infer, cut short": (INFER, cut_weights, r"run/model\.pt can't be read .*\. It is cut short or no file of weights"),
     "infer, another network": (
         INFER,
         weights({"weight": torch.zeros(3)}),
-        r"run/model\.pt holds another network's weights .*: name the network",
+        r"run/model\.pt holds another network's weights .*\. Set the network",
     ),
-    "infer, no dictionary": (INFER, weights(None), r"run/model\.pt can't be read .*: it is cut short or no file"),
+    "infer, no dictionary": (INFER, weights(None), r"run/model\.pt can't be read .*\. It is cut short or no file"),
     "infer, split": (
         [*INFER, "--split", "everyone"],
         nothing,
@@ -159,7 +163,7 @@ CASES = {
     "results of one name": (
         [*INFER, "--data", "[{'image': ['a/t1.nii', 'a/t2.nii']}, {'image': ['b/t1.nii', 'b/t2.nii']}]"],
         nothing,
-        r"a/t1\.nii and b/t1\.nii would give results of one name: rename one",
+        r"a/t1\.nii and b/t1\.nii would give results with the same name\. Rename one",
     ),
     "sample, unknown option": (
         ["sample", "iseg", "new", "--spacings", "4"],
@@ -210,7 +214,7 @@ def test_a_missing_scan(trained: Path, brainmri: Brainmri, tmp_path: Path) -> No
     words = ["--data", "[{'image': ['a.nii.gz', 'b.nii.gz']}]", "--ckpt_path", trained / "model.pt"]
     result = brainmri("infer", "iseg", *words, cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("brainmri: a.nii.gz isn't there: put the file back")
+    assert result.stderr.strip().splitlines()[-1].startswith("brainmri: a.nii.gz does not exist. Put the file back")
     assert list(tmp_path.iterdir()) == []
 
 

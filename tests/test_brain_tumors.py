@@ -118,11 +118,11 @@ def spoil_code(path: Path) -> None:
             Path.unlink,
             r"BraTS20_Training_001 has no t1ce file .* add BraTS20_Training_001_t1ce.nii.gz, or remove",
         ),
-        ("t2", lambda path: path.write_bytes(path.read_bytes()[:200]), r"_001_t2.nii.gz .*(cut short|copy)"),
+        ("t2", lambda path: path.write_bytes(path.read_bytes()[:200]), r"_001_t2.nii.gz .*(cut short|Copy)"),
         ("flair", lambda path: path.write_bytes(b"no scan"), r"_001_flair.nii.gz has no header that can be read"),
-        ("t1", spoil_shape, r"has the shape .* resample them to one grid"),
-        ("seg", spoil_code, r"_001_seg.nii.gz holds the label codes \[3\], of \[0, 1, 2, 4\] that are known"),
-        ("t1", lambda path: shutil.copy(path, path.parents[1] / path.name), r"are the same case's t1: keep one"),
+        ("t1", spoil_shape, r"has the shape .* Resample them to one grid"),
+        ("seg", spoil_code, r"_001_seg.nii.gz holds the label codes \[3\], but only \[0, 1, 2, 4\] are known"),
+        ("t1", lambda path: shutil.copy(path, path.parents[1] / path.name), r"are the same case's t1\. Keep one"),
     ],
 )
 def test_a_broken_copy(brats_copy: Path, role: str, spoil: object, message: str, brainmri: Brainmri) -> None:
@@ -146,15 +146,15 @@ def test_another_task_of_the_decathlon(msd_copy: Path) -> None:
         "labels": {"0": "background", "1": "non-enhancing tumor", "2": "edema", "3": "enhancing tumour"}
     }
     (msd_copy / "dataset.json").write_text(json.dumps(swapped))
-    with pytest.raises(DataError, match=r"not Task01_BrainTumour's .* name that set's folder"):
+    with pytest.raises(DataError, match=r"not Task01_BrainTumour's .* Give that set's folder"):
         brain_tumors.datalist(msd_copy, "training")
     content["training"][0]["image"] = "./imagesTr/BRATS_999.nii.gz"
     (msd_copy / "dataset.json").write_text(json.dumps(content))
-    assert any("BRATS_999.nii.gz isn't there" in problem for problem in brain_tumors.verify(msd_copy))
+    assert any("BRATS_999.nii.gz does not exist" in problem for problem in brain_tumors.verify(msd_copy))
 
 
 def test_what_is_not_a_data_set(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"There is no folder .* register at https://www.med.upenn.edu"):
+    with pytest.raises(MissingDataError, match=r"There is no folder .* Register at https://www.med.upenn.edu"):
         brain_tumors.datalist(tmp_path / "none", "test")
     (tmp_path / "readme.txt").write_text("x")
     with pytest.raises(MissingDataError, match=r"holds no file like BraTS20_Training_001_flair.nii.gz"):
@@ -180,7 +180,7 @@ def test_samples_refuse_what_they_cannot_write(tmp_path: Path) -> None:
 def test_download_says_where_else(brainmri: Brainmri, tmp_path: Path) -> None:
     result = brainmri("download", "brats", "x", cwd=tmp_path)
     assert result.returncode == 0
-    assert "register at https://www.med.upenn.edu/cbica/brats2020" in result.stdout
+    assert "Register at https://www.med.upenn.edu/cbica/brats2020" in result.stdout
     result = brainmri("download", "brast", "x", cwd=tmp_path)
     assert result.returncode == 1
     assert "There is no data set 'brast'. Use one of: msd, brats" in result.stderr

@@ -90,7 +90,7 @@ def test_preparing_goes_on_where_it_was_stopped(copy: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"volume_3_slice_7.h5 can't be read"):
         brats_slices.prepare(copy, prepared)
     assert not [path for path in prepared.iterdir() if "partial" in path.name or "volume_3_image" in path.name]
-    with pytest.raises(DataError, match=r"prepared in part only: run `brainmri prepare` again"):
+    with pytest.raises(DataError, match=r"prepared in part only\. Run `brainmri prepare` again"):
         brats_slices.datalist(prepared, "test")
     times = {path: path.stat().st_mtime_ns for path in prepared.glob("volume_1*")}
     broken.write_bytes(whole)
@@ -103,7 +103,7 @@ def test_preparing_goes_on_where_it_was_stopped(copy: Path, tmp_path: Path) -> N
     other = tmp_path / "full"
     other.mkdir()
     (other / "mine.txt").write_text("x")
-    with pytest.raises(DataError, match=r"holds something else: name a new folder"):
+    with pytest.raises(DataError, match=r"holds other files\. Use a new folder"):
         brats_slices.prepare(copy, other)
 
 
@@ -145,7 +145,7 @@ def test_a_broken_file(copy: Path, spoil: object, message: str) -> None:
 
 def test_a_missing_slice_is_named(copy: Path) -> None:
     (copy / "volume_2_slice_20.h5").unlink()
-    message = r"has no volume_2_slice_20.h5 \(1 of 48 missing\): copy them again, or leave the volume out"
+    message = r"has no volume_2_slice_20.h5 \(1 of 48 missing\)\. Copy them again, or leave the volume out"
     with pytest.raises(MissingDataError, match=message):
         brats_slices.datalist(copy, "training")
     assert len(brats_slices.verify(copy)) == 1
@@ -207,7 +207,7 @@ def test_inference_on_volumes_scores_as_evaluation_on_slices(
 
 def test_what_is_not_a_data_set(tmp_path: Path, brats_slices_dir: Path) -> None:
     (tmp_path / "readme").write_text("x")
-    with pytest.raises(MissingDataError, match=r"no file like volume_1_slice_0.h5: get it with Kaggle's own client"):
+    with pytest.raises(MissingDataError, match=r"no file like volume_1_slice_0.h5\. Get it with Kaggle's own client"):
         brats_slices.datalist(tmp_path, "test")
     copy = Path(shutil.copytree(brats_slices_dir, tmp_path / "slices"))
     (copy / "twice").mkdir()

@@ -84,11 +84,11 @@ def save_other(path: Path) -> None:
 
 
 REFUSED = {
-    "TorchScript": (save_script, r"w\.pt is a TorchScript program, not weights\. Name the model\.pt that it was"),
+    "TorchScript": (save_script, r"w\.pt is a TorchScript program, not weights\. Use the model\.pt that it was"),
     "objects": (save_objects, r"w\.pt holds Python objects besides tensors, which are not loaded because they could"),
     "another network": (save_other, r"w\.pt holds another network's weights"),
     "no weights": (lambda path: torch.save({"epoch": 3}, path), r"w\.pt holds another network's weights"),
-    "text": (lambda path: path.write_text("hello"), r"w\.pt can't be read .*: it is cut short or no file of weights"),
+    "text": (lambda path: path.write_text("hello"), r"w\.pt can't be read .*\. It is cut short or no file of weights"),
 }
 
 

@@ -237,7 +237,7 @@ def test_what_is_kept_beside_weights(tmp_path: Path) -> None:
     for wrong in (-1, 0, "abc"):
         with pytest.raises(ConfigError, match=r"temperature must be a number above 0, got"):
             calibration.decoder(weights, wrong)
-    with pytest.raises(CheckpointError, match=r"calibration\.json names 2 outputs, but the network has 3: set .* 2"):
+    with pytest.raises(CheckpointError, match=r"calibration\.json names 2 outputs, but the network has 3\. Set .* 2"):
         calibration.names(weights, 3)
     calibration.write(tmp_path, {"classes": ["age"], "mean": 30.0, "std": 4.0})
     assert calibration.decoder(weights)(torch.tensor([-0.5])).tolist() == [28.0]
@@ -248,7 +248,7 @@ def test_what_is_kept_beside_weights(tmp_path: Path) -> None:
 
 def test_a_network_needs_an_output_for_each_class() -> None:
     calibration.check_outputs({0: "F", 1: "M"}, 2)
-    with pytest.raises(ConfigError, match=r"3 classes \(a, b, c\), but the network 2 outputs: set .*out_channels 3"):
+    with pytest.raises(ConfigError, match=r"3 classes \(a, b, c\), but the network 2 outputs\. Set .*out_channels 3"):
         calibration.check_outputs({0: "a", 1: "b", 2: "c"}, 2)
 
 

@@ -153,11 +153,11 @@ def compressed(folder: Path, ends: bool) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "pixels cut": (lambda p: cut(write_series(p) / "IM007", 3500), r"IM007 is cut short \(3500 bytes\): copy"),
+    "pixels cut": (lambda p: cut(write_series(p) / "IM007", 3500), r"IM007 is cut short \(3500 bytes\)\. Copy"),
     "header cut": (lambda p: cut(write_series(p) / "IM023", 420), r"IM023 is cut short \(420 bytes"),
     "cut between two elements": (
         lambda p: without(p, 0x7FE00010),
-        r"IM000 is cut short \(\d+ bytes, without pixels\): copy",
+        r"IM000 is cut short \(\d+ bytes, without pixels\)\. Copy",
     ),
     "cut in the preamble": (
         lambda p: cut(write_series(p) / "IM001", 100),
@@ -172,15 +172,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no preamble, cut": (lambda p: cut(write_series(p, preamble=False) / "IM002", 900), r"IM002 is cut short \(900"),
     "enhanced, cut": (
         lambda p: cut(write_enhanced(p / "e.dcm", [(k, {}) for k in range(N)]), 60_000) / "e.dcm",
-        r"e\.dcm is cut short \(60000 bytes\): copy",
+        r"e\.dcm is cut short \(60000 bytes\)\. Copy",
     ),
     "two inversion times": (
         lambda p: two(p, {0x00180082: ("DS", "400")}, {0x00180082: ("DS", "2500.0")}),
-        r"is a series of volumes \(40x48x24x2\): save one .* inversion time \(400, 2500\): see a000, b000\.",
+        r"is a series of volumes \(40x48x24x2\)\. Save one .* inversion time \(400, 2500\)\. See a000, b000\.",
     ),
     "two time points": (
         lambda p: two(p, {0x00200100: ("IS", "1")}, {0x00200100: ("IS", "2")}),
-        r"\(40x48x24x2\): save one .* temporal position \(1, 2\)",
+        r"\(40x48x24x2\)\. Save one .* temporal position \(1, 2\)",
     ),
     "magnitude and real": (
         lambda p: two(p, {}, {0x00080008: ("CS", r"ORIGINAL\PRIMARY\R\ND")}),
@@ -188,7 +188,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a second echo that is not whole": (
         lambda p: two(p, {}, {0x00180081: ("DS", "90")}, range(5, 11)),
-        r"has 2 slices at the same position \(a005, b005\)\. They differ in echo time \(3, 90\): give",
+        r"has 2 slices at the same position \(a005, b005\)\. They differ in echo time \(3, 90\)\. Give",
     ),
     "echoes in turns": (
         lambda p: written_in_turns(p, 0x00180081, "DS", "10", "90"),
@@ -213,7 +213,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "one slice": (
         lambda p: write_slice(p / "IM005", 5),
-        r"is a slice, not a volume \(40x48x1\): give the folder that holds",
+        r"is a slice, not a volume \(40x48x1\)\. Give the folder that holds",
     ),
     "enhanced, two stacks": (
         lambda p: write_enhanced(p / "e.dcm", [(k, stack("ab"[k > 9])) for k in range(N)]),

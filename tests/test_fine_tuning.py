@@ -44,7 +44,7 @@ def test_other_labels_keep_all_but_the_output_layer(weights: Path) -> None:
 def test_another_network(weights: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.pt holds another network's weights \(\d+ of \d+ tensors don't"):
         start_from(network(features=(8, 8, 8)), str(weights), "")
-    with pytest.raises(CheckpointError, match=r"There are no weights at .*models/model\.pt: train first"):
+    with pytest.raises(CheckpointError, match=r"There are no weights at .*models/model\.pt\. Train first"):
         start_from(network(), "shipped", "nowhere")
 
 

@@ -220,7 +220,7 @@ def test_the_unit_of_a_number_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("target", "groups", "sentence"),
     [
-        ([0, 1] * 5, ["a", "b"] * 5, r"2 families are too few for 5 outer and 5 inner folds: at least 10 are needed"),
+        ([0, 1] * 5, ["a", "b"] * 5, r"2 families are too few for 5 outer and 5 inner folds\. At least 10 are needed"),
         ([0] * 10, LONERS[:10], r"All 10 persons have the target \[0\]"),
         ([0] * 10 + [1] * 2, LONERS[:12], r"Class 1 occurs in 2 families, too few for 5 folds"),
         ([0] * 12 + [1] * 4, [*LONERS[:12], *["a"] * 4], r"Class 1 occurs in 1 families, too few"),

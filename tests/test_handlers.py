@@ -103,8 +103,8 @@ def test_scores_in_mm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, r"There are no weights at .*model\.pt: train first"),
-        ("cut", r"model\.pt can't be read .*: it is cut short or no file of weights"),
+        (None, r"There are no weights at .*model\.pt\. Train first"),
+        ("cut", r"model\.pt can't be read .*\. It is cut short or no file of weights"),
         (
             {"weight": torch.zeros(3, 5)},
             r"model\.pt holds another network's weights \(2 of 2 tensors don't fit, weight",

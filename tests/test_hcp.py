@@ -84,11 +84,11 @@ def test_targets(values: list, kind: str, band: float, expected: dict) -> None:
 @pytest.mark.parametrize(
     ("target", "kind", "band", "error", "sentence"),
     [
-        ("Gendr", "classes", 0.0, ConfigError, r"no column 'Gendr': the nearest are \['Gender'\]"),
+        ("Gendr", "classes", 0.0, ConfigError, r"no column 'Gendr'\. The nearest names are \['Gender'\]"),
         ("Same", "classes", 0.0, DataError, r"Same is 1 for all participants"),
         ("Empty", "classes", 0.0, DataError, r"Empty is empty for all participants"),
         ("Gender", "median", 0.0, DataError, r"Gender holds 'M', which is no number"),
-        ("Many", "classes", 0.0, DataError, r"Many has 21 different values: take kind median"),
+        ("Many", "classes", 0.0, DataError, r"Many has 21 different values\. Use kind median"),
         ("Gender", "rank", 0.0, ConfigError, r"kind must be one of .*, got 'rank'"),
         ("Most", "median", 0.0, DataError, r"No value of Most lies above its median 1"),
         ("Many", "median", 1.0, ConfigError, r"band must be 0 to below 1, got 1.0"),
@@ -124,7 +124,7 @@ def test_covariates(hcp_copy: Path) -> None:
 def test_numbers_as_labels(hcp_copy: Path) -> None:
     items = [{"label": np.array([value], dtype=np.float32)} for value in (1, 2, 3, 6)]
     assert hcp.scale(items) == pytest.approx((3.0, 3.5**0.5))
-    with pytest.raises(DataError, match=r"All 2 training participants have the target 4: there is nothing to learn"):
+    with pytest.raises(DataError, match=r"All 2 training participants have the target 4\. There is nothing to learn"):
         hcp.scale([{"label": np.array([4.0])}] * 2)
     item = hcp.datalist(hcp_copy, "training", options=hcp.Options("Age_in_Yrs", "regression"))[0]
     age = pandas.read_csv(hcp_copy / "subjects.csv").set_index("Subject").loc[int(item["subject"]), "Age_in_Yrs"]
@@ -327,8 +327,8 @@ def test_baseline_of_a_number(hcp_copy: Path, tmp_path: Path, capsys: pytest.Cap
         (("--roi_size", "[4,50,50]"), r"roi_size must be three whole numbers of 8 voxels or more, got \[4, 50, 50\]"),
         (("--folds", "1"), r"folds must be a whole number of 2 or more, got 1"),
         (("--traget", "Gender"), r"The baselines of hcp have no option 'traget'\. Use some of: dataset_dir, "),
-        (("--n_components", "1.5"), r"n_components must be a whole number, or a fraction above 0 and below 1: got 1.5"),
-        (("--target", "Gander"), r"no column 'Gander': the nearest are \['Gender'\]"),
+        (("--n_components", "1.5"), r"n_components must be a whole number, or a fraction above 0 and below 1, got 1.5"),
+        (("--target", "Gander"), r"no column 'Gander'\. The nearest names are \['Gender'\]"),
         (("--recipe", "talk"), r"recipes has no file talk\.json\. Use one of: crop_200, crop_talk"),
         (("--recipe", "regression"), r"take a regression by --kind regression"),
     ],

@@ -102,14 +102,14 @@ def test_n4_evens_the_bias_out(hcp_dir: Path, tmp_path: Path) -> None:
 def test_mistakes(hcp_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     where = ("--dataset_dir", hcp_dir, "--output_dir", tmp_path / "out")
     for words, sentence in (
-        (("--target", "Gnder"), r"no column 'Gnder': the nearest are \['Gender'\]"),
+        (("--target", "Gnder"), r"no column 'Gnder'\. The nearest names are \['Gender'\]"),
         (
             ("--target", "Age_in_Yrs"),
-            r"The target has 15 classes \(.*\), but the network 2 outputs: set out_channels 15",
+            r"The target has 15 classes \(.*\), but the network 2 outputs\. Set out_channels 15",
         ),
-        (("--covariates", "['Gender']"), r"Gender is the target: leave it out of the covariates"),
+        (("--covariates", "['Gender']"), r"Gender is the target\. Leave it out of the covariates"),
         (("--covariates", "['Age_in_Yrs']", "--network", "densenet121"), r"DenseNet121 takes no covariates: leave"),
-        (("--target", "Age_in_Yrs", "--kind", "regression"), r"as a number: add the recipe regression"),
+        (("--target", "Age_in_Yrs", "--kind", "regression"), r"as a number\. Add the recipe regression"),
         (("--roi_size", "[40,40,40]"), r"HCPNet pools by 48: img_size must be three sizes of 48 or more"),
     ):
         result = brainmri("train", "hcp", *where, *words, cwd=tmp_path)

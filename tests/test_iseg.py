@@ -173,26 +173,29 @@ def flipped(folder: Path) -> None:
 
 
 BAD_DATA = {
-    "no T2": (remove("subject-2-T2.hdr", "subject-2-T2.img"), r"subject-2 has no T2 file .*: add subject-2-T2"),
-    "no img": (remove("subject-2-T2.img"), r"subject-2-T2\.img isn't there: an Analyze scan is a \.hdr and an \.img"),
+    "no T2": (remove("subject-2-T2.hdr", "subject-2-T2.img"), r"subject-2 has no T2 file .*\. Add subject-2-T2"),
+    "no img": (
+        remove("subject-2-T2.img"),
+        r"subject-2-T2\.img does not exist\. An Analyze scan consists of a \.hdr and an \.img",
+    ),
     "no header": (
         remove("subject-2-label.hdr"),
-        r"subject-2-label\.hdr isn't there: put the file back",
+        r"subject-2-label\.hdr does not exist\. Put the file back",
     ),
-    "truncated img": (truncate, r"subject-2-T2\.img is cut short \(1000 of \d+ bytes\): copy it again"),
-    "truncated nii.gz": (truncate_gzip, r"subject-2-T2\.nii\.gz can't be read to its end .*: copy the file again"),
-    "empty header": (empty_header, r"subject-2-T2\.hdr has no header that can be read .*: copy the file again"),
+    "truncated img": (truncate, r"subject-2-T2\.img is cut short \(1000 of \d+ bytes\)\. Copy it again"),
+    "truncated nii.gz": (truncate_gzip, r"subject-2-T2\.nii\.gz can't be read to its end .*\. Copy the file again"),
+    "empty header": (empty_header, r"subject-2-T2\.hdr has no header that can be read .*\. Copy the file again"),
     "other shape": (
         rewrite("subject-2-T2.hdr", lambda array: array[:-1]),
-        r"subject-2-T2\.hdr has the shape \(49, 59, 48\) but .*subject-2-T1\.hdr has \(50, 59, 48\): resample",
+        r"subject-2-T2\.hdr has the shape \(49, 59, 48\) but .*subject-2-T1\.hdr has \(50, 59, 48\)\. Resample",
     ),
-    "NaN": (rewrite("subject-2-T2.hdr", with_nan), r"subject-2-T2\.hdr has 1 voxels that are NaN or infinite: export"),
-    "all zero": (rewrite("subject-2-T2.hdr", np.zeros_like), r"subject-2-T2\.hdr holds nothing but zeros: export"),
+    "NaN": (rewrite("subject-2-T2.hdr", with_nan), r"subject-2-T2\.hdr has 1 voxels that are NaN or infinite\. Export"),
+    "all zero": (rewrite("subject-2-T2.hdr", np.zeros_like), r"subject-2-T2\.hdr holds nothing but zeros\. Export"),
     "unknown code": (
         rewrite("subject-2-label.hdr", with_code_99),
-        r"subject-2-label\.hdr holds the label codes \[99(\.0)?\], of \[0, 10, 150, 250\] that are known: correct",
+        r"subject-2-label\.hdr holds the label codes \[99(\.0)?\], but only \[0, 10, 150, 250\] are known\. Correct",
     ),
-    "duplicate subject": (duplicate, r"subject-2-T1\.hdr and .*subject-2-T1\.hdr are the same subject's T1: keep"),
+    "duplicate subject": (duplicate, r"subject-2-T1\.hdr and .*subject-2-T1\.hdr are the same subject's T1\. Keep"),
 }
 
 
@@ -208,7 +211,7 @@ def test_verify_names_the_file(spoil: Callable[[Path], object], sentence: str, i
 def test_a_flipped_affine_is_seen(iseg_copy: Path) -> None:
     flipped(iseg_copy)
     (problem,) = iseg.verify(iseg_copy)
-    assert "lie differently in space (their affines): resample them to one grid" in problem
+    assert "lie differently in space (their affines). Resample them to one grid" in problem
     with pytest.raises(DataError, match="lie differently in space"):
         iseg.datalist(iseg_copy, "unlabelled")
 
@@ -223,5 +226,5 @@ def test_verify_lists_all_problems_at_once(iseg_copy: Path) -> None:
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()], ids=["missing", "empty"])
 def test_missing_and_empty_folders(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "data")
-    with pytest.raises(MissingDataError, match=r"data.*: ask for iSeg at https://iseg2019.web.unc.edu, or write"):
+    with pytest.raises(MissingDataError, match=r"data.*\. Ask for iSeg at https://iseg2019.web.unc.edu, or write"):
         iseg.datalist(tmp_path / "data", "training")

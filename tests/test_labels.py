@@ -119,20 +119,24 @@ BAD: dict[str, tuple[Any, dict[str, Any] | None, str]] = {
     "two volumes": (np.stack([LABEL, LABEL], -1), None, r"has the shape 4x5x6x2, but a label map is one 3D volume"),
     "probabilities": (LABEL * np.float32(0.4), None, r"holds the value 0\.4, which is no whole number"),
     "0.002 away": (changed(((1, 1, 1), 1.002)), None, r"holds the value 1\.002, which is no whole number"),
-    "an unknown code": (changed((0, 7), dtype=np.uint8), None, r"holds the label codes \[7\], of \[0, 1, 2\] that are"),
-    "a negative code": (changed((0, -2)), None, r"holds the label codes \[-2\], of \[0, 1, 2\] that are known"),
+    "an unknown code": (
+        changed((0, 7), dtype=np.uint8),
+        None,
+        r"holds the label codes \[7\], but only \[0, 1, 2\] are",
+    ),
+    "a negative code": (changed((0, -2)), None, r"holds the label codes \[-2\], but only \[0, 1, 2\] are known"),
     "many unknown codes": (
         np.arange(120).reshape(SHAPE).astype(np.uint8),
         None,
-        r"holds the label codes \[3, 4, 5, 6, 7, 8, 9, 10, 11, 12\] and 107 more, of \[0, 1, 2\]",
+        r"holds the label codes \[3, 4, 5, 6, 7, 8, 9, 10, 11, 12\] and 107 more, but only \[0, 1, 2\]",
     ),
     "ignore has another code": (
         changed((0, 4)),
         IGNORE,
-        r"holds the label codes \[4\], of \[0, 1, 2, 3\] that are known",
+        r"holds the label codes \[4\], but only \[0, 1, 2, 3\] are known",
     ),
     "all ignored": (np.full(SHAPE, 3, np.uint8), IGNORE, r'holds only the code 3 of "ignore"'),
-    "NaN": (changed((0, np.nan)), None, r"has 30 voxels that are NaN or infinite: export the label map"),
+    "NaN": (changed((0, np.nan)), None, r"has 30 voxels that are NaN or infinite\. Export the label map"),
     "infinite": (changed(((0, 0), np.inf)), None, r"has 6 voxels that are NaN or infinite"),
     "complex": (LABEL.astype(np.complex64), None, r"holds values of the type complex64"),
     "colour": (nibabel.Nifti1Image(COLOUR, AFFINE), None, r"holds values of the type \["),
@@ -176,7 +180,7 @@ def test_formats_of_itk(ending: str, tmp_path: Path) -> None:
 def test_a_map_that_scans_are_drawn_from_must_not_be_empty(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", np.zeros_like(LABEL))
     item = {"label": str(folder / "labelsTr/sub-3.nii.gz")}
-    with pytest.raises(DataError, match=r"sub-3\.nii\.gz holds nothing but zeros: export the label map again"):
+    with pytest.raises(DataError, match=r"sub-3\.nii\.gz holds nothing but zeros\. Export the label map again"):
         LoadVolumesd("label", may_be_empty=False)(item)
     with pytest.raises(DataError, match="holds nothing but zeros"):
         whole_codes(np.zeros(3), LabelCodes((0, 1), may_be_empty=False))

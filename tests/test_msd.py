@@ -111,10 +111,10 @@ def remove(name: str) -> Callable[[Path], None]:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no dataset.json": (remove("dataset.json"), r"There is no .*own/dataset\.json: it must hold a dataset\.json"),
+    "no dataset.json": (remove("dataset.json"), r"own/dataset\.json does not exist\. The folder needs a dataset\.json"),
     "no labels": (edit(labels=None), r"own/dataset\.json needs \"modality\" or \"channel_names\", and \"labels\""),
     "no JSON": (lambda p: (p / "dataset.json").write_text("{"), r"own/dataset\.json needs .*JSONDecodeError"),
-    "file gone": (remove("imagesTr/sub-3.nii.gz"), r"imagesTr/sub-3\.nii\.gz isn't there: put the file back"),
+    "file gone": (remove("imagesTr/sub-3.nii.gz"), r"imagesTr/sub-3\.nii\.gz does not exist\. Put the file back"),
     "codes with a gap": (edit(labels={"0": "background", "4": "ET"}), r"label codes \[0, 4\]: number them 0, 1, 2"),
     "a list of another form": (edit(training=[{"scan": "x"}]), r"lists its cases under \"training\" in no form"),
     "another grid": (other_grid, r"labelsTr/sub-10\.nii\.gz has the shape \(9, 9, 9\) but .*imagesTr/sub-10\.nii\.gz"),
@@ -133,7 +133,7 @@ def test_bad_folders(spoil: Callable[[Path], object], sentence: str, own_copy: P
 def test_a_label_that_dataset_json_does_not_name(own_copy: Path) -> None:
     other_code(own_copy)
     (problem,) = msd.verify(own_copy)
-    sentence = "holds the label codes [9], of [0, 1, 2, 3] that are known: correct the label map."
+    sentence = "holds the label codes [9], but only [0, 1, 2, 3] are known. Correct the label map."
     assert problem.endswith(f"labelsTr/sub-3.nii.gz {sentence}")
 
 
@@ -297,7 +297,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "one name twice": (edit(labels={"0": "background", "1": "a", "2": "a"}), r"gives several codes the name 'a' in"),
     "ignore below others": (
         in_version_2(labels={"background": 0, "ignore": 1, "a": 2}),
-        r"has the label codes \[0, 2\] \(without \"ignore\"\): number them 0, 1, 2",
+        r"has the label codes \[0, 2\] \(without \"ignore\"\)\. Number them 0, 1, 2",
     ),
     "an image format": (in_version_2(file_ending=".png"), r"has the \"file_ending\" \.png, which .* does not read"),
     "more channels than names": (
@@ -328,5 +328,5 @@ def test_splits_and_folds(own_dir: Path) -> None:
         msd.datalist(own_dir, "all")
     with pytest.raises(ConfigError, match=r"fold must be 0 to 4, got 7"):
         msd.datalist(own_dir, "training", 7)
-    with pytest.raises(DataError, match=r"too few participants for the validation split: three are the least"):
+    with pytest.raises(DataError, match=r"too few participants for the validation split\. At least three are needed"):
         msd.datalist(own_dir, "validation", 4)

@@ -237,28 +237,34 @@ def lonely(path: Path, made: Path) -> Path:
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "complex64": (
         lambda p: nifti(p / "a.nii", VOXELS.astype(np.complex64)),
-        r"a\.nii is complex, .*: save its magnitude",
+        r"a\.nii is complex, .*\. Save its magnitude",
     ),
     "complex128": (lambda p: nifti(p / "a.nii.gz", VOXELS * 1j), r"a\.nii\.gz is complex"),
     "complex pair": (
         lambda p: nibabel.save(nibabel.Nifti1Pair(VOXELS * 1j, AFFINE), p / "a.hdr") or p / "a.hdr",
         r"a\.hdr is complex",
     ),
-    "NaN only": (lambda p: nifti(p / "a.nii", np.full(SHAPE, np.nan, np.float32)), r"holds NaN everywhere: export"),
+    "NaN only": (lambda p: nifti(p / "a.nii", np.full(SHAPE, np.nan, np.float32)), r"holds NaN everywhere\. Export"),
     "first axis of one": (
         lambda p: nifti(p / "a.nii", VOXELS[None]),
-        r"has a first axis of one \(1x50x60x40\): save it as 50x60x40",
+        r"has a first axis of one \(1x50x60x40\)\. Save it as 50x60x40",
     ),
     "packed NRRD": (
         lambda p: packed(itk_image(p / "a.nrrd"), "b.nrrd"),
-        r"b\.nrrd is NRRD packed by gzip or bzip2: unpack",
+        r"b\.nrrd is NRRD packed by gzip or bzip2\. Unpack",
     ),
-    "a link to nothing": (broken_link, r"a\.nii\.gz is a link to .*gone\.nii\.gz, which isn't there: fetch"),
-    ".img without .hdr": (lambda p: lonely(pair(p), p / "a.img"), r"a\.hdr isn't there: an Analyze scan is a"),
-    ".hdr without .img": (lambda p: lonely(pair(p, "a.img"), p / "a.hdr"), r"a\.img isn't there: an Analyze scan is a"),
+    "a link to nothing": (broken_link, r"a\.nii\.gz is a link to .*gone\.nii\.gz, which does not exist\. Fetch"),
+    ".img without .hdr": (
+        lambda p: lonely(pair(p), p / "a.img"),
+        r"a\.hdr does not exist\. An Analyze scan consists of a",
+    ),
+    ".hdr without .img": (
+        lambda p: lonely(pair(p, "a.img"), p / "a.hdr"),
+        r"a\.img does not exist\. An Analyze scan consists of a",
+    ),
     ".mhd without .raw": (
         lambda p: lonely(itk_image(p / "a.mhd", "a.raw"), p / "a.mhd"),
-        r"a\.raw isn't there: a\.mhd names it",
+        r"a\.raw does not exist\. a\.mhd names it",
     ),
     "packed .nii, cut": (
         lambda p: (p / "a.nii").write_bytes(nifti(p / "b.nii.gz").read_bytes()[:900]) and p / "a.nii",
@@ -276,7 +282,7 @@ def test_refused(make: Callable[[Path], Path], sentence: str, tmp_path: Path) ->
 
 def test_verify_names_complex_files(tmp_path: Path) -> None:
     assert read_problem(nifti(tmp_path / "a.nii", VOXELS * 1j)) == (
-        f"{tmp_path}/a.nii holds complex numbers: save their magnitude."
+        f"{tmp_path}/a.nii holds complex numbers. Save their magnitude."
     )
     assert open_volume(renamed(nifti(tmp_path / "b.nii.gz"), "b.nii")).shape == SHAPE
 
@@ -380,5 +386,7 @@ def test_a_link_to_derivatives_is_meant(tmp_path: Path) -> None:
 
 
 def test_a_broken_link_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"a\.nii\.gz is a link to .*gone\.nii\.gz, which isn't there: fetch"):
+    with pytest.raises(
+        MissingDataError, match=r"a\.nii\.gz is a link to .*gone\.nii\.gz, which does not exist\. Fetch"
+    ):
         find_scans(broken_link(tmp_path))

@@ -102,34 +102,37 @@ def colour_nrrd(path: Path) -> Path:
 
 
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "4D": (lambda p: save_nifti(p / "a.nii.gz", np.stack([VOXELS] * 2, -1)), r"series of volumes \(50x60x40x2\): save"),
-    "2D": (lambda p: save_nifti(p / "a.nii.gz", VOXELS[..., :1]), r"is a slice, not a volume \(50x60x1\): give"),
+    "4D": (
+        lambda p: save_nifti(p / "a.nii.gz", np.stack([VOXELS] * 2, -1)),
+        r"series of volumes \(50x60x40x2\)\. Save",
+    ),
+    "2D": (lambda p: save_nifti(p / "a.nii.gz", VOXELS[..., :1]), r"is a slice, not a volume \(50x60x1\)\. Give"),
     "colour": (
         lambda p: save_nifti(p / "a.nii.gz", np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])),
-        r"a\.nii\.gz is a colour image: give the scan",
+        r"a\.nii\.gz is a colour image\. Give the scan",
     ),
     "CT by its values": (
         lambda p: save_nifti(p / "a.nii.gz", np.where(VOXELS % 2, -1000, VOXELS).astype(np.int16)),
-        r"looks like CT \(air at -1000 HU\): this network knows MR only",
+        r"looks like CT \(air at -1000 HU\)\. This network works on MR scans only",
     ),
     "CT by its header": (
         lambda p: save_dicom(p / "ct", modality="CT"),
-        r"ct is CT, not MR: this network knows MR only",
+        r"ct is CT, not MR\. This network works on MR scans only",
     ),
     "two series": (
         lambda p: two_series(p / "two"),
-        r"holds 2 DICOM series \(.*-000\.dcm and 39 more, .*\): give each a",
+        r"holds 2 DICOM series \(.*-000\.dcm and 39 more, .*\)\. Give each a",
     ),
     "colour NRRD": (lambda p: colour_nrrd(p / "a.nrrd"), r"a\.nrrd has 3 values a voxel, as colour and diffusion"),
     "no DICOM": (
         lambda p: (p / "x.dcm").write_text("no") and p / "x.dcm",
-        r"x\.dcm can't be read \(.*\): copy it again",
+        r"x\.dcm can't be read \(.*\)\. Copy it again",
     ),
     "constant": (lambda p: save_nifti(p / "a.nii.gz", np.full(SHAPE, 7, np.int16)), r"holds the value 7 everywhere"),
     "empty": (lambda p: save_nifti(p / "a.nii.gz", np.zeros(SHAPE, np.int16)), r"holds the value 0 everywhere"),
     "no extent": (
         lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([0.001, 0.001, 0.001, 1])),
-        r"spans 0\.05 x 0\.06 x 0\.04 mm, which no scan of a head does: correct the voxel sizes",
+        r"spans 0\.05 x 0\.06 x 0\.04 mm, which no scan of a head does\. Correct the voxel sizes",
     ),
     "enormous": (
         lambda p: save_nifti(p / "a.nii.gz", affine=np.diag([20.0, 20, 20, 1])),
@@ -137,12 +140,15 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "cut short": (lambda p: cut(save_nifti(p / "a.nii"), 9000), r"a\.nii is cut short \(9000 of 240352 bytes\)"),
     "cut short, packed": (lambda p: cut(save_nifti(p / "a.nii.gz"), 900), r"a\.nii\.gz can't be read to its end"),
-    "huge header": (lambda p: huge_header(p / "a.nii.gz"), r"a\.nii\.gz is cut short \(\d+ of \d{14} bytes\): copy it"),
+    "huge header": (
+        lambda p: huge_header(p / "a.nii.gz"),
+        r"a\.nii\.gz is cut short \(\d+ of \d{14} bytes\)\. Copy it",
+    ),
     "no scan": (
         lambda p: (p / "a.nii").write_text("x" * 500) and p / "a.nii",
         r"a\.nii has no header that can be read",
     ),
-    "nothing": (lambda p: p / "a.nii.gz", r"a\.nii\.gz isn't there"),
+    "nothing": (lambda p: p / "a.nii.gz", r"a\.nii\.gz does not exist"),
 }
 
 
@@ -224,7 +230,7 @@ def test_a_list_and_a_scan_twice(tmp_path: Path) -> None:
 
 
 def test_no_scan_there(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"There is no scan or folder .*nowhere: correct the path"):
+    with pytest.raises(MissingDataError, match=r"There is no scan or folder .*nowhere\. Correct the path"):
         find_scans(tmp_path / "nowhere")
-    with pytest.raises(MissingDataError, match=r"has no scan: give a NIfTI, \.mgz or NRRD file, or a folder of DICOM"):
+    with pytest.raises(MissingDataError, match=r"has no scan\. Give a NIfTI, \.mgz or NRRD file, or a folder of DICOM"):
         find_scans(tmp_path)

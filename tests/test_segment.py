@@ -207,7 +207,7 @@ def test_equal_names_get_the_names_of_their_folders(files: list[str], records: l
     "files", [["a/T1.nii", "a/T1.nii.gz"], ["a/x.mgz", "a/x.nrrd"], ["a/T1.nii", "b/T1.nii", "a/T1.mgz"]]
 )
 def test_equal_names_in_one_folder(files: list[str], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"would give results of one name: rename one"):
+    with pytest.raises(DataError, match=r"would give results with the same name\. Rename one"):
         find_jobs(scan_files(tmp_path, *files), tmp_path / "out", Options())
 
 
@@ -297,11 +297,11 @@ def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         ([], "brainmri: name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
-        (["nowhere.nii"], "nowhere.nii: correct the path."),
-        (["a", "clash"], "clash/x.mgz and clash/x.nii would give results of one name"),
-        (["a/x.nii", "nowhere.nii", "--ckpt_path", "no.pt"], "nowhere.nii: correct the path."),  # before the weights
-        (["clash", "--ckpt_path", "no.pt"], "clash/x.mgz and clash/x.nii would give results of one name"),
-        (["--joint", "c/x.nii"], "c/x.nii: correct the path."),  # no value of --joint
+        (["nowhere.nii"], "nowhere.nii. Correct the path."),
+        (["a", "clash"], "clash/x.mgz and clash/x.nii would give results with the same name"),
+        (["a/x.nii", "nowhere.nii", "--ckpt_path", "no.pt"], "nowhere.nii. Correct the path."),  # before the weights
+        (["clash", "--ckpt_path", "no.pt"], "clash/x.mgz and clash/x.nii would give results with the same name"),
+        (["--joint", "c/x.nii"], "c/x.nii. Correct the path."),  # no value of --joint
         (["a", "--outputs", "tissue"], "There is no output 'tissue': name some of tissues, structures, mask, brain,"),
         (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
         (["a", "--devise", "cpu"], "There is no option 'devise'; did you mean 'device'?"),

@@ -127,9 +127,9 @@ def test_the_newest_good_weights_are_served(bundle_and_runs: tuple[Path, Path]) 
     assert choose(found, "newest", "iseg").name == "20260102-100000"
     for name in ("shipped", "trained", "20260103-100000"):
         assert choose(found, name, "iseg").name == name
-    with pytest.raises(ConfigError, match=r"iseg has no weights '../x': name newest or one of \['20260103-100000', "):
+    with pytest.raises(ConfigError, match=r"iseg has no weights '../x'\. Use newest or one of \['20260103-100000', "):
         choose(found, "../x", "iseg")
-    with pytest.raises(CheckpointError, match="iseg has no weights: train it first"):
+    with pytest.raises(CheckpointError, match=r"iseg has no weights\. Train it first"):
         choose([], "newest", "iseg")
     save(runs / "model.pt", 5, "2026-02-01T10:00:00+00:00", simulated=True)  # the user trains anew
     assert choose(find_weights(bundle, runs), "newest", "iseg").name == "trained"
@@ -142,7 +142,7 @@ def test_weights_for_patients(bundle_and_runs: tuple[Path, Path]) -> None:
     for name in ("shipped", "20260102-100000"):
         check_for_patients(named[name], "iseg")
     with pytest.raises(
-        ConfigError, match="were trained on a simulated sample, and the studies are a PACS: train on real"
+        ConfigError, match=r"were trained on a simulated sample, and the studies are a PACS\. Train on real"
     ):
         check_for_patients(named["trained"], "iseg")
     path = named["trained"].path

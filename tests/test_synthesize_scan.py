@@ -78,7 +78,9 @@ def test_labels_follow_the_table() -> None:
     assert maps.labels_by_code(maps.LABELS)[41] == 3
     mixed = maps.labels_by_code({0: "background", 1: "thalamus", 2: "caudate", 3: "WM"})
     assert [mixed[code] for code in (10, 49, 11, 50, 3, 41, 515)] == [1, 1, 2, 2, 0, 3, 0]
-    with pytest.raises(ConfigError, match=r"labels names \['fat'\], of \['CSF', .*'thalamus'"):
+    with pytest.raises(
+        ConfigError, match=r"labels has the unknown names \['fat'\]\. Use some of \['CSF', .*'thalamus'"
+    ):
         maps.labels_by_code({0: "background", 1: "fat"})
 
 

@@ -48,7 +48,9 @@ def test_codes_become_labels() -> None:
     assert encoded.dtype == torch.uint8
     assert encoded.tolist() == [[[0, 3], [1, 2]]]
     wrong = MetaTensor(torch.tensor([0.0, 7.0]), meta={"filename_or_obj": "subject-9-label.hdr"})
-    with pytest.raises(DataError, match=r"subject-9-label\.hdr holds the label codes \[7\], of \[0, 10, 150, 250\]"):
+    with pytest.raises(
+        DataError, match=r"subject-9-label\.hdr holds the label codes \[7\], but only \[0, 10, 150, 250\]"
+    ):
         EncodeLabelsd("label", (0, 10, 150, 250))({"label": wrong})
 
 

@@ -88,10 +88,10 @@ def one_pixel(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (broken, r"bad\.jpg can't be read to its end .*: copy the file again"),
-        (sixteen_bits, r"bad\.png has 16 bits a channel: window it to 8 bits"),
-        (cmyk, r"bad\.jpg is a CMYK image, neither grey nor RGB: save it again as RGB"),
-        (one_pixel, r"bad\.jpg is 1x1 pixels, less than 16 along an axis: export it again"),
+        (broken, r"bad\.jpg can't be read to its end .*\. Copy the file again"),
+        (sixteen_bits, r"bad\.png has 16 bits a channel\. Window it to 8 bits"),
+        (cmyk, r"bad\.jpg is a CMYK image, neither grey nor RGB\. Save it again as RGB"),
+        (one_pixel, r"bad\.jpg is 1x1 pixels, less than 16 along an axis\. Export it again"),
     ],
 )
 def test_images_that_cannot_be_used(

@@ -175,17 +175,17 @@ def sixteen_bits(path: Path) -> None:
 
 
 BAD_IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "broken": (cut_short, r"Tr-gl_0004.jpg can't be read to its end \(.*\): copy the file again"),
+    "broken": (cut_short, r"Tr-gl_0004.jpg can't be read to its end \(.*\)\. Copy the file again"),
     "empty": (lambda path: path.write_bytes(b""), r"Tr-gl_0004.jpg can't be read to its end"),
     "no image": (lambda path: path.write_text("<html>"), r"Tr-gl_0004.jpg can't be read to its end"),
     "one pixel": (
         lambda path: Image.new("RGB", (1, 1)).save(path),
-        r"Tr-gl_0004.jpg is 1x1 pixels, less than 16 along an axis: export it again",
+        r"Tr-gl_0004.jpg is 1x1 pixels, less than 16 along an axis\. Export it again",
     ),
     "a line": (lambda path: Image.new("RGB", (300, 15)).save(path), r"Tr-gl_0004.jpg is 300x15 pixels"),
-    "16 bits": (sixteen_bits, r"Tr-gl_0004.jpg has 16 bits a channel: window it to 8 bits"),
-    "CMYK": (cmyk, r"Tr-gl_0004.jpg is a CMYK image, neither grey nor RGB: save it again as RGB"),
-    "blank": (lambda path: Image.new("L", (64, 64), 7).save(path), r"Tr-gl_0004.jpg is all of one value"),
+    "16 bits": (sixteen_bits, r"Tr-gl_0004.jpg has 16 bits a channel\. Window it to 8 bits"),
+    "CMYK": (cmyk, r"Tr-gl_0004.jpg is a CMYK image, neither grey nor RGB\. Save it again as RGB"),
+    "blank": (lambda path: Image.new("L", (64, 64), 7).save(path), r"Tr-gl_0004.jpg has the same value in every pixel"),
 }
 
 
@@ -220,23 +220,23 @@ def empty_folder(folder: Path) -> None:
 BAD_SETS: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown class": (
         lambda folder: (folder / "Training" / "metastasis").mkdir(),
-        r"Training/metastasis is no class folder that is known: rename it, or name it in class_names",
+        r"Training/metastasis is no known class folder\. Rename it, or add it to class_names",
     ),
     "renamed class": (
         move("Testing/notumor", "Testing/no_tumor"),
-        r"Testing/no_tumor is no class folder that is known",
+        r"Testing/no_tumor is no known class folder",
     ),
-    "empty class": (empty_folder, r"Testing/notumor is an empty class folder: copy its images again"),
+    "empty class": (empty_folder, r"Testing/notumor is an empty class folder\. Copy its images again"),
     "no class in one part": (
         lambda folder: shutil.rmtree(folder / "Testing" / "glioma"),
         r"Testing has no class folder glioma",
     ),
-    "loose image": (move(FIRST, "Training/Tr-gl_0004.jpg"), r"Tr-gl_0004.jpg lies in no class folder: move it"),
+    "loose image": (move(FIRST, "Training/Tr-gl_0004.jpg"), r"Tr-gl_0004.jpg lies in no class folder\. Move it"),
     "no parts": (
         lambda folder: [(folder / part).rename(folder / part.lower()) for part in tumor_images.PARTS],
         r"holds neither Training nor Testing: .*kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset",
     ),
-    "groups without a column": (write_groups("image,patient\n"), r"groups.csv has no column group: it needs"),
+    "groups without a column": (write_groups("image,patient\n"), r"groups.csv has no column group\. It needs"),
     "groups of a stranger": (write_groups("image,group\nx.jpg,1\n"), r"groups.csv lists x.jpg, which does not exist"),
     "groups twice": (write_groups(f"image,group\n{FIRST},1\n{FIRST},2\n"), r"groups.csv lists .*0004.jpg twice"),
     "groups in no table": (write_groups('image,group\n"'), r"groups.csv can't be read as a table"),
@@ -256,16 +256,16 @@ def test_verify_tells_of_strange_files_and_of_images_in_two_classes(copy: Path) 
     (copy / "Training" / "glioma" / "scan.dcm").touch()
     (copy / "Training" / "glioma" / "._Tr-gl_0004.jpg").touch()  # macOS's, not read
     strange, twice, _ = tumor_images.verify(copy)
-    assert strange.endswith("scan.dcm is no .jpg or .jpeg or .png file and isn't read: convert it, or move it away.")
+    assert strange.endswith("scan.dcm is no .jpg or .jpeg or .png file and isn't read. Convert it, or move it away.")
     assert twice == (
-        f"{FIRST} and Training/notumor/Tr-no_0099.jpg are one image, or nearly, in two classes: keep the right one."
+        f"{FIRST} and Training/notumor/Tr-no_0099.jpg are one image, or nearly, in two classes. Keep the right one."
     )
 
 
 def test_folders_that_hold_nothing(tmp_path: Path) -> None:
     assert tumor_images.verify(tmp_path / "none")[0].startswith("There is no folder")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(MissingDataError, match=r"holds no image: name a folder of .jpg, .jpeg, .png files"):
+    with pytest.raises(MissingDataError, match=r"holds no image\. Give a folder of .jpg, .jpeg, .png files"):
         items(tmp_path, "unlabelled")
 
 
@@ -282,7 +282,9 @@ def test_too_few_groups(copy: Path) -> None:
     paths = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*.jpg"))
     table = pandas.DataFrame({"image": paths, "group": [number % 9 for number in range(len(paths))]})
     table.to_csv(copy / "groups.csv", index=False)
-    with pytest.raises(MissingDataError, match=r"has \d groups of images that belong together: ten are the least"):
+    with pytest.raises(
+        MissingDataError, match=r"has \d groups of images that belong together\. At least ten are needed"
+    ):
         items(copy, "training")
 
 

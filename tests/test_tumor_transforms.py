@@ -122,7 +122,7 @@ def test_too_little_tumor() -> None:
         crop(most_draws=20)(item)
     (best,) = crop(most_draws=2000, otherwise="best")(item)
     assert best["label"].sum() == 1
-    with pytest.raises(DataError, match=r"p7 has the shape \(8, 8, 4\), less than \(4, 4, 5\): pad it first"):
+    with pytest.raises(DataError, match=r"p7 has the shape \(8, 8, 4\), less than \(4, 4, 5\)\. Pad it first"):
         crop(spatial_size=(4, 4, 5))(item)
     with pytest.raises(ValueError, match=r"got 1.5, 100, 1 and 'raise'"):
         crop(least=1.5)

@@ -35,7 +35,7 @@ def gram_matrix(volumes: np.ndarray) -> np.ndarray:
         part -= part.mean(axis=0)
         gram += part @ part.T
     if not np.isfinite(gram).all():
-        raise ValueError("volumes hold NaN or infinity: check the scans.")
+        raise ValueError("volumes hold NaN or infinity. Check the scans.")
     return gram
 
 
@@ -47,7 +47,7 @@ def check_components(wanted: Any) -> float:
     """
     is_number = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
     if not is_number or not (0 < wanted < 1 or (wanted >= 1 and int(wanted) == wanted)):
-        raise ConfigError(f"n_components must be a whole number, or a fraction above 0 and below 1: got {wanted!r}.")
+        raise ConfigError(f"n_components must be a whole number, or a fraction above 0 and below 1, got {wanted!r}.")
     return float(wanted) if 0 < wanted < 1 else int(wanted)
 
 

@@ -153,16 +153,16 @@ def check_enough(target: np.ndarray | None, groups: Sequence[str], folds: int) -
     least = 2 * folds
     if (n := len(set(groups))) < least:
         raise DataError(
-            f"{n} families are too few for {folds} outer and {folds} inner folds: at least {least} are needed."
+            f"{n} families are too few for {folds} outer and {folds} inner folds. At least {least} are needed."
         )
     if target is not None:
         names = np.unique(target)
         if len(names) < 2:
-            raise DataError(f"All {len(target)} persons have the target {names.tolist()}: there is nothing to learn.")
+            raise DataError(f"All {len(target)} persons have the target {names.tolist()}. There is nothing to learn.")
         for name in names:
             if (n := len(set(np.asarray(groups)[target == name]))) < least:
                 raise DataError(
-                    f"Class {name} occurs in {n} families, too few for {folds} folds: at least {least} are needed."
+                    f"Class {name} occurs in {n} families, too few for {folds} folds. At least {least} are needed."
                 )
 
 

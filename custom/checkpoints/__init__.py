@@ -1,1 +1,1 @@
-"""Weights on disk: how they are read, found, described and started from."""
+"""Weights on disk: finding, reading and describing them, and starting a training from them."""

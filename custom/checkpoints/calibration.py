@@ -50,18 +50,20 @@ def names(ckpt_path: str | Path, n: int, otherwise: Sequence[str] | None = None)
     Args:
         ckpt_path: a training's model.pt, with a calibration.json beside it or not.
         n: the network's outputs.
-        otherwise: names where there is no such file.
+        otherwise: names to use if there is no such file.
 
     Raises:
         CheckpointError: another number of names; one output, and nothing that says what it means.
     """
     kept = read(ckpt_path).get("classes", otherwise or [f"class {code}" for code in range(n)])
     if n == 1 and "classes" not in read(ckpt_path):
-        raise CheckpointError(f"{ckpt_path} has one output, but no {FILE} beside it that gives its unit: train again.")
+        raise CheckpointError(
+            f"{ckpt_path} has one output, but there is no {FILE} beside it with the unit. Train again."
+        )
     if len(kept) != n:
         raise CheckpointError(
-            f"{Path(ckpt_path).with_name(FILE)} names {len(kept)} outputs, but the network has {n}: "
-            f"set out_channels {len(kept)}."
+            f"{Path(ckpt_path).with_name(FILE)} names {len(kept)} outputs, but the network has {n}. "
+            f"Set out_channels {len(kept)}."
         )
     return dict(enumerate(kept))
 
@@ -79,11 +81,11 @@ def check_outputs(classes: Mapping[int, str], out_channels: int, ckpt_path: str 
         if len(trained) == len(classes) and trained != list(classes.values()):
             raise CheckpointError(f"{ckpt_path} was trained for {trained}, not for {list(classes.values())}.")
     if len(classes) == 1 != out_channels:
-        raise ConfigError(f"{classes[0]} is to be predicted as a number: add the recipe regression.")
+        raise ConfigError(f"{classes[0]} is to be predicted as a number. Add the recipe regression.")
     if len(classes) != out_channels:
         raise ConfigError(
             f"The target has {len(classes)} classes ({', '.join(classes.values())}), but the network {out_channels} "
-            f"outputs: set out_channels {len(classes)}."
+            f"outputs. Set out_channels {len(classes)}."
         )
 
 
@@ -96,7 +98,7 @@ def read(ckpt_path: str | Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
     except ValueError as error:
-        raise CheckpointError(f"{path} can't be read ({error}): train again, or delete it.") from error
+        raise CheckpointError(f"{path} can't be read ({error}). Train again, or delete it.") from error
 
 
 def write(folder: str | Path, content: Mapping[str, Any]) -> None:

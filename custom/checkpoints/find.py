@@ -82,11 +82,11 @@ def _weights(name: str, path: Path) -> Weights:
     return Weights(name, path, datetime.fromisoformat(record["date"]) if "date" in record else made, record)
 
 
-def choose(found: Sequence[Weights], wanted: str, bundle: str) -> Weights:
+def choose(choices: Sequence[Weights], wanted: str, bundle: str) -> Weights:
     """The weights to use.
 
     Args:
-        found: what `find_weights` returns.
+        choices: the weights that `find_weights` returns.
         wanted: "newest" for the newest good weights, or a name.
         bundle: the bundle's name, for the error messages.
 
@@ -94,15 +94,15 @@ def choose(found: Sequence[Weights], wanted: str, bundle: str) -> Weights:
         CheckpointError: the bundle has no weights.
         ConfigError: it has no weights of that name.
     """
-    if not found:
-        raise CheckpointError(f"{bundle} has no weights: train it first (brainmri train), or name its runs' folder.")
+    if not choices:
+        raise CheckpointError(f"{bundle} has no weights. Train it first (brainmri train), or give its runs' folder.")
     if wanted == "newest":
-        return next((weights for weights in found if weights.good), found[-1])
-    for weights in found:
+        return next((weights for weights in choices if weights.good), choices[-1])
+    for weights in choices:
         if weights.name == wanted:
             return weights
-    names = [weights.name for weights in found]
-    raise ConfigError(f"{bundle} has no weights {wanted!r}: name newest or one of {names}.")
+    names = [weights.name for weights in choices]
+    raise ConfigError(f"{bundle} has no weights {wanted!r}. Use newest or one of {names}.")
 
 
 def check_for_patients(weights: Weights, bundle: str) -> None:
@@ -111,6 +111,6 @@ def check_for_patients(weights: Weights, bundle: str) -> None:
         return
     why = "were trained on a simulated sample" if weights.simulated else "have no record of what they were trained on"
     raise ConfigError(
-        f"{bundle}'s weights {weights.path} {why}, and the studies are a PACS: train on real scans, or add "
+        f"{bundle}'s weights {weights.path} {why}, and the studies are a PACS. Train on real scans, or add "
         "--allow_simulated to try it out."
     )

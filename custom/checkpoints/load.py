@@ -27,7 +27,7 @@ def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"There are no weights at {path}: train first, or name their file or output_dir.")
+        raise CheckpointError(f"There are no weights at {path}. Train first, or give their file or output_dir.")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
         if not isinstance(content, dict):
@@ -43,13 +43,13 @@ def _unreadable(path: Path, error: Exception) -> str:
         with zipfile.ZipFile(path) as archive:
             members = {Path(name).name for name in archive.namelist()}
         if "constants.pkl" in members:
-            return f"{path} is a TorchScript program, not weights. Name the model.pt that it was exported from."
+            return f"{path} is a TorchScript program, not weights. Use the model.pt that it was exported from."
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
             return (
                 f"{path} holds Python objects besides tensors, which are not loaded because they could run code. "
-                "Save its weights alone: torch.save(network.state_dict(), FILE)."
+                "Save its weights alone, with torch.save(network.state_dict(), FILE)."
             )
-    return f"{path} can't be read ({type(error).__name__}): it is cut short or no file of weights."
+    return f"{path} can't be read ({type(error).__name__}). It is cut short or no file of weights."
 
 
 def plain_weights(content: Mapping[str, Any], names: Collection[str] = ()) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def plain_weights(content: Mapping[str, Any], names: Collection[str] = ()) -> di
         weights = dict(inner)
     if "n_averaged" in weights and "n_averaged" not in names:
         del weights["n_averaged"]
-    while prefix := next((one for one in WRAPPERS if weights and all(name.startswith(one) for name in weights)), None):
+    while prefix := next((text for text in WRAPPERS if _all_start_with(weights, text)), None):
         weights = _without(weights, prefix)
     while names and not set(weights) & set(names):
         first = {name.partition(".")[0] for name in weights}
@@ -82,9 +82,13 @@ def _holds_weights(value: Any) -> bool:
     """Whether a value is a dictionary of tensors, or holds one under a known name."""
     if not isinstance(value, Mapping) or not value or not all(isinstance(key, str) for key in value):
         return False
-    if any(isinstance(one, torch.Tensor) for one in value.values()):
+    if any(isinstance(item, torch.Tensor) for item in value.values()):
         return True
     return any(_holds_weights(value.get(key)) for key in CONTAINERS)
+
+
+def _all_start_with(weights: Mapping[str, Any], prefix: str) -> bool:
+    return bool(weights) and all(name.startswith(prefix) for name in weights)
 
 
 def _without(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -108,8 +112,8 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, Any], path: str
     unfit += [name for name in weights if name not in own]
     if unfit:
         raise CheckpointError(
-            f"{path} holds another network's weights ({len(unfit)} of {len(own)} tensors don't fit, {unfit[0]} first): "
-            "name the network that they were trained with."
+            f"{path} holds another network's weights ({len(unfit)} of {len(own)} tensors don't fit, {unfit[0]} first). "
+            "Set the network that they were trained with."
         )
     network.load_state_dict(weights)
 

@@ -61,7 +61,7 @@ def write_record(weights: str | Path, dataset_dir: str | Path, **more: Any) -> d
 
 
 def read_record(weights: str | Path) -> dict[str, Any]:
-    """The record beside weights; {} where there is none, or it is another file's."""
+    """The record beside weights; {} if there is none, or if it is another file's."""
     path = Path(weights)
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
         bundle_root: the bundle's folder.
 
     Raises:
-        CheckpointError: the file isn't there, is damaged, or holds another network's weights.
+        CheckpointError: the file does not exist, is damaged, or holds another network's weights.
     """
     if source in (None, "None"):
         return
@@ -33,8 +33,8 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
     state, _, fresh = copy_model_state(network, weights, inplace=False)
     if set(weights) != set(state) or len({name.rpartition(".")[0] for name in fresh}) > 1:
         raise CheckpointError(
-            f"{path} holds another network's weights ({len(fresh)} of {len(state)} tensors don't fit): "
-            "name the network that they were trained with."
+            f"{path} holds another network's weights ({len(fresh)} of {len(state)} tensors don't fit). "
+            "Set the network that they were trained with."
         )
     network.load_state_dict(state)
     logger.info("Started from %s%s", path, f"; {fresh[0].rpartition('.')[0]} starts afresh" if fresh else "")

@@ -82,5 +82,5 @@ def _other_task(dataset_dir: str | Path) -> str:
         return ""
     return (
         f"{Path(dataset_dir)}/dataset.json has the channels {list(channels)} and labels {list(labels.values())}, not "
-        f"Task01_BrainTumour's {list(TASK01_CHANNELS)} and {list(_TASK01_LABELS)}: name that set's folder."
+        f"Task01_BrainTumour's {list(TASK01_CHANNELS)} and {list(_TASK01_LABELS)}. Give that set's folder."
     )

@@ -27,7 +27,7 @@ REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}  # whole tumor, tumor core
 _ROLES = ("flair", "t1", "t1ce", "t2")
 _FILE = re.compile(r"(.+)_(flair|t1|t1ce|t2|seg)\.nii(\.gz)?")
 HOW_TO_GET = (
-    "register at https://www.med.upenn.edu/cbica/brats2020 for BraTS, get the Decathlon's set with "
+    "Register at https://www.med.upenn.edu/cbica/brats2020 for BraTS, get the Decathlon's set with "
     "`brainmri download msd DIR`, or write a small simulated one with `brainmri sample brats DIR`."
 )
 
@@ -39,27 +39,27 @@ def cases(dataset_dir: str | Path) -> dict[str, dict[str, Path]]:
         MissingDataError: no such folder, or no BraTS file in it.
         DataError: two files of one case and role.
     """
-    found, problems = _find(dataset_dir)
+    files_of, problems = _find(dataset_dir)
     if problems:
         raise DataError(problems[0])
-    return found
+    return files_of
 
 
 def _find(dataset_dir: str | Path) -> tuple[dict[str, dict[str, Path]], list[str]]:
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     problems: list[str] = []
-    found: dict[str, dict[str, Path]] = {}
+    files_of: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob("**/*.nii*"), key=natural_order):
         match = _FILE.fullmatch(path.name)
         if path.name.startswith("._") or not (match or re.search(r"_Segm\.nii(\.gz)?$", path.name)):
             continue
         case, role = (match[1], match[2]) if match else (path.parent.name, "seg")
-        files = found.setdefault(case, {})
+        files = files_of.setdefault(case, {})
         if files.setdefault(role, path) != path:
-            problems.append(f"{path} and {files[role]} are the same case's {role}: keep one.")
-    if not found:
-        raise MissingDataError(f"{folder} holds no file like BraTS20_Training_001_flair.nii.gz: {HOW_TO_GET}")
-    return dict(sorted(found.items(), key=lambda pair: natural_order(pair[0]))), problems
+            problems.append(f"{path} and {files[role]} are the same case's {role}. Keep one.")
+    if not files_of:
+        raise MissingDataError(f"{folder} holds no file like BraTS20_Training_001_flair.nii.gz. {HOW_TO_GET}")
+    return dict(sorted(files_of.items(), key=lambda pair: natural_order(pair[0]))), problems
 
 
 def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
@@ -100,7 +100,7 @@ def _item(case: str, files: dict[str, Path]) -> dict:
 def _missing(case: str, files: dict[str, Path]) -> list[str]:
     names = ", ".join(sorted(path.name for path in files.values()))
     return [
-        f"{case} has no {role} file (only {names}): add {case}_{role}.nii.gz, or remove the case."
+        f"{case} has no {role} file (only {names}). Add {case}_{role}.nii.gz, or remove the case."
         for role in _ROLES
         if role not in files
     ]

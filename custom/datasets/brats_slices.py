@@ -38,7 +38,7 @@ CHANNEL_ORDER = ("T1", "T1ce", "T2", "FLAIR")  # in the files, as far as is know
 
 _FILE = re.compile(r"volume_(\d+)_slice_(\d+)\.h5")
 HOW_TO_GET = (
-    "get it with Kaggle's own client (kaggle datasets download awsaf49/brats2020-training-data), or write a small "
+    "Get it with Kaggle's own client (kaggle datasets download awsaf49/brats2020-training-data), or write a small "
     "simulated one with `brainmri sample brats_slices DIR`."
 )
 
@@ -75,9 +75,9 @@ def datalist(
         chosen = slices[skipped : skipped + wanted]
         subject = {"subject": f"volume_{volume}"}
         if stacked:
-            items.append(subject | {key: [one[key] for one in chosen] for key in ("image", "label")})
+            items.append(subject | {key: [item[key] for item in chosen] for key in ("image", "label")})
         else:
-            items += [subject | one for one in chosen]
+            items += [subject | item for item in chosen]
     return items
 
 
@@ -94,9 +94,9 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
             voxels: np.ndarray = np.moveaxis(file[dataset][()], -1, 0)
             voxels = _rounded(voxels) if dataset == "mask" else voxels
     except KeyError as error:
-        raise DataError(f"{path} has no {dataset!r} in it: copy the file again.") from error
+        raise DataError(f"{path} has no {dataset!r} in it. Copy the file again.") from error
     except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{path} can't be read ({error}): copy the file again.") from error
+        raise DataError(f"{path} can't be read ({error}). Copy the file again.") from error
     if problem := _problem(voxels, dataset):
         raise DataError(f"{path} {problem}.")
     return voxels
@@ -123,12 +123,12 @@ def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
     """
     everyone, folder = _slices(dataset_dir), Path(output_dir).expanduser()
     if any(item["image"][1] is not None for slices in everyone.values() for item in slices):
-        raise DataError(f"{dataset_dir} is prepared already: use it as it is.")
+        raise DataError(f"{dataset_dir} is prepared already. Use it as it is.")
     listing = {str(volume): [item["slice"] for item in slices] for volume, slices in everyone.items()}
     plan = folder / "plan.json"
     others = folder.exists() and any(folder.iterdir())
     if json.loads(plan.read_text(encoding="utf-8")) != listing if plan.is_file() else others:
-        raise DataError(f"{folder} holds something else: name a new folder.")
+        raise DataError(f"{folder} holds other files. Use a new folder.")
     with written_whole(plan) as partial:
         partial.write_text(json.dumps(listing))
     for volume, slices in tqdm(everyone.items(), desc="preparing", unit="volume"):
@@ -145,15 +145,15 @@ def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
 
 def _convert(paths: list[str], dataset: str, dtype: type, target: Path) -> None:
     source = [read_slice(path, None, dataset) for path in paths]
-    for path, one in zip(paths, source, strict=True):
-        if one.shape != source[0].shape:
-            raise DataError(f"{path} {_another_shape(one.shape, source[0].shape)}.")
+    for path, voxels in zip(paths, source, strict=True):
+        if voxels.shape != source[0].shape:
+            raise DataError(f"{path} {_another_shape(voxels.shape, source[0].shape)}.")
     stacked: np.ndarray = np.stack(source).astype(dtype)
     with written_whole(target) as partial:
         with partial.open("wb") as file:
             np.save(file, stacked)
         if not np.array_equal(np.load(partial), stacked):
-            raise DataError(f"{target} wasn't written as it should be: check the disk.")
+            raise DataError(f"{target} was not written correctly. Check the disk.")
 
 
 def verify(dataset_dir: str | Path) -> list[str]:
@@ -191,16 +191,16 @@ def _rounded(mask: np.ndarray) -> np.ndarray:
 def _problem(voxels: np.ndarray, dataset: str) -> str:
     channels = {"image": len(CHANNELS), "mask": len(MASKS)}[dataset]
     if voxels.ndim != 3 or voxels.shape[0] != channels:
-        return f"has a {dataset} whose channels and sizes are {voxels.shape}, not ({channels}, H, W): copy it again"
+        return f"has a {dataset} whose channels and sizes are {voxels.shape}, not ({channels}, H, W). Copy it again"
     if dataset == "image" and not np.isfinite(voxels).all():
-        return "holds NaN or infinite values: copy it again"
+        return "holds NaN or infinite values. Copy it again"
     if dataset == "mask" and not np.isin(voxels, (0, 1)).all():
-        return f"holds mask values {sorted(set(np.unique(voxels).tolist()) - {0, 1})}, not 0 and 1 only: copy it again"
+        return f"holds mask values {sorted(set(np.unique(voxels).tolist()) - {0, 1})}, not 0 and 1 only. Copy it again"
     return ""
 
 
 def _another_shape(shape: tuple, first: tuple) -> str:
-    return f"has another shape, {shape[1:]}, than its volume's first slice, {first[1:]}: leave the volume out"
+    return f"has another shape, {shape[1:]}, than its volume's first slice, {first[1:]}. Leave the volume out"
 
 
 def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
@@ -208,32 +208,32 @@ def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     if (folder / "prepared.json").is_file():
         listing = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
-        found = {int(volume): _rows(folder, volume, slices) for volume, slices in listing.items()}
+        slices_of = {int(volume): _rows(folder, volume, slices) for volume, slices in listing.items()}
     elif (folder / "plan.json").is_file():
-        raise DataError(f"{folder} is prepared in part only: run `brainmri prepare` again, it goes on.")
+        raise DataError(f"{folder} is prepared in part only. Run `brainmri prepare` again to complete it.")
     else:
-        found = {}
+        slices_of = {}
         for path in sorted(folder.glob("**/volume_*_slice_*.h5"), key=lambda path: natural_order(path.name)):
             if match := _FILE.fullmatch(path.name):
                 place = (str(path), None)
-                found.setdefault(int(match[1]), []).append({"slice": int(match[2]), "image": place, "label": place})
-    if not found:
-        raise MissingDataError(f"{folder} holds no file like volume_1_slice_0.h5: {HOW_TO_GET}")
-    for volume, slices in found.items():
+                slices_of.setdefault(int(match[1]), []).append({"slice": int(match[2]), "image": place, "label": place})
+    if not slices_of:
+        raise MissingDataError(f"{folder} holds no file like volume_1_slice_0.h5. {HOW_TO_GET}")
+    for volume, slices in slices_of.items():
         numbers = [item["slice"] for item in slices]
         if len(set(numbers)) < len(numbers):
-            raise DataError(f"{folder} has a slice of volume_{volume} twice: name the folder of one copy.")
+            raise DataError(f"{folder} has a slice of volume_{volume} twice. Give the folder of one copy.")
         if missing := sorted(set(range(max(numbers) + 1)) - set(numbers)):
             raise MissingDataError(
                 f"{folder} has no volume_{volume}_slice_{missing[0]}.h5 ({len(missing)} of {max(numbers) + 1} missing)"
-                ": copy them again, or leave the volume out."
+                ". Copy them again, or leave the volume out."
             )
-    return dict(sorted(found.items()))
+    return dict(sorted(slices_of.items()))
 
 
 def _rows(folder: Path, volume: str, slices: Sequence[int]) -> list[dict]:
     files = [str(folder / f"volume_{volume}_{dataset}.npy") for dataset in ("image", "mask")]
     if missing := [file for file in files if not Path(file).is_file()]:
-        raise MissingDataError(f"{missing[0]} does not exist: run `brainmri prepare` again into a new folder.")
+        raise MissingDataError(f"{missing[0]} does not exist. Run `brainmri prepare` again into a new folder.")
     image, mask = files
     return [{"slice": number, "image": (image, row), "label": (mask, row)} for row, number in enumerate(slices)]

@@ -19,7 +19,7 @@ from typing import Any
 from custom.errors import DataError, MissingDataError
 from custom.reading.volumes import existing_folder
 
-HOW_TO_GET = "it must hold a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
+HOW_TO_GET = "The folder needs a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
 IGNORE = "ignore"  # nnU-Net's name for voxels that nobody labelled
 
 
@@ -52,7 +52,7 @@ def read_description(dataset_dir: str | Path) -> Description:
     """
     file = existing_folder(dataset_dir, HOW_TO_GET) / "dataset.json"
     if not file.is_file():
-        raise MissingDataError(f"There is no {file}: {HOW_TO_GET}")
+        raise MissingDataError(f"{file} does not exist. {HOW_TO_GET}")
     try:
         content = json.loads(file.read_bytes())  # bytes: json finds the encoding and drops a byte order mark
         given = content.get("modality") or content["channel_names"]
@@ -60,7 +60,7 @@ def read_description(dataset_dir: str | Path) -> Description:
         pairs = [_name_and_codes(key, value) for key, value in content["labels"].items()]
     except Exception as error:
         raise DataError(
-            f'{file} needs "modality" or "channel_names", and "labels" ({type(error).__name__}: {error}): {HOW_TO_GET}'
+            f'{file} needs "modality" or "channel_names", and "labels" ({type(error).__name__}: {error}). {HOW_TO_GET}'
         ) from error
     labels, ignore_code = _labels(file, pairs, content)
     return Description(file, channels, labels, ignore_code, content)
@@ -98,7 +98,7 @@ def _labels(
             raise DataError(f'{file} gives the code {code} two names in "labels". Give each code one name.')
         if name.casefold() == IGNORE:
             if ignore_code is not None:
-                raise DataError(f'{file} names "ignore" twice in "labels": keep one.')
+                raise DataError(f'{file} names "ignore" twice in "labels". Keep one.')
             ignore_code = code
         else:
             names[code] = name
@@ -109,7 +109,7 @@ def _labels(
     if list(names) != list(range(len(names))):
         without = ' (without "ignore")' if ignore_code is not None else ""
         raise DataError(
-            f"{file} has the label codes {list(names)}{without}: number them 0, 1, 2 and so on, in the label maps too."
+            f"{file} has the label codes {list(names)}{without}. Number them 0, 1, 2 and so on, in the label maps too."
         )
     if len(names) < 2:
         raise DataError(f'{file} names no label besides {list(names.values())}. Name at least one in "labels".')

@@ -35,7 +35,7 @@ def download(name: str, folder: str | Path) -> str:
         DataError: the download failed; what came of it is kept, and checked the next time.
     """
     if name in ELSEWHERE:
-        return f"{name} can't be downloaded from here: {ELSEWHERE[name]}"
+        return f"{name} can't be downloaded from here. {ELSEWHERE[name]}"
     if name != "msd":
         raise ConfigError(f"There is no data set {name!r}. Use one of: {', '.join(['msd', *ELSEWHERE])}.")
     place = Path(folder).expanduser()
@@ -50,7 +50,7 @@ def download(name: str, folder: str | Path) -> str:
             )
         except Exception as error:
             raise DataError(
-                f"{DecathlonDataset.resource[TASK]} couldn't be downloaded ({error}): try again, or get {TASK}.tar at "
+                f"{DecathlonDataset.resource[TASK]} couldn't be downloaded ({error}). Try again, or get {TASK}.tar at "
                 f"http://medicaldecathlon.com and unpack it in {place}."
             ) from error
-    return f"{place / TASK}: name it as --dataset_dir. Cite Antonelli et al. 2022 (CC BY-SA 4.0)."
+    return f"Use {place / TASK} as --dataset_dir. Cite Antonelli et al. 2022 (CC BY-SA 4.0)."

@@ -18,7 +18,7 @@ from custom.reading.labels import LabelCodes
 from custom.reading.volumes import existing_folder, natural_order, open_volume, read_problem
 
 CHANNELS = ("any MRI contrast",)
-HOW_TO_GET = "give a folder of FreeSurfer's subjects, with mri/aparc+aseg.mgz in each, or of such files."
+HOW_TO_GET = "Give a folder of FreeSurfer's subjects, with mri/aparc+aseg.mgz in each, or of such files."
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ STRUCTURES = (
 VENTRICLES = "third to fifth ventricle"  # one output; the fourth is told apart by its place
 AROUND_BRAIN = 24  # the code of fluid around the brain, which noise imitates
 FOURTH_VENTRICLE = (15, "4th-Ventricle", (42, 204, 164))
-LABELS = {0: "background", **{number: one.name for number, one in enumerate(STRUCTURES, start=1)}}
+LABELS = {0: "background", **{number: structure.name for number, structure in enumerate(STRUCTURES, start=1)}}
 SIDE_CHANNEL = len(LABELS)  # a network's last output: positive on the left
 # What shares an intensity in a scan, as SAMSEG's Gaussians do (Puonti et al. 2016, NeuroImage 143, 235-249).
 _GROUPS = (
@@ -89,21 +89,24 @@ _GROUPS = (
 )
 # Of each output but the side: the number of its tissue and of its group, and its codes; 0 for the background.
 TISSUE_NAMES = ("CSF", "GM", "WM")
-TISSUE_NUMBERS = [0, *(1 + TISSUE_NAMES.index(one.tissue) for one in STRUCTURES)]
-GROUP_NUMBERS = [0, *(next(n for n, group in enumerate(_GROUPS, 1) if one.name in group) for one in STRUCTURES)]
-LEFT_CODES = [0, *(one.left for one in STRUCTURES)]
-RIGHT_CODES = [0, *(one.right for one in STRUCTURES)]
+TISSUE_NUMBERS = [0, *(1 + TISSUE_NAMES.index(structure.tissue) for structure in STRUCTURES)]
+GROUP_NUMBERS = [
+    0,
+    *(next(n for n, group in enumerate(_GROUPS, 1) if structure.name in group) for structure in STRUCTURES),
+]
+LEFT_CODES = [0, *(structure.left for structure in STRUCTURES)]
+RIGHT_CODES = [0, *(structure.right for structure in STRUCTURES)]
 _TABLE = {
-    code: (one.name, side)
-    for one in STRUCTURES
+    code: (structure.name, side)
+    for structure in STRUCTURES
     for code, side in (
-        *(((one.left, 1), (one.right, 2)) if one.has_sides else ((one.left, 0),)),
-        *one.more,
+        *(((structure.left, 1), (structure.right, 2)) if structure.has_sides else ((structure.left, 0),)),
+        *structure.more,
     )
 }
 CODES = {code: name for code, (name, _) in _TABLE.items()}
 SIDES = {code: side for code, (_, side) in _TABLE.items() if side}
-TISSUES = {one.name: one.tissue for one in STRUCTURES}
+TISSUES = {structure.name: structure.tissue for structure in STRUCTURES}
 MAP_CODES = range(max(CODES) + 1)  # what a map may hold: a code without a name in CODES counts as background
 
 
@@ -119,7 +122,7 @@ def outputs_of(labels: Mapping[int, str]) -> list[list[int]] | None:
     groups: list[list[int]] = [[] for _ in names]
     for number, name in LABELS.items():
         wanted = (name, TISSUES.get(name, "background"))
-        label = next((names.index(one) for one in wanted if one in names), 0)
+        label = next((names.index(word) for word in wanted if word in names), 0)
         groups[label].append(number)
     return groups
 
@@ -142,16 +145,16 @@ def out_channels(labels: Mapping[int, str]) -> int:
 
 def names_and_colours() -> dict[int, tuple[str, tuple[int, int, int]]]:
     """{code: (FreeSurfer's name, colour)} of every label that a segmentation into structures may hold."""
-    found: dict[int, tuple[str, tuple[int, int, int]]] = {}
-    for one in STRUCTURES:
-        if one.has_sides:
-            found[one.left] = (f"Left-{one.title}", one.colour)
-            found[one.right] = (f"Right-{one.title}", one.colour)
+    entries: dict[int, tuple[str, tuple[int, int, int]]] = {}
+    for structure in STRUCTURES:
+        if structure.has_sides:
+            entries[structure.left] = (f"Left-{structure.title}", structure.colour)
+            entries[structure.right] = (f"Right-{structure.title}", structure.colour)
         else:
-            found[one.left] = (one.title, one.colour)
+            entries[structure.left] = (structure.title, structure.colour)
     code, title, colour = FOURTH_VENTRICLE
-    found[code] = (title, colour)
-    return dict(sorted(found.items()))
+    entries[code] = (title, colour)
+    return dict(sorted(entries.items()))
 
 
 def datalist(dataset_dir: str | Path | None) -> list[dict]:
@@ -164,7 +167,7 @@ def datalist(dataset_dir: str | Path | None) -> list[dict]:
         return []
     paths = _files(dataset_dir)
     if not paths:
-        raise MissingDataError(f"{dataset_dir} holds no aparc+aseg.mgz or .nii.gz: {HOW_TO_GET}")
+        raise MissingDataError(f"{dataset_dir} holds no aparc+aseg.mgz or .nii.gz. {HOW_TO_GET}")
     for path in paths:
         open_volume(path)
     root = Path(dataset_dir).expanduser()
@@ -178,7 +181,9 @@ def verify(dataset_dir: str | Path) -> list[str]:
     paths = _files(dataset_dir)
     codes = LabelCodes(tuple(MAP_CODES), may_be_empty=False)
     problems = [read_problem(path, codes) for path in paths]
-    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir}: {HOW_TO_GET}"])
+    if not paths:
+        return [f"{dataset_dir} holds no aparc+aseg.mgz or .nii.gz. {HOW_TO_GET}"]
+    return [problem for problem in problems if problem]
 
 
 def _files(dataset_dir: str | Path) -> list[Path]:

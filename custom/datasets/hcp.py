@@ -56,13 +56,13 @@ def scans(dataset_dir: str | Path, space: str = "native") -> dict[str, Path]:
     if space not in SPACES:
         raise ConfigError(f"space must be one of {list(SPACES)}, got {space!r}.")
     folder = existing_folder(dataset_dir, HOW_TO_GET)
-    found = {path.parents[1].name: path for path in folder.glob(f"*/{SPACES[space]}")}
+    paths = {path.parents[1].name: path for path in folder.glob(f"*/{SPACES[space]}")}
     for path in folder.glob("[!.]*.nii*"):
         if path.name.endswith((".nii", ".nii.gz")):
-            found[path.name.removesuffix(".gz").removesuffix(".nii")] = path
-    if not found:
-        raise MissingDataError(f"{folder} holds no SUBJECT/{SPACES[space]} and no SUBJECT.nii.gz: {HOW_TO_GET}")
-    return dict(sorted(found.items(), key=lambda pair: natural_order(pair[0])))
+            paths[path.name.removesuffix(".gz").removesuffix(".nii")] = path
+    if not paths:
+        raise MissingDataError(f"{folder} holds no SUBJECT/{SPACES[space]} and no SUBJECT.nii.gz. {HOW_TO_GET}")
+    return dict(sorted(paths.items(), key=lambda pair: natural_order(pair[0])))
 
 
 def persons(
@@ -92,16 +92,16 @@ def persons(
     if missing not in ("raise", "skip"):
         raise ConfigError(f'missing must be "raise" or "skip", got {missing!r}.')
     if target in covariates:
-        raise ConfigError(f"{target} is the target: leave it out of the covariates.")
-    people, found = table(dataset_dir), scans(dataset_dir, space)
-    if missing == "raise" and (problem := _mismatch(people.index, found)):
+        raise ConfigError(f"{target} is the target. Leave it out of the covariates.")
+    people, paths = table(dataset_dir), scans(dataset_dir, space)
+    if missing == "raise" and (problem := _mismatch(people.index, paths)):
         raise DataError(f"{problem} Complete them, or set missing to skip.")
     labels = target_of(people, target, kind, band)
-    chosen = [subject for subject in found if subject in labels.index]
+    chosen = [subject for subject in paths if subject in labels.index]
     family = families(people)
     rows = pandas.DataFrame(
         {
-            "image": [str(found[subject]) for subject in chosen],
+            "image": [str(paths[subject]) for subject in chosen],
             "label": [labels[subject] for subject in chosen],
             "family": [family[subject] for subject in chosen],
         },
@@ -156,7 +156,7 @@ def scale(items: Sequence[dict]) -> tuple[float, float]:
     labels = np.concatenate([item["label"] for item in items]).astype(float)
     if labels.std() == 0:
         raise DataError(
-            f"All {len(labels)} training participants have the target {labels[0]:g}: there is nothing to learn."
+            f"All {len(labels)} training participants have the target {labels[0]:g}. There is nothing to learn."
         )
     return float(labels.mean()), float(labels.std())
 
@@ -165,9 +165,9 @@ def _covariates(numbers: pandas.DataFrame | None, subject: str) -> dict[str, np.
     return {} if numbers is None else {"covariates": numbers.loc[subject].to_numpy(dtype=np.float32)}
 
 
-def _mismatch(listed: Collection[str], found: Collection[str]) -> str:
-    without_scan = sorted(set(listed) - set(found), key=natural_order)
-    without_row = sorted(set(found) - set(listed), key=natural_order)
+def _mismatch(listed: Collection[str], scanned: Collection[str]) -> str:
+    without_scan = sorted(set(listed) - set(scanned), key=natural_order)
+    without_row = sorted(set(scanned) - set(listed), key=natural_order)
     problems = []
     for names, what in ((without_scan, "of the table without a scan"), (without_row, "with a scan but no row")):
         if names:
@@ -179,22 +179,22 @@ def _mismatch(listed: Collection[str], found: Collection[str]) -> str:
 def verify(dataset_dir: str | Path) -> list[str]:
     """Reads every voxel and returns every problem found, each a sentence that names its file or subject."""
     problems: list[str] = []
-    found: dict[str, dict[str, Path]] = {}
+    scans_in: dict[str, dict[str, Path]] = {}
     for space in SPACES:
         try:
-            found[space] = scans(dataset_dir, space)
+            scans_in[space] = scans(dataset_dir, space)
         except MissingDataError as error:
             absent = str(error)
-    if not found:
+    if not scans_in:
         return [absent]
     try:
         listed = table(dataset_dir).index
-        mismatches = {space: _mismatch(listed, paths) for space, paths in found.items()}
-        problems += dict.fromkeys(one for one in mismatches.values() if one)
+        mismatches = {space: _mismatch(listed, paths) for space, paths in scans_in.items()}
+        problems += dict.fromkeys(problem for problem in mismatches.values() if problem)
     except DataError as error:
         problems.append(str(error))
     checked: dict[Path, str | None] = {}  # a flat folder's scans belong to both spaces
-    for paths in (list(dict.fromkeys(paths.values())) for paths in found.values()):
+    for paths in (list(dict.fromkeys(paths.values())) for paths in scans_in.values()):
         shapes: dict[tuple, Path] = {}
         for path in paths:
             if path not in checked:
@@ -207,6 +207,6 @@ def verify(dataset_dir: str | Path) -> list[str]:
             first = next(iter(shapes))
             if shape != first:
                 problems.append(
-                    f"{path} has the shape {shape} but {shapes[first]} has {first}: resample them to one grid."
+                    f"{path} has the shape {shape} but {shapes[first]} has {first}. Resample them to one grid."
                 )
     return list(dict.fromkeys(problems))

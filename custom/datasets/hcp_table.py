@@ -21,7 +21,7 @@ from custom.reading.volumes import existing_folder
 KINDS = ("classes", "median", "regression")
 KIN = ("Family_ID", "Mother_ID", "Father_ID")  # columns of the restricted table
 HOW_TO_GET = (
-    "register at https://db.humanconnectome.org for HCP S1200 and put its .csv table beside the subjects' folders, "
+    "Register at https://db.humanconnectome.org for HCP S1200 and put its .csv table beside the subjects' folders, "
     "or write a small simulated set with `brainmri sample hcp DIR`."
 )
 
@@ -35,19 +35,19 @@ def table(dataset_dir: str | Path) -> pandas.DataFrame:
     """
     paths = sorted(existing_folder(dataset_dir, HOW_TO_GET).glob("[!.]*.csv"))
     if not paths:
-        raise MissingDataError(f"{dataset_dir} holds no .csv table of the subjects: {HOW_TO_GET}")
+        raise MissingDataError(f"{dataset_dir} holds no .csv table of the subjects. {HOW_TO_GET}")
     joined = pandas.DataFrame()
     for path in paths:
         try:
             part = pandas.read_csv(path, dtype={"Subject": str}, na_values=[" "], encoding="utf-8")
         except Exception as error:
-            raise DataError(f"{path} can't be read as a table ({error}): export it again.") from error
+            raise DataError(f"{path} can't be read as a table ({error}). Export it again.") from error
         if "Subject" not in part:
-            raise DataError(f"{path} has no column Subject: name the subjects' column so.")
+            raise DataError(f"{path} has no column Subject. Rename the column of the subjects to Subject.")
         part["Subject"] = part["Subject"].str.strip().str.removesuffix(".0")
         part = part.dropna(subset="Subject")
         if len(twice := part["Subject"][part["Subject"].duplicated()]):
-            raise DataError(f"{path} lists {twice.iloc[0]} twice: keep one row for each subject.")
+            raise DataError(f"{path} lists {twice.iloc[0]} twice. Keep one row for each subject.")
         part = part.set_index("Subject")
         joined = part if joined.empty else joined.join(part.drop(columns=joined.columns, errors="ignore"), how="outer")
     return joined
@@ -75,24 +75,24 @@ def target_of(people: pandas.DataFrame, target: str, kind: str = "classes", band
         raise ConfigError(f"band must be 0 to below 1, got {band!r}.")
     if values.nunique() < 2:
         raise DataError(
-            f"{target} is {values.iloc[0] if len(values) else 'empty'} for all participants: name another column."
+            f"{target} is {values.iloc[0] if len(values) else 'empty'} for all participants. Use another column."
         )
     if kind == "classes":
         names = sorted(values.unique(), key=str)
         if len(names) > 20:
-            raise DataError(f"{target} has {len(names)} different values: take kind median or regression for it.")
+            raise DataError(f"{target} has {len(names)} different values. Use kind median or regression for it.")
         return values.map({name: code for code, name in enumerate(names)}).astype(int)
     if pandas.api.types.is_bool_dtype(values):
         values = values.astype(int)
     if not pandas.api.types.is_numeric_dtype(values):
-        raise DataError(f"{target} holds {values.iloc[0]!r}, which is no number: kind {kind} needs numbers.")
+        raise DataError(f"{target} holds {values.iloc[0]!r}, which is no number. Kind {kind} needs numbers.")
     if kind == "regression":
         return values.astype(float)
     low, high = values.quantile(0.5 - band / 2), values.quantile(0.5 + band / 2)
     values = values[(values < low) | (values > high)] if band else values
     halves = (values > low).astype(int)
     if halves.nunique() < 2:
-        raise DataError(f"No value of {target} lies above its median {low:g}: take kind classes for it.")
+        raise DataError(f"No value of {target} lies above its median {low:g}. Use kind classes for it.")
     return halves
 
 
@@ -109,10 +109,11 @@ def classes(dataset_dir: str | Path, target: str = "Gender", kind: str = "classe
 
 
 def column(people: pandas.DataFrame, name: str) -> pandas.Series:
-    """A column of the table. Raises ConfigError, with the nearest names, where there is none."""
+    """A column of the table. Raises ConfigError, with the nearest names, if there is none."""
     if name not in people:
-        near = difflib.get_close_matches(str(name), [str(one) for one in people], n=3, cutoff=0.4)
-        raise ConfigError(f"The subjects' table has no column {name!r}: the nearest are {near or sorted(people)[:10]}.")
+        near = difflib.get_close_matches(str(name), [str(known) for known in people], n=3, cutoff=0.4)
+        nearest = near or sorted(people)[:10]
+        raise ConfigError(f"The subjects' table has no column {name!r}. The nearest names are {nearest}.")
     return people[name]
 
 
@@ -146,10 +147,10 @@ def numbers_of(people: pandas.DataFrame, subjects: Sequence[str], names: Sequenc
         if not pandas.api.types.is_numeric_dtype(values):
             both = sorted(values.dropna().unique())
             if len(both) != 2:  # a single class could be either 0 or 1
-                raise DataError(f"The covariate {name} has the values {both}: numbers or two classes are needed.")
-            values = values.map({one: code for code, one in enumerate(both)})
+                raise DataError(f"The covariate {name} has the values {both}. Numbers or two classes are needed.")
+            values = values.map({value: code for code, value in enumerate(both)})
         values = values.reindex(subjects)
         if values.isna().any():
-            raise DataError(f"Subject {values.index[values.isna()][0]} has no {name}: complete the table.")
+            raise DataError(f"Subject {values.index[values.isna()][0]} has no {name}. Complete the table.")
         numbers[name] = values.astype(float)
     return numbers

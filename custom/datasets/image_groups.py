@@ -29,14 +29,14 @@ def given_groups(folder: Path, images: Sequence[str]) -> pandas.Series:
     try:
         table = pandas.read_csv(path, dtype=str, encoding="utf-8")
     except Exception as error:
-        raise DataError(f"{path} can't be read as a table ({error}): export it again.") from error
+        raise DataError(f"{path} can't be read as a table ({error}). Export it again.") from error
     if missing := {"image", "group"} - set(table):
-        raise DataError(f"{path} has no column {sorted(missing)[0]}: it needs the columns image and group.")
+        raise DataError(f"{path} has no column {sorted(missing)[0]}. It needs the columns image and group.")
     table = table.dropna(subset="image")
     if len(twice := table["image"][table["image"].duplicated()]):
-        raise DataError(f"{path} lists {twice.iloc[0]} twice: keep one row for each image.")
+        raise DataError(f"{path} lists {twice.iloc[0]} twice. Keep one row for each image.")
     if absent := [image for image in table["image"] if not (folder / image).is_file()]:
-        raise DataError(f"{path} lists {absent[0]}, which does not exist: write images as Training/glioma/NAME.jpg.")
+        raise DataError(f"{path} lists {absent[0]}, which does not exist. Write images as Training/glioma/NAME.jpg.")
     return table.set_index("image")["group"].reindex(images)
 
 

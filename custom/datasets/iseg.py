@@ -31,7 +31,7 @@ FOLDS = 5
 
 _FILE = re.compile(r"subject-(\d+)-(T1|T2|label)\.(hdr|img|nii|nii\.gz)")
 HOW_TO_GET = (
-    "ask for iSeg at https://iseg2019.web.unc.edu, or write a small simulated data set of the same layout "
+    "Ask for iSeg at https://iseg2019.web.unc.edu, or write a small simulated data set of the same layout "
     "with `brainmri sample iseg DIR`."
 )
 
@@ -43,31 +43,31 @@ def subjects(dataset_dir: str | Path) -> dict[int, dict[str, Path]]:
         MissingDataError: no such folder, or no iSeg file in it.
         DataError: two files of one subject and role.
     """
-    found, problems = _find(dataset_dir)
+    files_of, problems = _find(dataset_dir)
     if problems:
         raise DataError(problems[0])
-    return found
+    return files_of
 
 
 def _find(dataset_dir: str | Path) -> tuple[dict[int, dict[str, Path]], list[str]]:
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     problems: list[str] = []
-    found: dict[int, dict[str, Path]] = {}
+    files_of: dict[int, dict[str, Path]] = {}
     for path in sorted([*folder.glob("subject-*"), *folder.glob("*/subject-*")], key=natural_order):
         if not (match := _FILE.fullmatch(path.name)):
             continue
-        files, role = found.setdefault(int(match[1]), {}), match[2]
+        files, role = files_of.setdefault(int(match[1]), {}), match[2]
         if path.suffix == ".img":
             files.setdefault(role, path.with_suffix(".hdr"))  # where the header is missing, opening it says so
             continue
         if files.setdefault(role, path) != path:
             problems.append(
-                f"{path} and {files[role]} are the same subject's {role}: "
-                "keep one of them, or name the folder of one copy."
+                f"{path} and {files[role]} are the same subject's {role}. "
+                "Keep one of them, or give the folder of one copy."
             )
-    if not found:
-        raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr: {HOW_TO_GET}")
-    return dict(sorted(found.items())), problems
+    if not files_of:
+        raise MissingDataError(f"{folder} holds no file like subject-1-T1.hdr. {HOW_TO_GET}")
+    return dict(sorted(files_of.items())), problems
 
 
 def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
@@ -102,7 +102,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
         "unlabelled": [number for number in everyone if number not in labelled],
     }[split]
     if not chosen:
-        raise MissingDataError(f"{dataset_dir} has no subject for the {split} split: it holds {list(everyone)}.")
+        raise MissingDataError(f"{dataset_dir} has no subject for the {split} split. It holds {list(everyone)}.")
     return [_item(number, everyone[number]) for number in chosen]
 
 
@@ -117,8 +117,8 @@ def _item(number: int, files: dict[str, Path]) -> dict:
 
 def _missing(number: int, files: dict[str, Path]) -> list[str]:
     return [
-        f"subject-{number} has no {channel} file (only {', '.join(path.name for path in files.values())}): "
-        f"add subject-{number}-{channel}.hdr and .img, or remove the subject."
+        f"subject-{number} has no {channel} file (only {', '.join(path.name for path in files.values())}). "
+        f"Add subject-{number}-{channel}.hdr and .img, or remove the subject."
         for channel in CHANNELS
         if channel not in files
     ]

@@ -247,7 +247,7 @@ def verify(dataset_dir: str | Path) -> list[str]:
     except DataError as error:
         return [str(error)]
     codes = LabelCodes(tuple(known.labels), known.ignore_code)
-    problems = [] if cases else [f"{dataset_dir} lists no case: {HOW_TO_GET}"]
+    problems = [] if cases else [f"{dataset_dir} lists no case. {HOW_TO_GET}"]
     for case in cases:
         of_case = case_problems({Path(path): codes if path == case.get("label") else None for path in _files(case)})
         if not of_case and (problem := _channel_problem(known, case)):

@@ -53,15 +53,15 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
     new = [image for image in images if known.get(image, [])[:2] != stamps[image]]
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
         results = pool.map(_hash, [folder / image for image in new])
-        found = dict(
+        hash_or_error = dict(
             zip(new, tqdm(results, total=len(new), desc="hashing", unit="image", disable=not new), strict=True)
         )
-    problems = [str(result) for result in found.values() if isinstance(result, DataError)]
-    known |= {image: [*stamps[image], one] for image, one in found.items() if isinstance(one, str)}
+    problems = [str(result) for result in hash_or_error.values() if isinstance(result, DataError)]
+    known |= {image: [*stamps[image], result] for image, result in hash_or_error.items() if isinstance(result, str)}
     if cache and new:
         with written_whole(cache) as partial:
             partial.write_text(json.dumps(known), encoding="utf-8")
-    broken = {image for image, one in found.items() if isinstance(one, DataError)}
+    broken = {image for image, result in hash_or_error.items() if isinstance(result, DataError)}
     return {image: known[image][2] for image in images if image not in broken}, problems
 
 
@@ -86,7 +86,7 @@ def near_duplicates(hashes_of: Sequence[str], threshold: int = THRESHOLD) -> csr
         hashes_of: N hashes as `hashes` gives them.
         threshold: the most bits that differ.
     """
-    digits = np.array([list(bytes.fromhex(one)) for one in hashes_of], dtype=np.uint8)
+    digits = np.array([list(bytes.fromhex(text)) for text in hashes_of], dtype=np.uint8)
     bits = np.unpackbits(digits, axis=1).astype(np.float32)
     # Of 0 and 1, the squared distance is the number of those that differ; Euclid's goes by matrix products.
     search = NearestNeighbors(radius=float(np.sqrt(threshold + 0.5)), algorithm="brute", metric="euclidean")

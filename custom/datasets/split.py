@@ -28,15 +28,15 @@ def split_by_participant(participants: Iterable[str], split: str, fold: int, sou
     """
     check_split(split, fold)
     everyone = sorted(set(participants), key=natural_order)
-    others = [one for index, one in enumerate(everyone) if index % FOLDS]
+    others = [name for index, name in enumerate(everyone) if index % FOLDS]
     validating = others[fold::FOLDS]
     chosen = {
-        "training": [one for one in others if one not in validating],
+        "training": [name for name in others if name not in validating],
         "validation": validating,
         "test": everyone[::FOLDS],
     }[split]
     if not chosen:
-        raise MissingDataError(f"{source} has too few participants for the {split} split: three are the least.")
+        raise MissingDataError(f"{source} has too few participants for the {split} split. At least three are needed.")
     return chosen
 
 

@@ -39,7 +39,7 @@ CODES = (*sorted(TISSUES), *EXTRACEREBRAL)
 VALIDATION = 4  # the last four maps validate
 
 HOW_TO_GET = (
-    "take data/training_label_maps from https://github.com/BBillot/SynthSeg (20 files, about 20 MB, Apache-2.0)."
+    "Take data/training_label_maps from https://github.com/BBillot/SynthSeg (20 files, about 20 MB, Apache-2.0)."
 )
 SHA256 = {
     "sub-01_dseg.nii.gz": "060374e12d3b42678a26d707964d0813123338cbe967e9053eb1bd7733166936",
@@ -77,12 +77,12 @@ def labels_by_code(labels: dict[int, str]) -> dict[int, int]:
     number = {name: label for label, name in labels.items()}
     if unknown := sorted(set(number) - set(TISSUES.values()) - set(STRUCTURES.values())):
         known = sorted(set(TISSUES.values()) | set(STRUCTURES.values()))
-        raise ConfigError(f"labels names {unknown}, of {known} that are known.")
+        raise ConfigError(f"labels has the unknown names {unknown}. Use some of {known}.")
     labels_of: dict[int, int] = {}
     for code in CODES:
         name = STRUCTURES.get(code, "")
         names = (name, PART_OF.get(name, ""), TISSUES.get(code, ""))
-        labels_of[code] = next((number[one] for one in names if one in number), 0)
+        labels_of[code] = next((number[name] for name in names if name in number), 0)
     return labels_of
 
 
@@ -105,7 +105,7 @@ def datalist(dataset_dir: str | Path, split: str, draws: int = 1) -> list[dict]:
         raise ConfigError(f'split must be "training" or "validation", got {split!r}.')
     paths = _maps(dataset_dir)
     if len(paths) <= VALIDATION:
-        raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5: {HOW_TO_GET}")
+        raise MissingDataError(f"{dataset_dir} holds {len(paths)} label maps, fewer than 5. {HOW_TO_GET}")
     chosen = paths[:-VALIDATION] if split == "training" else paths[-VALIDATION:]
     for path in chosen:
         open_volume(path)
@@ -132,5 +132,5 @@ def verify(dataset_dir: str | Path) -> list[str]:
     for path in paths:
         known = SHA256.get(path.name)
         if known and hashlib.sha256(path.read_bytes()).hexdigest() != known:
-            problems.append(f"{path} differs from the file that this project was tested with: {HOW_TO_GET}")
-    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty: {HOW_TO_GET}"])
+            problems.append(f"{path} differs from the file that this project was tested with. {HOW_TO_GET}")
+    return [problem for problem in problems if problem] or ([] if paths else [f"{dataset_dir} is empty. {HOW_TO_GET}"])

@@ -30,7 +30,7 @@ PARTS = ("Training", "Testing")
 PARTITIONS = ("grouped", "original", "folds")
 CACHE = "cache/tumor_images"
 HOW_TO_GET = (
-    "get it with Kaggle's own client (kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset), or write a "
+    "Get it with Kaggle's own client (kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset), or write a "
     "small simulated one with `brainmri sample tumor_images DIR`."
 )
 
@@ -77,19 +77,19 @@ def datalist(
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     label_of = {name: code for code, name in enumerate(classes)}
     images = [image for image in _images(folder, classes) if _class_of(image) in label_of]
-    found, problems = hashes(folder, images, cache_dir)
+    hash_of, problems = hashes(folder, images, cache_dir)
     if problems:
         more = f" {len(problems) - 1} more have problems: `brainmri verify` lists them." * (len(problems) > 1)
         raise DataError(problems[0] + more)
-    group_of = joined(images, near_duplicates(list(found.values())), given_groups(folder, images))
+    group_of = joined(images, near_duplicates(list(hash_of.values())), given_groups(folder, images))
     if partition == "original":
         chosen = _original(folder, images, split, fold)
     else:
         chosen = _grouped(folder, images, group_of, split, fold, rotating=partition == "folds")
     if absent := [name for name in classes if name not in {_class_of(image) for image in chosen}]:
         raise MissingDataError(
-            f"The {split} split of {folder} has no image of {absent[0]}: ten groups of images that belong together "
-            "are the least for each class; add some, or leave the class out of class_names."
+            f"The {split} split of {folder} has no image of {absent[0]}. Each class needs at least ten groups "
+            "of images that belong together. Add some, or leave the class out of class_names."
         )
     return [
         {
@@ -106,21 +106,21 @@ def _unlabelled(place: str | Path) -> list[dict]:
     path = Path(place).expanduser()
     if path.is_file():
         return [{"subject": path.name, "image": str(path)}]
-    found = image_files(existing_folder(path, "name a folder of images, or one image."))
-    if not found:
-        raise MissingDataError(f"{path} holds no image: name a folder of {', '.join(SUFFIXES)} files.")
-    return [{"subject": one.relative_to(path).as_posix(), "image": str(one)} for one in found]
+    paths = image_files(existing_folder(path, "Give a folder of images, or one image."))
+    if not paths:
+        raise MissingDataError(f"{path} holds no image. Give a folder of {', '.join(SUFFIXES)} files.")
+    return [{"subject": image.relative_to(path).as_posix(), "image": str(image)} for image in paths]
 
 
 def _images(folder: Path, classes: Iterable[str]) -> list[str]:
     """All images of the two parts in natural order; raises for a class folder that is missing, empty or unknown."""
     parts = [folder / part for part in PARTS if (folder / part).is_dir()]
     if not parts:
-        raise MissingDataError(f"{folder} holds neither Training nor Testing: {HOW_TO_GET}")
+        raise MissingDataError(f"{folder} holds neither Training nor Testing. {HOW_TO_GET}")
     if problems := [problem for part in parts for problem in _folder_problems(part, classes)]:
         raise DataError(problems[0])
-    found = (path for part in parts for path in image_files(part))
-    return sorted((path.relative_to(folder).as_posix() for path in found), key=natural_order)
+    paths = (path for part in parts for path in image_files(part))
+    return sorted((path.relative_to(folder).as_posix() for path in paths), key=natural_order)
 
 
 def _folder_problems(part: Path, classes: Iterable[str]) -> list[str]:
@@ -131,10 +131,10 @@ def _folder_problems(part: Path, classes: Iterable[str]) -> list[str]:
     empty = [name for name in folders if name not in unknown and not image_files(part / name)]
     loose = [path for path in image_files(part) if path.parent == part]
     return [
-        *(f"{part / name} is no class folder that is known: rename it, or name it in class_names." for name in unknown),
-        *(f"{part} has no class folder {name}: complete it, or set class_names to {folders}." for name in missing),
-        *(f"{part / name} is an empty class folder: copy its images again, or leave it out." for name in empty),
-        *(f"{path} lies in no class folder: move it into one." for path in loose),
+        *(f"{part / name} is no known class folder. Rename it, or add it to class_names." for name in unknown),
+        *(f"{part} has no class folder {name}. Complete it, or set class_names to {folders}." for name in missing),
+        *(f"{part / name} is an empty class folder. Copy its images again, or leave it out." for name in empty),
+        *(f"{path} lies in no class folder. Move it into one." for path in loose),
     ]
 
 
@@ -146,7 +146,7 @@ def _grouped(
     folder: Path, images: Sequence[str], group_of: Mapping[str, str], split: str, fold: int, rotating: bool
 ) -> list[str]:
     if (number := len(set(group_of.values()))) < 2 * FOLDS:
-        raise MissingDataError(f"{folder} has {number} groups of images that belong together: ten are the least.")
+        raise MissingDataError(f"{folder} has {number} groups of images that belong together. At least ten are needed.")
     if rotating:
         fifths = [fifth for _, fifth in _folds(images, group_of)]
         place = {"test": fold, "validation": (fold + 1) % FOLDS}
@@ -187,7 +187,7 @@ def verify(dataset_dir: str | Path) -> list[str]:
         folder = existing_folder(dataset_dir, HOW_TO_GET)
         parts = [folder / part for part in PARTS if (folder / part).is_dir()]
         if not parts:
-            raise MissingDataError(f"{folder} holds neither Training nor Testing: {HOW_TO_GET}")
+            raise MissingDataError(f"{folder} holds neither Training nor Testing. {HOW_TO_GET}")
     except DataError as error:
         return [str(error)]
     classes = [name for name in LABELS.values() if any((part / name).is_dir() for part in parts)]
@@ -196,24 +196,24 @@ def verify(dataset_dir: str | Path) -> list[str]:
     images = [path.relative_to(folder).as_posix() for path in paths]
     strange = (path for part in parts for path in sorted(part.glob("*/[!.]*")) if path.is_file())
     problems += [
-        f"{path} is no {' or '.join(SUFFIXES)} file and isn't read: convert it, or move it away."
+        f"{path} is no {' or '.join(SUFFIXES)} file and isn't read. Convert it, or move it away."
         for path in strange
         if path.suffix.lower() not in SUFFIXES
     ]
-    found, broken = hashes(folder, images, None)
+    hash_of, broken = hashes(folder, images, None)
     problems += broken
     try:
         given_groups(folder, images)
     except DataError as error:
         problems.append(str(error))
-    return problems + (_duplicate_problems(list(found), near_duplicates(list(found.values()))) if found else [])
+    return problems + (_duplicate_problems(list(hash_of), near_duplicates(list(hash_of.values()))) if hash_of else [])
 
 
 def _duplicate_problems(images: Sequence[str], near: csr_matrix) -> list[str]:
     pairs = triu(near, 1).tocoo()
     pairs = [(images[a], images[b]) for a, b in zip(pairs.row, pairs.col, strict=True)]
     problems = [
-        f"{a} and {b} are one image, or nearly, in two classes: keep the right one."
+        f"{a} and {b} are one image, or nearly, in two classes. Keep the right one."
         for a, b in pairs
         if _class_of(a) != _class_of(b)
     ]

@@ -104,7 +104,7 @@ class Checkpoint(WritesFiles):
         path = self.folder / "last.pt"
         state = load_checkpoint(path)
         if missing := {"network", "trainer", "evaluator", *self.objects} - set(state):
-            raise CheckpointError(f"{path} has no {sorted(missing)}: it is no checkpoint of this kind of run.")
+            raise CheckpointError(f"{path} has no {sorted(missing)}. It is no checkpoint of this kind of run.")
         load_weights(self.network, state["network"], path)
         epoch, iteration = (state["trainer"][name] for name in ("epoch", "iteration"))
         # With another batch size or number of processes an epoch has another length.

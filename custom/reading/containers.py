@@ -57,9 +57,9 @@ def files_of(path: Path) -> tuple[Path, Path]:
         MissingDataError: one of the files does not exist.
     """
     if path.is_symlink() and not path.exists():
-        raise MissingDataError(f"{path} is a link to {path.readlink()}, which isn't there: fetch that file.")
+        raise MissingDataError(f"{path} is a link to {path.readlink()}, which does not exist. Fetch that file.")
     if not path.is_file():
-        raise MissingDataError(f"{path} isn't there: put the file back, or leave the subject out.")
+        raise MissingDataError(f"{path} does not exist. Put the file back, or leave the subject out.")
     for ending, other in PAIRS:
         for pack in ("", ".gz"):
             if path.name.lower().endswith(ending + pack) and _format(path) not in ("NIfTI", "NIfTI-2", "DICOM"):
@@ -75,7 +75,7 @@ def _partner(path: Path, ending: str, other: str) -> Path:
     for partner in tried:
         if partner.is_file():
             return partner
-    raise MissingDataError(f"{tried[0]} isn't there: an Analyze scan is a .hdr and an .img file.")
+    raise MissingDataError(f"{tried[0]} does not exist. An Analyze scan consists of a .hdr and an .img file.")
 
 
 def format_of(path: Path) -> str:

@@ -68,14 +68,14 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """
     headers = _headers(path)
     warnings: list[str] = []
-    slices = [one for header in headers for one in slices_of(header)]
+    slices = [image for header in headers for image in slices_of(header)]
     slices, copies = _without_copies(slices, {header.path: header for header in headers})
     if copies:
         warnings.append(f"{copies} of its files are copies of others: each slice is used once")
     _check_one_grid(path, slices)
-    slices = sorted(slices, key=lambda one: one.height)
+    slices = sorted(slices, key=lambda image: image.height)
     _check_one_volume(path, slices)
-    gaps = np.diff([one.height for one in slices])
+    gaps = np.diff([image.height for image in slices])
     if len(gaps) and np.abs(gaps - gaps.mean()).max() > UNEVEN:
         wide = int(gaps.argmax())
         pair = f"{slices[wide].name} and {slices[wide + 1].name} are {gaps[wide]:.4g} mm apart"
@@ -92,20 +92,20 @@ def _headers(path: Path) -> list[DicomHeader]:
     read = {file: read_header(file) for file in files}
     headers = [header for header in read.values() if header and header.pixels]
     if not headers:
-        raise DataError(f"{path} has no DICOM series that can be read: give the folder that holds its files.")
+        raise DataError(f"{path} has no DICOM series that can be read. Give the folder that holds its files.")
     _check_other_files([file for file, header in read.items() if header is None], headers)
     series = _grouped(headers, lambda header: header.text(SERIES))
     if len(series) > 1:
         listed = ", ".join(f"{group[0].path.name} and {len(group) - 1} more" for group in series)
-        raise DataError(f"{path} holds {len(series)} DICOM series ({listed}): give each a folder of its own.")
+        raise DataError(f"{path} holds {len(series)} DICOM series ({listed}). Give each a folder of its own.")
     for header in headers:
         where = path if len(headers) == 1 or header is headers[0] else header.path
         if header.text(MODALITY) not in ("MR", ""):
-            raise DataError(f"{where} is {header.text(MODALITY)}, not MR: this network knows MR only.")
+            raise DataError(f"{where} is {header.text(MODALITY)}, not MR. This network works on MR scans only.")
         if header.integer(SAMPLES, 1) != 1:
             raise DataError(
-                f"{where} has {header.integer(SAMPLES)} values a voxel, as colour and diffusion scans have: "
-                "give a plain scan."
+                f"{where} has {header.integer(SAMPLES)} values a voxel, as colour and diffusion scans have. "
+                "Give a plain scan."
             )
     return headers
 
@@ -144,7 +144,7 @@ def _without_copies(slices: list[Slice], headers: Mapping[Path, DicomHeader]) ->
     """The slices without exact copies of others (one SOPInstanceUID, equal pixels), and how many files these were."""
     kept, copies = [], set()
     compared: set[tuple[Path, Path]] = set()
-    for group in _grouped(slices, lambda one: (one.instance or one.path, one.frame)):
+    for group in _grouped(slices, lambda image: (image.instance or image.path, image.frame)):
         first, *others = group
         for other in others:
             pair = (first.path, other.path)
@@ -167,22 +167,22 @@ def _pixel_bytes(header: DicomHeader) -> bytes:
 def _check_one_grid(path: Path, slices: list[Slice]) -> None:
     """Refuses slices that differ in orientation, size or stack; numbers are compared as numbers, not as texts."""
     remedy = _remedy(path, slices)
-    stacks = _grouped(slices, lambda one: one.stack)
+    stacks = _grouped(slices, lambda image: image.stack)
     if len(stacks) > 1:
         listed = ", ".join(f"{group[0].stack or 'without a name'}: {len(group)} slices" for group in stacks)
         raise DataError(f"{path} holds {len(stacks)} stacks of slices ({listed}). {remedy}")
     first = slices[0]
-    for one in slices:
-        names = f"{first.name} and {one.name}"
-        if np.abs(one.axes - first.axes).max() > 2e-3:
+    for other in slices:
+        names = f"{first.name} and {other.name}"
+        if np.abs(other.axes - first.axes).max() > 2e-3:
             raise DataError(f"{path} holds slices of different orientations ({names}), as a localizer does. {remedy}")
-        if one.shape != first.shape:
-            sizes = " and ".join(f"{each.shape[0]}x{each.shape[1]}" for each in (first, one))
+        if other.shape != first.shape:
+            sizes = " and ".join(f"{each.shape[0]}x{each.shape[1]}" for each in (first, other))
             raise DataError(f"{path} holds slices of different sizes ({names}: {sizes} pixels). {remedy}")
-        if not np.allclose(one.spacing, first.spacing, rtol=2e-3, atol=0):
-            sizes = " and ".join(f"{each.spacing[0]:g}x{each.spacing[1]:g}" for each in (first, one))
+        if not np.allclose(other.spacing, first.spacing, rtol=2e-3, atol=0):
+            sizes = " and ".join(f"{each.spacing[0]:g}x{each.spacing[1]:g}" for each in (first, other))
             raise DataError(f"{path} holds pixels of different sizes ({names}: {sizes} mm). {remedy}")
-        if one.frame is not None and one.path == first.path and one.slope != first.slope:
+        if other.frame is not None and other.path == first.path and other.slope != first.slope:
             raise DataError(
                 f"{path} scales the values of its frames differently ({names}). Convert it to NIfTI, with dcm2niix."
             )
@@ -196,29 +196,28 @@ def _check_one_volume(path: Path, slices: list[Slice]) -> None:
         slices: sorted by their height.
     """
     places: list[list[Slice]] = []
-    for one in slices:
-        if places and one.height - places[-1][0].height < SAME_PLACE:
-            places[-1].append(one)
+    for image in slices:
+        if places and image.height - places[-1][0].height < SAME_PLACE:
+            places[-1].append(image)
         else:
-            places.append([one])
+            places.append([image])
     most = max(len(place) for place in places)
     remedy = _remedy(path, slices)
     if most > 1 and all(len(place) == most for place in places):
         size = "x".join(map(str, (*slices[0].shape, len(places), most)))
         raise DataError(
-            f"{path} is a series of volumes ({size}): save one of them, or their mean, as a 3D file or in a folder of "
-            f"its own. {_difference(slices, most)}: see {_names(places[0])}."
+            f"{path} is a series of volumes ({size}). Save one of them, or their mean, as a 3D file or in a folder of "
+            f"its own. {_difference(slices, most)}. See {_names(places[0])}."
         )
     if most > 1:
         twice = next(place for place in places if len(place) == most)
         raise DataError(
-            f"{path} has {most} slices at the same position ({_names(twice)}). {_difference(twice, most)}: "
-            f"{remedy[0].lower()}{remedy[1:]}"
+            f"{path} has {most} slices at the same position ({_names(twice)}). {_difference(twice, most)}. {remedy}"
         )
     if len(slices) == 1:
         size = "x".join(map(str, (*slices[0].shape, 1)))
-        whole = "give the whole 3D scan" if path.is_dir() else "give the folder that holds the slices of its series"
-        raise DataError(f"{path} is a slice, not a volume ({size}): {whole}.")
+        whole = "Give the whole 3D scan" if path.is_dir() else "Give the folder that holds the slices of its series"
+        raise DataError(f"{path} is a slice, not a volume ({size}). {whole}.")
     for name in ("image type", "echo time", "b-value"):
         kinds = _kinds(name, slices)
         if len(kinds) > 1:
@@ -227,7 +226,7 @@ def _check_one_volume(path: Path, slices: list[Slice]) -> None:
 
 
 def _remedy(path: Path, slices: list[Slice]) -> str:
-    if path.is_dir() and all(one.frame is None for one in slices):
+    if path.is_dir() and all(image.frame is None for image in slices):
         return "Give the files of each a folder of its own."
     return "Convert it to NIfTI, with dcm2niix, and give one of the results."
 
@@ -243,24 +242,24 @@ def _difference(slices: list[Slice], most: int) -> str:
 
 def _kinds(name: str, slices: list[Slice]) -> list[list[Slice]]:
     """The slices by their value of a tag. Numbers within 1% of their neighbour are one kind: scanners round."""
-    values = [one.differences.get(name, "") for one in slices]
+    values = [image.differences.get(name, "") for image in slices]
     numbers = sorted({value for value in values if not isinstance(value, str)})
     steps: Any = np.diff(numbers) > 0.01 * np.maximum(1, np.abs(numbers[1:])) if numbers else []
     kind_of = dict(zip(numbers, [0, *np.cumsum(steps)], strict=True))
-    return _grouped(slices, lambda one: _kind(one.differences.get(name, ""), kind_of))
+    return _grouped(slices, lambda image: _kind(image.differences.get(name, ""), kind_of))
 
 
 def _kind(value: str | float, kind_of: Mapping[float, int]) -> Hashable:
     return value if isinstance(value, str) else int(kind_of[value])
 
 
-def _shown(one: Slice, name: str) -> str:
-    value = one.differences.get(name, "none")
+def _shown(image: Slice, name: str) -> str:
+    value = image.differences.get(name, "none")
     return value if isinstance(value, str) else f"{value:g}"
 
 
 def _names(slices: list[Slice]) -> str:
-    shown = ", ".join(one.name for one in slices[:3])
+    shown = ", ".join(image.name for image in slices[:3])
     return f"{shown} and {len(slices) - 3} more" if len(slices) > 3 else shown
 
 
@@ -271,18 +270,18 @@ def _pixels(path: Path, slices: list[Slice]) -> np.ndarray:
     io = itk.GDCMImageIO.New()
     frames: dict[Path, np.ndarray] = {}
     voxels = np.empty((*slices[0].shape, len(slices)), dtype=np.float32)
-    for k, one in enumerate(slices):
-        if one.path not in frames:
+    for k, image in enumerate(slices):
+        if image.path not in frames:
             try:
-                image = itk.imread(str(one.path), itk.F, imageio=io)
+                volume = itk.imread(str(image.path), itk.F, imageio=io)
             except Exception as error:
                 reason = " ".join(str(error).strip().splitlines()[-1:])
                 raise DataError(
-                    f"{one.path} can't be read ({reason}): copy it again, or convert {path} to NIfTI."
+                    f"{image.path} can't be read ({reason}). Copy it again, or convert {path} to NIfTI."
                 ) from error
-            pixels = np.asarray(itk.array_view_from_image(image))
-            frames = {one.path: pixels.reshape(-1, *slices[0].shape[::-1])}
-        voxels[..., k] = frames[one.path][one.frame or 0].T
+            pixels = np.asarray(itk.array_view_from_image(volume))
+            frames = {image.path: pixels.reshape(-1, *slices[0].shape[::-1])}
+        voxels[..., k] = frames[image.path][image.frame or 0].T
     return voxels
 
 

@@ -37,7 +37,7 @@ class _CutShortError(Exception):
 
 @dataclass
 class DicomHeader:
-    """What one DICOM file says of itself.
+    """The header of one DICOM file.
 
     Attributes:
         path: of the file.
@@ -57,7 +57,7 @@ class DicomHeader:
         return value.decode("latin-1").strip(" \0\r\n\t") if isinstance(value, bytes) else ""
 
     def decimals(self, tag: int, elements: Elements | None = None) -> tuple[float, ...]:
-        """The numbers of a tag that DICOM writes as text, () where there are none.
+        """The numbers of a tag that DICOM writes as text, () if there are none.
 
         Raises:
             DataError: the text holds no numbers.
@@ -68,7 +68,7 @@ class DicomHeader:
         except ValueError as error:
             name = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
             raise DataError(
-                f"{self.path} has {text!r} in the tag {name}, which is no number: export it again."
+                f"{self.path} has {text!r} in the tag {name}, which is no number. Export it again."
             ) from error
 
     def integer(self, tag: int, default: int = 0, elements: Elements | None = None) -> int:
@@ -90,7 +90,7 @@ class DicomHeader:
         return number
 
     def items(self, tag: int, elements: Elements | None = None) -> list[Elements]:
-        """The items of a sequence, [] where there is none."""
+        """The items of a sequence, [] if there is none."""
         value = (self.elements if elements is None else elements).get(tag, [])
         return value if isinstance(value, list) else []
 
@@ -119,11 +119,11 @@ def read_header(path: str | Path) -> DicomHeader | None:
     try:
         _parse(header, data, start)
     except (_CutShortError, struct.error, zlib.error) as error:
-        raise DataError(f"{path} is cut short ({len(data)} bytes): copy the file again.") from error
+        raise DataError(f"{path} is cut short ({len(data)} bytes). Copy the file again.") from error
     kind = header.text(SOP_CLASS) or header.text(META_CLASS)
     private = bool(kind) and not kind.startswith("1.2.840.10008.")  # of a vendor, who may store anything
     if header.pixels is None and not private and not kind.startswith(NO_IMAGE):
-        raise DataError(f"{path} is cut short ({len(data)} bytes, without pixels): copy the file again.")
+        raise DataError(f"{path} is cut short ({len(data)} bytes, without pixels). Copy the file again.")
     return header
 
 

@@ -42,13 +42,13 @@ def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     shape = _checked_shape(path, image.shape)
     dtype = image.get_data_dtype()
     if dtype.fields:
-        raise DataError(f"{path} is a colour image: give the scan that it was made from.")
+        raise DataError(f"{path} is a colour image. Give the scan that it was made from.")
     if dtype.kind == "c":
-        raise DataError(f"{path} is complex, magnitude and phase in one: save its magnitude, such as by numpy.abs.")
+        raise DataError(f"{path} is complex, magnitude and phase in one. Save its magnitude, such as by numpy.abs.")
     try:
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except Exception as error:
-        raise DataError(f"{path} can't be read to its end ({error}): copy the file again.") from error
+        raise DataError(f"{path} can't be read to its end ({error}). Copy the file again.") from error
     affine, warnings = affine_of(image)
     return voxels, affine, warnings
 
@@ -57,7 +57,7 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     import itk
 
     if kind and is_packed(path):
-        raise DataError(f"{path} is {kind} packed by gzip or bzip2: unpack it, or save it as NIfTI.")
+        raise DataError(f"{path} is {kind} packed by gzip or bzip2. Unpack it, or save it as NIfTI.")
     try:
         io = _image_io(path, kind, itk)
         io.SetFileName(str(path))
@@ -67,10 +67,10 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     except Exception as error:
         raise _unreadable(path, error) from error
     if pixel_type == itk.CommonEnums.IOPixel_COMPLEX:
-        raise DataError(f"{path} is complex, magnitude and phase in one: save its magnitude, such as by numpy.abs.")
+        raise DataError(f"{path} is complex, magnitude and phase in one. Save its magnitude, such as by numpy.abs.")
     if components != 1:
         raise DataError(
-            f"{path} has {components} values a voxel, as colour and diffusion scans have: give a plain scan."
+            f"{path} has {components} values a voxel, as colour and diffusion scans have. Give a plain scan."
         )
     shape = _checked_shape(path, size)
     try:
@@ -90,7 +90,7 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = " ".join(str(error).strip().splitlines()[-1:])
-    return DataError(f"{path} can't be read ({reason}): copy it again, or convert it to NIfTI.")
+    return DataError(f"{path} can't be read ({reason}). Copy it again, or convert it to NIfTI.")
 
 
 def _image_io(path: Path, kind: str, itk: Any) -> Any:
@@ -106,10 +106,10 @@ def _image_io(path: Path, kind: str, itk: Any) -> Any:
 
 
 def _check_element_file(path: Path) -> None:
-    """Raises MissingDataError where the voxels of a MetaImage lie in a file of their own that does not exist."""
+    """Raises MissingDataError if the voxels of a MetaImage lie in a file of their own that does not exist."""
     name = _meta_fields(path).get("ElementDataFile", "LOCAL")
     if name.upper() not in ("LOCAL", "LIST") and "%" not in name and not (path.parent / name).is_file():
-        raise MissingDataError(f"{path.parent / name} isn't there: {path.name} names it as the file of its voxels.")
+        raise MissingDataError(f"{path.parent / name} does not exist. {path.name} names it as the file of its voxels.")
 
 
 def all_files(scan: Path) -> list[Path]:
@@ -148,15 +148,15 @@ def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape without last axes of one.
 
     Raises:
-        DataError: what is left has not three axes of two voxels or more.
+        DataError: the remaining axes are not three axes of two voxels or more.
     """
     size = "x".join(map(str, shape))
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) == 4 and shape[0] == 1:
-        raise DataError(f"{path} has a first axis of one ({size}): save it as {'x'.join(map(str, shape[1:]))}.")
+        raise DataError(f"{path} has a first axis of one ({size}). Save it as {'x'.join(map(str, shape[1:]))}.")
     if len(shape) > 3:
-        raise DataError(f"{path} is a series of volumes ({size}): save one of them, or their mean, as a 3D file.")
+        raise DataError(f"{path} is a series of volumes ({size}). Save one of them, or their mean, as a 3D file.")
     if len(shape) < 3 or min(shape) < 2:
-        raise DataError(f"{path} is a slice, not a volume ({size}): give the whole 3D scan.")
+        raise DataError(f"{path} is a slice, not a volume ({size}). Give the whole 3D scan.")
     return shape

@@ -15,7 +15,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class _Voxels:
-    """What nibabel asks of an image's voxels, read by ITK at the first use.
+    """The voxels of an image in the form that nibabel expects, read by ITK at the first use.
 
     Args:
         path: the file.
@@ -61,7 +61,7 @@ def open_by_itk(path: Path) -> nibabel.Nifti1Image:
         header.ReadImageInformation()
     except Exception as error:
         raise DataError(
-            f"{path} has no header that can be read ({type(error).__name__}): copy the file again."
+            f"{path} has no header that can be read ({type(error).__name__}). Copy the file again."
         ) from error
     if header.GetNumberOfComponents() != 1:
         raise DataError(f"{path} has {header.GetNumberOfComponents()} values per voxel. Save each as a 3D file.")

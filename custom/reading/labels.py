@@ -58,7 +58,7 @@ def whole_codes(voxels: np.ndarray, codes: LabelCodes) -> np.ndarray:
     if voxels.dtype.kind not in "buif":
         raise DataError(f"holds values of the type {voxels.dtype}. Save the label map with whole numbers.")
     if invalid := int((~np.isfinite(voxels)).sum()):
-        raise DataError(f"has {invalid} voxels that are NaN or infinite: export the label map again.")
+        raise DataError(f"has {invalid} voxels that are NaN or infinite. Export the label map again.")
     if voxels.dtype.kind == "f":
         rounded = np.rint(voxels)
         fraction = np.abs(voxels - rounded) > TOLERANCE * 1.001  # 0.999 in float32 counts as within
@@ -69,7 +69,7 @@ def whole_codes(voxels: np.ndarray, codes: LabelCodes) -> np.ndarray:
             )
         voxels = rounded
     if voxels.size and (voxels.min() < -(2**31) or voxels.max() >= 2**31):
-        raise DataError(f"holds the value {float(voxels.max()):.6g}, which is no label code: correct the label map.")
+        raise DataError(f"holds the value {float(voxels.max()):.6g}, which is no label code. Correct the label map.")
     whole = voxels.astype(np.int32)
     _check_codes(whole, codes)
     return whole
@@ -82,11 +82,11 @@ def _check_codes(whole: np.ndarray, codes: LabelCodes) -> None:
             unknown = np.unique(whole[~known]).tolist()
             more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
             raise DataError(
-                f"holds the label codes {unknown[:MOST_LISTED]}{more}, of {sorted(codes.allowed)} that are known: "
-                "correct the label map."
+                f"holds the label codes {unknown[:MOST_LISTED]}{more}, but only {sorted(codes.allowed)} are known. "
+                "Correct the label map."
             )
     if not codes.may_be_empty and not whole.any():
-        raise DataError("holds nothing but zeros: export the label map again.")
+        raise DataError("holds nothing but zeros. Export the label map again.")
     if codes.ignore is not None and (whole == codes.ignore).all():
         raise DataError(f'holds only the code {codes.ignore} of "ignore". Label a part of it, or leave the case out.')
 

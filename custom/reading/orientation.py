@@ -1,4 +1,4 @@
-"""Where the voxels of a volume lie, and what its header leaves open or contradicts."""
+"""Where the voxels of a volume lie, and gaps and contradictions in its header."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEAD = (40.0, 600.0)  # mm: extents of a head's field of view
 
 
 def no_orientation(affine: np.ndarray) -> str:
-    """The warning that a header has no orientation, with the one that an affine (4, 4) stands for."""
+    """The warning that a header has no orientation, with the orientation that an affine (4, 4) stands for."""
     x, y, z = (WORDS.get(code or "", "unknown") for code in nibabel.aff2axcodes(affine))
     return f"its header has no orientation: x is taken as {x}, y as {y}, z as {z}"
 
@@ -48,7 +48,7 @@ def affine_of(image: Any) -> tuple[np.ndarray, list[str]]:
 
 
 def _has_ras(image: Any) -> bool:
-    """Whether an MGH file says that its orientation is valid; nibabel sets that flag where it isn't."""
+    """Whether an MGH file says that its orientation is valid; nibabel sets that flag also if it is not."""
     path = image.file_map["image"].filename
     if path is None:
         return True

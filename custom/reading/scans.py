@@ -1,4 +1,4 @@
-"""One scan in any of the usual formats: where scans lie, what reading one gives, and warnings about it."""
+"""One scan in any of the usual formats: finding scans, reading a scan, and warnings about it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NO_ANATOMY = {"bold", "sbref", "dwi", "adc", "trace", "epi", "asl", "m0scan", "c
 NO_ANATOMY |= {"phase2", "magnitude", "magnitude1", "magnitude2", "fieldmap", "TB1map", "pet"}
 RESULTS = re.compile(r"_(seg|dseg|mask|probabilities|probseg|labels?|structures|intracranial|skullstripped)$")
 THINNEST, SMALLEST, LARGEST = 12, 40, 600  # mm: of a slab, of a slab's other sides, and of any field of view
-SLAB = 100  # mm: what is thinner, and much thinner than wide, shows a part of a brain
+SLAB = 100  # mm: a scan that is thinner, and much thinner than wide, shows a part of a brain
 
 
 def stem(path: str | Path) -> str:
@@ -52,18 +52,18 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
 
     Args:
         places: scans, folders to search with all below them, and .txt files with one of these a line. In a folder,
-            what looks like a segmentation, and what BIDS names say is no anatomical scan, is left out; a folder that
-            holds DICOM files is a scan. Folders named "derivatives" aren't searched. Links to folders are followed.
-            Of a pair of files, either may be given: the scan's path is that of the header.
+            files that look like segmentations, or whose BIDS names tell of no anatomical scan, are left out; a folder
+            that holds DICOM files is a scan. Folders named "derivatives" aren't searched. Links to folders are
+            followed. Of a pair of files, either may be given: the scan's path is that of the header.
         without: a folder to leave out: where results go.
 
     Returns:
-        [(the scan's path, its path inside the place where it was found), ...]; absolute first, relative second.
+        [(the scan's path, its path inside the place), ...]; absolute first, relative second.
 
     Raises:
-        MissingDataError: a place isn't there, or has no scan.
+        MissingDataError: a place does not exist, or has no scan.
     """
-    found: dict[Path, Path] = {}
+    paths: dict[Path, Path] = {}
     for place in (Path(place).expanduser().absolute() for place in places):
         if place.is_file() and place.suffix == ".txt":
             lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
@@ -83,13 +83,13 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
                 for path in _search(place, without)
             ]
         elif place.is_symlink():
-            raise MissingDataError(f"{place} is a link to {place.readlink()}, which isn't there: fetch that file.")
+            raise MissingDataError(f"{place} is a link to {place.readlink()}, which does not exist. Fetch that file.")
         else:
-            raise MissingDataError(f"There is no scan or folder {place}: correct the path.")
+            raise MissingDataError(f"There is no scan or folder {place}. Correct the path.")
         if not here:
-            raise MissingDataError(f"{place} has no scan: give a NIfTI, .mgz or NRRD file, or a folder of DICOM files.")
-        found.update(here)
-    return list(found.items())
+            raise MissingDataError(f"{place} has no scan. Give a NIfTI, .mgz or NRRD file, or a folder of DICOM files.")
+        paths.update(here)
+    return list(paths.items())
 
 
 def _search(folder: Path, without: str | Path | None) -> Iterable[Path]:
@@ -110,7 +110,7 @@ def _search(folder: Path, without: str | Path | None) -> Iterable[Path]:
         yield from sorted(scans, key=natural_order)
         if holds_dicom(here):
             if scans:
-                logger.warning("%s holds DICOM files beside other scans: give them a folder of their own.", here)
+                logger.warning("%s holds DICOM files beside other scans. Give them a folder of their own.", here)
             else:
                 yield here
 
@@ -128,7 +128,7 @@ def _leads_back(path: Path, root: Path, left_out: Path | None) -> bool:
 
 
 def _warn_unreadable(error: OSError) -> None:
-    logger.warning("%s can't be searched (%s): correct its permissions.", error.filename, error.strerror)
+    logger.warning("%s can't be searched (%s). Correct its permissions.", error.filename, error.strerror)
 
 
 def _header_file(path: Path) -> Path:
@@ -161,7 +161,7 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         voxels (x, y, z) in float32; affine (4, 4), voxels to mm, RAS+; warnings about the scan, a sentence each.
 
     Raises:
-        MissingDataError: there is no such file.
+        MissingDataError: the file does not exist.
         DataError: it can't be a brain's MR volume: 2D, 4D, colour, CT, constant, cut short, or of impossible size.
     """
     path = Path(path).expanduser().absolute()  # itk changes the current folder while it is imported
@@ -177,25 +177,25 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if sizes.max() > 3.5:
         warnings.append(f"its voxels are up to {sizes.max():.3g} mm long: boundaries between them are guessed")
     if not np.isfinite(voxels).any():
-        raise DataError(f"{path} holds NaN everywhere: export the scan again.")
+        raise DataError(f"{path} holds NaN everywhere. Export the scan again.")
     voxels, changes = with_low_background(voxels)
     warnings += changes
     if voxels.min() == voxels.max():
-        raise DataError(f"{path} holds the value {voxels.flat[0]:g} everywhere: export the scan again.")
+        raise DataError(f"{path} holds the value {voxels.flat[0]:g} everywhere. Export the scan again.")
     if np.mean(voxels <= -900) > 0.1:
-        raise DataError(f"{path} looks like CT (air at {voxels.min():.0f} HU): this network knows MR only.")
+        raise DataError(f"{path} looks like CT (air at {voxels.min():.0f} HU). This network works on MR scans only.")
     return voxels, affine, warnings
 
 
 def _check_affine(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"{path} has an affine that places no voxel ({affine[:3].tolist()}): correct its header.")
+        raise DataError(f"{path} has an affine that places no voxel ({affine[:3].tolist()}). Correct its header.")
     extent = np.linalg.norm(affine[:3, :3], axis=0) * shape
     mm = " x ".join(f"{side:.4g}" for side in extent)
     if extent.max() > LARGEST or sorted(extent)[1] < SMALLEST:
-        raise DataError(f"{path} spans {mm} mm, which no scan of a head does: correct the voxel sizes in its header.")
+        raise DataError(f"{path} spans {mm} mm, which no scan of a head does. Correct the voxel sizes in its header.")
     if extent.min() < THINNEST:
-        raise DataError(f"{path} spans {mm} mm: a slab of {extent.min():.3g} mm is too thin, {THINNEST} mm are needed.")
+        raise DataError(f"{path} spans {mm} mm. A slab of {extent.min():.3g} mm is too thin, {THINNEST} mm are needed.")
 
 
 def datalist(place: str | Path) -> list[dict]:
@@ -203,7 +203,7 @@ def datalist(place: str | Path) -> list[dict]:
 
     Raises:
         ConfigError: no place was given.
-        MissingDataError: there is nothing there.
+        MissingDataError: the place does not exist, or has no scan.
     """
     if not str(place):
         raise ConfigError("dataset_dir must name a scan or a folder of scans.")

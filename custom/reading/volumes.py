@@ -1,4 +1,4 @@
-"""What every data set asks of a volume's file, before and after its voxels are read."""
+"""Opening and checking the file of a volume, before and after its voxels are read."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def natural_order(name: str | Path) -> list[int | str]:
 
 
 def existing_folder(path: str | Path, how_to_get: str) -> Path:
-    """The folder as a Path. Raises MissingDataError where there is none, or where it is empty."""
+    """The folder as a Path. Raises MissingDataError if it does not exist or is empty."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise MissingDataError(f"There is no folder {folder}: {how_to_get}")
+        raise MissingDataError(f"There is no folder {folder}. {how_to_get}")
     if not any(folder.iterdir()):
-        raise MissingDataError(f"The folder {folder} is empty: {how_to_get}")
+        raise MissingDataError(f"The folder {folder} is empty. {how_to_get}")
     return folder
 
 
 def open_volume(path: str | Path) -> Any:
-    """Opens a NIfTI, Analyze, MGH, NRRD or MetaImage file by its header, and checks that its voxels can all be there.
+    """Opens a NIfTI, Analyze, MGH, NRRD or MetaImage file by its header, and checks the length of its file of voxels.
 
     The content decides, not the name: a packed file may be called .nii and a plain one .nii.gz. Of a pair of files,
     either the .hdr or the .img may be given.
@@ -42,7 +42,7 @@ def open_volume(path: str | Path) -> Any:
         The nibabel image; its voxels are not read yet.
 
     Raises:
-        MissingDataError: the file, or the .img beside a .hdr, isn't there.
+        MissingDataError: the file, or the .img beside a .hdr, does not exist.
         DataError: the header can't be read, or the voxel file is shorter than the header says.
     """
     path = Path(path)
@@ -52,11 +52,11 @@ def open_volume(path: str | Path) -> Any:
     try:
         image = load_by_content(path)
     except Exception as error:
-        raise DataError(f"{path} has no header that can be read ({error}): copy the file again.") from error
+        raise DataError(f"{path} has no header that can be read ({error}). Copy the file again.") from error
     offset = getattr(image.dataobj, "offset", 0)
     expected = offset + image.get_data_dtype().itemsize * math.prod(int(size) for size in image.shape)
     if voxels.stat().st_size * largest_ratio(voxels) < expected:
-        raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes): copy it again.")
+        raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes). Copy it again.")
     return image
 
 
@@ -66,15 +66,15 @@ def require_one_grid(paths: Iterable[str | Path]) -> None:
     for path, other in others:
         if other.shape[:3] != reference.shape[:3]:
             shapes = other.shape[:3], reference.shape[:3]
-            raise DataError(f"{path} has the shape {shapes[0]} but {first} has {shapes[1]}: resample them to one grid.")
+            raise DataError(f"{path} has the shape {shapes[0]} but {first} has {shapes[1]}. Resample them to one grid.")
         if not in_one_place(other.shape, other.affine, reference.affine):
-            raise DataError(f"{path} and {first} lie differently in space (their affines): resample them to one grid.")
+            raise DataError(f"{path} and {first} lie differently in space (their affines). Resample them to one grid.")
 
 
-def in_one_place(shape: Sequence[int], one: np.ndarray, other: np.ndarray) -> bool:
+def in_one_place(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> bool:
     """Whether two affines (4, 4) put each corner voxel of a volume in the same place, to a tenth of a millimetre."""
     corners = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in shape[:3]))])
-    return bool(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max() <= 0.1)
+    return bool(np.linalg.norm((corners @ (affine - other).T)[:, :3], axis=1).max() <= 0.1)
 
 
 def named_apart(items: list[dict]) -> list[dict]:
@@ -84,27 +84,29 @@ def named_apart(items: list[dict]) -> list[dict]:
         items: [{"image": a path or a list of paths}, ...]
 
     Raises:
-        DataError: two items' first files have one name.
+        DataError: the first files of two items have the same name.
     """
     seen: dict[str, str] = {}
     for item in items:
         first = str(item["image"] if isinstance(item["image"], (str, Path)) else item["image"][0])
         other = seen.setdefault(Path(first).name, first)
         if other != first:
-            raise DataError(f"{other} and {first} would give results of one name: rename one, or run them one by one.")
+            raise DataError(
+                f"{other} and {first} would give results with the same name. Rename one, or run them one by one."
+            )
     return items
 
 
 def voxel_problem(voxels: np.ndarray) -> str | None:
     """What is wrong with a scan's values (any shape), or None; custom.reading.labels checks label maps."""
     if np.iscomplexobj(voxels):
-        return "holds complex numbers: save their magnitude"
+        return "holds complex numbers. Save their magnitude"
     if voxels.dtype.kind not in "buif":
-        return f"holds values of the type {voxels.dtype}, not one number per voxel: save grey values"
+        return f"holds values of the type {voxels.dtype}, not one number per voxel. Save grey values"
     if not np.isfinite(voxels).all():
-        return f"has {int((~np.isfinite(voxels)).sum())} voxels that are NaN or infinite: export the scan again"
+        return f"has {int((~np.isfinite(voxels)).sum())} voxels that are NaN or infinite. Export the scan again"
     if not voxels.any():
-        return "holds nothing but zeros: export the scan again"
+        return "holds nothing but zeros. Export the scan again"
     return None
 
 
@@ -120,7 +122,7 @@ def read_problem(path: str | Path, codes: LabelCodes | None = None) -> str | Non
     except DataError as error:
         return str(error)
     except Exception as error:
-        return f"{path} can't be read to its end ({error}): copy the file again."
+        return f"{path} can't be read to its end ({error}). Copy the file again."
     if codes is None:
         problem = voxel_problem(voxels)
         return problem and f"{path} {problem}."

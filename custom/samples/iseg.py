@@ -106,7 +106,7 @@ def deform(maps: np.ndarray, voxel_size: tuple[float, ...], rng: np.random.Gener
 
 def resample(maps: np.ndarray, points: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """The maps, (C, x, y, z), read at three arrays of voxel coordinates; fractions that sum to 1 again."""
-    moved = np.stack([ndimage.map_coordinates(one, points, order=1, mode="nearest") for one in maps])
+    moved = np.stack([ndimage.map_coordinates(fractions, points, order=1, mode="nearest") for fractions in maps])
     return np.asarray(moved / moved.sum(axis=0))
 
 

@@ -41,9 +41,9 @@ class CorrectBiasd(MapTransform):
 
         brain = scan != 0
         filled = np.where(brain, scan, scan[brain].mean())  # what N4 divides by there tells the field around the brain
-        image, mask = (itk.image_from_array(one.T.copy()) for one in (filled, brain.astype(np.uint8)))
+        image, mask = (itk.image_from_array(array.T.copy()) for array in (filled, brain.astype(np.uint8)))
         factors = [max(1, min(self.shrink, n // 8)) for n in scan.shape]
-        coarse, inside = (itk.shrink_image_filter(one, shrink_factors=factors) for one in (image, mask))
+        coarse, inside = (itk.shrink_image_filter(volume, shrink_factors=factors) for volume in (image, mask))
         n4 = itk.N4BiasFieldCorrectionImageFilter.New(Input=coarse, MaskImage=inside)
         n4.SetNumberOfFittingLevels(len(self.iterations))
         n4.SetMaximumNumberOfIterations(list(self.iterations))

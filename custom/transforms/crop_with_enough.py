@@ -1,4 +1,4 @@
-"""Sub-volumes that hold enough of what is looked for."""
+"""Sub-volumes with enough foreground."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         self.otherwise = otherwise
         self.num_samples = num_samples
         self.ignore_index = ignore_index
-        self.said: set[str] = set()
+        self.warned: set[str] = set()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         """Returns the crops of the item, one dictionary each."""
@@ -82,7 +82,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         room = [have - want for have, want in zip(foreground.shape, self.size, strict=True)]
         if min(room) < 0:
             raise DataError(
-                f"{_name(data)} has the shape {tuple(foreground.shape)}, less than {self.size}: pad it first."
+                f"{_name(data)} has the shape {tuple(foreground.shape)}, less than {self.size}. Pad it first."
             )
         best, most = [0] * len(room), -1.0
         for _ in range(self.most_draws):
@@ -96,16 +96,16 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         if self.otherwise == "raise":
             raise DataError(
                 f"{_name(data)}: none of {self.most_draws} sub-volumes of {self.size} has {self.least:.1%} foreground "
-                f"(the best {most:.1%}): ask for less, draw more, or take the best."
+                f"(the best {most:.1%}). Ask for less, draw more, or take the best."
             )
-        if _name(data) not in self.said:
+        if _name(data) not in self.warned:
             logger.warning(
                 "%s: no sub-volume has %.1f%% foreground; the best has %.1f%%.",
                 _name(data),
                 100 * self.least,
                 100 * most,
             )
-            self.said.add(_name(data))
+            self.warned.add(_name(data))
         return best
 
 

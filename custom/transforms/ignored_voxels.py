@@ -20,7 +20,7 @@ class LabelIndicesd(MapTransform):
 
     Args:
         keys: label maps (1, x, y, z).
-        ignore_index: the label of ignored voxels; None where there is none: then the result is FgBgToIndicesd's.
+        ignore_index: the label of ignored voxels; None if there is none; the result is then FgBgToIndicesd's.
         image_key: with it, background is only where this image is above 0.
     """
 

@@ -57,10 +57,10 @@ class KeepOnDiskd(Transform):
         result = dict(data)
         try:
             return result | self._read(kept, path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # not there yet, or spoilt since
-            found = self.transforms({self.source: str(path)})
-        arrays: dict[str, Any] = {name: np.asarray(found[name]) for name in self.keys}
-        affines = {f"{name} affine": found[name].affine for name in self.keys if hasattr(found[name], "affine")}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # does not exist yet, or is damaged
+            item = self.transforms({self.source: str(path)})
+        arrays: dict[str, Any] = {name: np.asarray(item[name]) for name in self.keys}
+        affines = {f"{name} affine": item[name].affine for name in self.keys if hasattr(item[name], "affine")}
         with written_whole(kept) as partial, partial.open("wb") as file:
             np.savez(file, **arrays, **affines)
         return result | self._read(kept, path)

@@ -126,7 +126,7 @@ class _Labeller:
         self.codes = torch.as_tensor([list(outputs.right), list(outputs.left)], dtype=torch.uint8, device=self.device)
 
     def run(self) -> Any:
-        """(a slab's slices, what was slab there), one after the other."""
+        """Yields the slices of each slab, with the labels in it."""
         size = [part.stop - part.start for part in self.box]
         if min(size) <= 0 or not self.classes.numel():
             return
@@ -157,7 +157,7 @@ class _Labeller:
         return LocalMixture(scan.float().to(self.device), prior, self.spacing * steps, self.trust)
 
     def _label(self, part: tuple[slice, ...], mixture: LocalMixture | None) -> SlabLabels:
-        indices = [np.arange(one.start, one.stop) for one in part]
+        indices = [np.arange(side.start, side.stop) for side in part]
         positions = [self._positions(axis, at) for axis, at in enumerate(indices)]
         dense = interpolated(self.classes, positions)
         inside = dense[0] < NOTHING
@@ -165,7 +165,7 @@ class _Labeller:
             inside &= self.mask[part].to(self.device) > 0
         probabilities = dense[:, inside]
         if mixture is not None:
-            starts = [one.start for one in self.box]
+            starts = [side.start for side in self.box]
             on_fit = [(at - start) / step for at, start, step in zip(indices, starts, self.steps, strict=True)]
             means = mixture.means_at(on_fit)[:, inside]
             groups = self.to_groups @ probabilities
@@ -199,7 +199,7 @@ def _brain_alone(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tupl
     """Probabilities of the classes and of the left side, within the box of the brain; outside its pieces, background.
 
     Returns:
-        (K, x, y, z), (x, y, z), and the box in the logits' voxels. All are empty where there is no brain.
+        (K, x, y, z), (x, y, z), and the box in the logits' voxels. All are empty if there is no brain.
     """
     label = (logits[:-1].max(dim=0).indices > 0).cpu().numpy()
     pieces, count = ndimage.label(label, structure=np.ones((3, 3, 3)))
@@ -209,7 +209,7 @@ def _brain_alone(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tupl
         return empty, empty[0], (slice(0, 0),) * 3
     kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= SMALLEST_PIECE * sizes.max()))
     bounds = ndimage.find_objects(kept.astype(np.uint8))[0]
-    box: Any = tuple(slice(max(0, one.start - 2), one.stop + 2) for one in bounds)
+    box: Any = tuple(slice(max(0, side.start - 2), side.stop + 2) for side in bounds)
     other = torch.as_tensor((pieces > 0) & ~kept, device=logits.device)[box]
     classes = logits[(slice(0, -1), *box)].float().softmax(dim=0)
     classes.masked_fill_(other, 0)

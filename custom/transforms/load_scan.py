@@ -27,7 +27,7 @@ class LoadScand(MapTransform):
     the scan in meta["warnings"], a sentence a line.
 
     Raises:
-        DataError: the file isn't there, can't be a brain's MR volume, or the mask lies on another grid or is empty.
+        DataError: the file does not exist, can't be a brain's MR volume, or the mask lies on another grid or is empty.
     """
 
     def __init__(self, keys: Any, mask_key: str | None = None) -> None:
@@ -52,5 +52,5 @@ class LoadScand(MapTransform):
 def _read_mask(path: Any, scan: Any, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     mask, mask_affine, _ = read_scan(path)
     if mask.shape != shape or not in_one_place(shape, mask_affine, affine):
-        raise DataError(f"{path} has another grid than {scan}: resample the mask to the scan's grid.")
+        raise DataError(f"{path} has another grid than {scan}. Resample the mask to the scan's grid.")
     return mask > 0

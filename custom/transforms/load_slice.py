@@ -53,8 +53,8 @@ class LoadSliced(MapTransform):
             places = result[key]
             if isinstance(places, list):
                 slices = [self._one(key, place) for place in places]
-                if len({one.shape for one in slices}) > 1:
-                    raise DataError(f"{places[0][0]} and the slices with it differ in shape: leave the volume out.")
+                if len({voxels.shape for voxels in slices}) > 1:
+                    raise DataError(f"{places[0][0]} and the slices with it differ in shape. Leave the volume out.")
                 result[key] = MetaTensor(torch.stack(slices, dim=-1), affine=LPS)
             else:
                 result[key] = self._one(key, places)

@@ -81,7 +81,7 @@ class LoadVolumesd(LoadImaged):
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
         """Returns the item with its keys replaced, as the class describes."""
         if missing := [key for key in self.keys if key not in data and not self.allow_missing_keys]:
-            raise DataError(f"{data.get('subject', dict(data))} has no {missing[0]}: it can't be used for this.")
+            raise DataError(f"{data.get('subject', dict(data))} has no {missing[0]}. It can't be used for this.")
         try:
             loaded: dict[Hashable, Any] = super().__call__(data, reader)
         except Exception as error:

@@ -91,9 +91,9 @@ class Measures:
                 self.probability[fourth] += float(total[output]) * int(voxels[fourth]) / both
             else:
                 self.probability[left] += float(total[output])
-        for one in self.codes:
-            self.voxels[one] += int(voxels[one])
-            self.agreement[one] += float(agreement[one])
+        for label_code in self.codes:
+            self.voxels[label_code] += int(voxels[label_code])
+            self.agreement[label_code] += float(agreement[label_code])
         tissue = torch.as_tensor(self.outputs.tissues)[structure.cpu()]
         for number, name in enumerate(self.tissue_codes, start=1):
             has_it = (tissue == number).to(slab.tissues.device)
@@ -102,6 +102,6 @@ class Measures:
             self.agreement[name] += float(slab.tissues[number][has_it].sum())
 
     def expected_dice(self, code: int) -> float:
-        """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label that isn't there."""
+        """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label without voxels."""
         both = self.voxels[code] + self.probability[code]
         return 2 * self.agreement[code] / both if self.voxels[code] else float("nan")

@@ -23,12 +23,12 @@ class PadToSized(SpatialPadd):
     def __init__(self, keys: KeysCollection, spatial_size: Sequence[int], **kwargs: Any) -> None:
         super().__init__(keys, spatial_size, **kwargs)
         self.size = tuple(spatial_size)
-        self.said = False
+        self.warned = False
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         """Returns the item with its keys replaced, as the class describes."""
         shape = tuple(data[self.keys[0]].shape[1:])
-        if not self.said and any(have < want for have, want in zip(shape, self.size, strict=True)):
+        if not self.warned and any(have < want for have, want in zip(shape, self.size, strict=True)):
             logger.warning("A volume of %s is smaller than the roi %s: it is padded with zeros.", shape, self.size)
-            self.said = True
+            self.warned = True
         return super().__call__(data, lazy)

@@ -1,4 +1,4 @@
-"""A crop by fixed indices means something for one shape only."""
+"""A check of shapes before a crop by fixed indices, which fits scans of one shape only."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class RequireShaped(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with its keys replaced, as the class describes."""
         for key in self.key_iterator(dict(data)):
-            if (found := tuple(data[key].shape[1:])) != self.shape:
+            if (shape := tuple(data[key].shape[1:])) != self.shape:
                 name = data[key].meta.get("filename_or_obj", key)
                 raise DataError(
-                    f"{name} has the shape {found}, but this crop is by indices of {self.shape}: resample it, or take "
+                    f"{name} has the shape {shape}, but this crop is by indices of {self.shape}. Resample it, or take "
                     "another crop."
                 )
         return dict(data)

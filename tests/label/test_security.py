@@ -381,9 +381,9 @@ def test_behind_a_proxy(pairs: dict[str, nibabel.Nifti1Image], runs: Path, tmp_p
         (("--studies", "nowhere"), "The folder nowhere does not exist"),
         (("--bundles", "spleen"), "'spleen' matches no segmentation bundle. Use a unique part of one of"),
         (("--bundles", "brain_mri_tissue:vnet"), "has no network 'vnet'. Use one of"),
-        (("--bundles", "iseg"), "iseg_mri_tissue_segmentation has no weights: train it first"),
+        (("--bundles", "iseg"), "iseg_mri_tissue_segmentation has no weights. Train it first"),
         (("--weights", "mine", "--bundles", ""), "No bundle can be served: "),
-        (("--weights", "mine"), "has no weights 'mine': name newest or one of ['shipped']."),
+        (("--weights", "mine"), "has no weights 'mine'. Use newest or one of ['shipped']."),
     ],
 )
 def test_it_refuses_to_start(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
