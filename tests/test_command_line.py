@@ -282,7 +282,7 @@ def test_every_option_has_a_meaning(bundle: str) -> None:
             if not name.startswith("_") and "#" not in name and is_constant(default):
                 assert meanings[name]["meaning"], name
     for name, about in meanings.items():
-        assert set(about) <= {"meaning", "default", "kind"}
+        assert set(about) <= {"meaning", "default", "kind", "none"}
         assert about["meaning"][-1] != "."
         assert "default" in about or is_constant(known[name]), name
 
