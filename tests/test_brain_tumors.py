@@ -116,7 +116,7 @@ def spoil_code(path: Path) -> None:
         (
             "t1ce",
             Path.unlink,
-            r"BraTS20_Training_001 has no t1ce file .* add BraTS20_Training_001_t1ce.nii.gz, or remove",
+            r"BraTS20_Training_001 has no t1ce file .* Add BraTS20_Training_001_t1ce.nii.gz, or remove",
         ),
         ("t2", lambda path: path.write_bytes(path.read_bytes()[:200]), r"_001_t2.nii.gz .*(cut short|Copy)"),
         ("flair", lambda path: path.write_bytes(b"no scan"), r"_001_flair.nii.gz has no header that can be read"),

@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "enhanced, two echoes": (
         lambda p: write_enhanced(p / "e.dcm", [(k, echo(ms)) for k in range(N) for ms in (10.0, 90.0)]),
-        r"e\.dcm is a series of volumes \(40x48x24x2\).* echo time \(10, 90\): see e\.dcm, frame 1, e\.dcm, frame 2",
+        r"e\.dcm is a series of volumes \(40x48x24x2\).* echo time \(10, 90\)\. See e\.dcm, frame 1, e\.dcm, frame 2",
     ),
     "enhanced, time points": (
         lambda p: write_enhanced(p / "e.dcm", [(k, stack("1", time)) for time in (1, 2, 3) for k in range(N)]),

@@ -70,7 +70,7 @@ def test_the_talks_crop_is_of_one_shape(hcp_dir: Path, brainmri: Brainmri, tmp_p
     result = brainmri("train", "hcp", "--dataset_dir", hcp_dir, "--recipe", "crop_talk", cwd=tmp_path)
     assert result.returncode == 1
     assert re.search(
-        r"brainmri: .*\.nii\.gz has the shape \(50, 48, 59\), but this crop is by indices of \(256, 256, 256\): res",
+        r"brainmri: .*\.nii\.gz has the shape \(50, 48, 59\), but this crop is by indices of \(256, 256, 256\)\. Res",
         result.stderr,
     )
 

@@ -115,7 +115,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no labels": (edit(labels=None), r"own/dataset\.json needs \"modality\" or \"channel_names\", and \"labels\""),
     "no JSON": (lambda p: (p / "dataset.json").write_text("{"), r"own/dataset\.json needs .*JSONDecodeError"),
     "file gone": (remove("imagesTr/sub-3.nii.gz"), r"imagesTr/sub-3\.nii\.gz does not exist\. Put the file back"),
-    "codes with a gap": (edit(labels={"0": "background", "4": "ET"}), r"label codes \[0, 4\]: number them 0, 1, 2"),
+    "codes with a gap": (edit(labels={"0": "background", "4": "ET"}), r"label codes \[0, 4\]\. Number them 0, 1, 2"),
     "a list of another form": (edit(training=[{"scan": "x"}]), r"lists its cases under \"training\" in no form"),
     "another grid": (other_grid, r"labelsTr/sub-10\.nii\.gz has the shape \(9, 9, 9\) but .*imagesTr/sub-10\.nii\.gz"),
 }

@@ -122,7 +122,7 @@ def test_some_classes_of_a_set(tumor_images_dir: Path) -> None:
 def test_a_set_without_a_class(copy: Path) -> None:
     for part in tumor_images.PARTS:
         shutil.rmtree(copy / part / "notumor")
-    with pytest.raises(DataError, match=r"Training has no class folder notumor: .* set class_names to \['glioma', "):
+    with pytest.raises(DataError, match=r"Training has no class folder notumor\. .* set class_names to \['glioma', "):
         items(copy, "training")
     assert {item["label"] for item in items(copy, "training", classes=THREE)} == {0, 1, 2}
     assert len(tumor_images.verify(copy)) == 1  # the near-duplicates
@@ -234,7 +234,7 @@ BAD_SETS: dict[str, tuple[Callable[[Path], object], str]] = {
     "loose image": (move(FIRST, "Training/Tr-gl_0004.jpg"), r"Tr-gl_0004.jpg lies in no class folder\. Move it"),
     "no parts": (
         lambda folder: [(folder / part).rename(folder / part.lower()) for part in tumor_images.PARTS],
-        r"holds neither Training nor Testing: .*kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset",
+        r"holds neither Training nor Testing\. .*kaggle datasets download masoudnickparvar/brain-tumor-mri-dataset",
     ),
     "groups without a column": (write_groups("image,patient\n"), r"groups.csv has no column group\. It needs"),
     "groups of a stranger": (write_groups("image,group\nx.jpg,1\n"), r"groups.csv lists x.jpg, which does not exist"),
