@@ -71,7 +71,7 @@ def read_record(weights: str | Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of this package and of what it computes with."""
+    """The versions of this package, MONAI, PyTorch and Python."""
     return {
         "custom": custom.__version__,
         "monai": metadata.version("monai"),

@@ -55,7 +55,7 @@ def output_codes(convention: str) -> tuple[int, ...]:
 
 
 def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[str, Any]]:
-    """The cases of one split: custom.datasets.msd's where there is a dataset.json, else custom.datasets.brats's.
+    """The cases of one split: by custom.datasets.msd if there is a dataset.json, else by custom.datasets.brats.
 
     Raises:
         DataError: dataset.json is of another task; else what the two raise.

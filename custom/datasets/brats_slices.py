@@ -104,7 +104,7 @@ def read_slice(path: str | Path, row: int | None, dataset: str) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1024)
 def _memory_map(path: str | Path) -> np.ndarray:
-    """Kept open, since reading the header takes longer than a slice; what is written to it stays in memory."""
+    """Kept open, since reading the header takes longer than a slice; changes to the array stay in memory."""
     mapped: np.ndarray = np.load(path, mmap_mode="c")
     return mapped
 

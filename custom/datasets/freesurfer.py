@@ -28,9 +28,9 @@ class Structure:
     Args:
         name: in lower case.
         tissue: "CSF", "GM" or "WM".
-        left, right: FreeSurfer's codes of both sides, equal where there is one code only.
+        left, right: FreeSurfer's codes of both sides, equal if the structure has one code only.
         more: further codes that count to it, {code: side} with 0 for none, 1 for left, 2 for right.
-        title: FreeSurfer's name, after Left- or Right- where there are two sides. Code 24 is CSF there, which is here
+        title: FreeSurfer's name, after Left- or Right- if it has two sides. Code 24 is CSF in FreeSurfer, and here
             all fluid: around the brain and in the ventricles.
         colour: red, green, blue, 0 to 255.
     """
@@ -107,7 +107,7 @@ _TABLE = {
 CODES = {code: name for code, (name, _) in _TABLE.items()}
 SIDES = {code: side for code, (_, side) in _TABLE.items() if side}
 TISSUES = {structure.name: structure.tissue for structure in STRUCTURES}
-MAP_CODES = range(max(CODES) + 1)  # what a map may hold: a code without a name in CODES counts as background
+MAP_CODES = range(max(CODES) + 1)  # the codes that a map may hold: a code without a name in CODES counts as background
 
 
 def outputs_of(labels: Mapping[int, str]) -> list[list[int]] | None:

@@ -1,4 +1,4 @@
-"""HCP S1200: T1w scans of young adults, and what the subjects' table says of them.
+"""HCP S1200: T1w scans of young adults, and their values in the subjects' table.
 
 Van Essen et al. 2013, "The WU-Minn Human Connectome Project: An overview", NeuroImage 80, 62-79; Glasser et al. 2013,
 NeuroImage 80, 105-124 (preprocessing). After registration at https://db.humanconnectome.org; relatives (Family_ID) and
@@ -121,7 +121,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0, options: Option
 
     Returns:
         [{"subject": "100307", "group": "family 12", "image": path, "label": 0, "covariates": (k,) float32}, ...]; of a
-        regression "label" is (1,) float32; covariates as they stand in the table, where there are any; unlabelled
+        regression "label" is (1,) float32; covariates as they stand in the table, if there are any; unlabelled
         scans have neither group nor label.
 
     Raises:

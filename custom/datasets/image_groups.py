@@ -1,4 +1,4 @@
-"""Which images belong together: near-duplicates, and what a table says."""
+"""Which images belong together: near-duplicates, and the groups that a table gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ignite handlers: what a run does at its start, at each step or epoch, and at its end."""
+"""Ignite handlers, which act at a run's start, at each step or epoch, and at its end."""
 
 from custom.handlers.calibrate import Calibrate
 from custom.handlers.checkpoint import Checkpoint

@@ -42,7 +42,7 @@ class Checkpoint(WritesFiles):
         network: the bare network (not wrapped for several processes).
         evaluator: the validation engine, whose best metric decides which epoch is the best.
         objects: whatever else has state_dict() and load_state_dict(): {"optimizer": ..., "lr_scheduler": ...}.
-        resume: go on after the last finished epoch, where there is one. A learning rate given by a function of the
+        resume: go on after the last finished epoch, if there is one. A learning rate given by a function of the
             step (LambdaLR) follows this run's schedule, so that a longer max_epochs stretches it.
         dataset_dir: the data that the weights are trained on.
         weights: the network whose weights model.pt receives, where it isn't `network`: a moving average.

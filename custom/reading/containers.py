@@ -127,7 +127,7 @@ def load_by_content(path: Path) -> Any:
 
 
 def _as_named(path: Path, kind: str, header: Path, voxels: Path) -> bool:
-    """Whether format and packing are what the names promise, so that nibabel knows them by the names."""
+    """Whether format and packing fit the names of the files, from which nibabel derives them."""
     endings = (".mgh", ".mgz") if kind == "MGH" else (".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz")
     promised = [file.name.lower().endswith(PACKED) for file in (header, voxels)]
     packed = [_magic(file) == GZIP for file in (header, voxels)]

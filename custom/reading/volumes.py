@@ -111,7 +111,7 @@ def voxel_problem(voxels: np.ndarray) -> str | None:
 
 
 def read_problem(path: str | Path, codes: LabelCodes | None = None) -> str | None:
-    """Reads a whole volume and says what is wrong with it, naming the file; None when nothing is.
+    """Reads a whole volume and returns its problem with the name of the file; None if there is none.
 
     Args:
         path: the file.
@@ -134,7 +134,7 @@ def read_problem(path: str | Path, codes: LabelCodes | None = None) -> str | Non
 
 
 def case_problems(files: Mapping[Path, LabelCodes | None]) -> list[str]:
-    """Reads all volumes of one case and says what is wrong with them, one sentence each.
+    """Reads all volumes of one case and returns their problems, one sentence each.
 
     Args:
         files: {a scan's path: None, a label map's path: the codes that it may hold}

@@ -1,4 +1,4 @@
-"""Masks of the brain and of what lies within the skull, from labels of structures."""
+"""Masks of the brain and of the inside of the skull, from labels of structures."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class VolumeReader(NibabelReader):
         super().__init__(squeeze_non_spatial_dims=True)
 
     def verify_suffix(self, filename: Any) -> bool:
-        """True for every file: open_volume names what it can't read."""
+        """True for every file: open_volume raises an error for files that it can't read."""
         del filename
         return True
 

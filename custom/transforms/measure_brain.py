@@ -10,7 +10,7 @@ from monai.transforms import MapTransform
 
 
 class MeasureBraind(MapTransform):
-    """Adds the volume of what isn't 0, in ml.
+    """Adds the volume of all voxels that are not 0, in ml.
 
     Args:
         keys: a MetaTensor (1, x, y, z) whose affine is in mm.

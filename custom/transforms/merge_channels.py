@@ -1,4 +1,4 @@
-"""Probabilities of labels that are sums of what a network tells apart."""
+"""Probabilities of labels that are sums of a network's outputs."""
 
 from __future__ import annotations
 

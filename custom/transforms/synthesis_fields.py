@@ -89,7 +89,7 @@ def blurred(volume: torch.Tensor, sigmas: np.ndarray) -> torch.Tensor:
             weight = float(taps[reach + shift])
             for into, out_of in ((shift, 0), (0, shift)):
                 result.narrow(axis, into, n - shift).add_(volume.narrow(axis, out_of, n - shift), alpha=weight)
-            for edge in (0, n - shift):  # what lies outside is as bright as the edge
+            for edge in (0, n - shift):  # voxels outside are as bright as the edge
                 result.narrow(axis, edge, shift).add_(volume.narrow(axis, edge, shift), alpha=weight)
         volume = result
     return volume

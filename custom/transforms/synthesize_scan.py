@@ -235,7 +235,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
             scan = scan * (1 - weight) + weight * float(self.R.uniform(0, 1.1))
         return scan
 
-    # --- what a scanner does
+    # --- effects of a scanner
 
     def _scanned(self, scan: torch.Tensor, kept: torch.Tensor | None, view: torch.Tensor | None) -> torch.Tensor:
         """Partial volume, bias field, gamma, thick slices or large voxels, noise; then scaled by its percentiles."""
@@ -248,7 +248,7 @@ class SynthesizeScand(RandomizableTransform, MapTransform):
         elif noise:
             scan = self._rician(scan, noise)
         if kept is not None and self.R.rand() < 0.8:
-            scan = scan * kept  # what is stripped is exactly 0, or has noise
+            scan = scan * kept  # stripped voxels are exactly 0, or have noise
         if view is not None:
             scan = scan * view
         some = scan[::3, ::3, ::3].flatten().sort()[0]
