@@ -44,6 +44,15 @@ def test_contrast_of_a_series(text: str, contrast: str | None) -> None:
         ("anna_t1_km.nii", "anna", "T1ce"),
         ("sub-km_T1w.nii", "sub-km", "T1"),  # a subject's name is no agent
         ("sub-01_ce-gadolinium_T2w.nii.gz", "sub-01", "T2"),
+        ("POST_T1.nii.gz", "POST", "T1ce"),
+        ("POST_T2.nii.gz", "POST", "T2"),
+        ("T1_ax_post.nii.gz", "ax_post", "T1ce"),
+        ("P1_T1_post.nii.gz", "P1", "T1ce"),
+        ("T1_ax_pre.nii.gz", "ax_pre", "T1"),
+        ("postop_T1.nii.gz", "postop", "T1"),  # surgery
+        ("sub-KM01_T1w.nii.gz", "sub-KM01", "T1"),
+        ("sub-KM01_ses-post_T1w.nii.gz", "sub-KM01_ses-post", "T1"),
+        ("sub-KM01_ce-gadolinium_T1w.nii.gz", "sub-KM01", "T1ce"),
     ],
 )
 def test_agents_in_file_names(file: str, study: str, contrast: str) -> None:

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 
 from custom.errors import DataError
-from custom.reading.dicom_header import read_header
+from custom.reading.dicom_header import is_dicom, read_header
 from custom.reading.scans import find_scans, read_scan
 from tests.dicom_files import (
     BIG,
     DEFLATED,
+    EXPLICIT,
     IMPLICIT,
     REPORT,
     SHAPE,
     VOXELS,
     Tags,
+    element,
     slice_tags,
     write,
     write_enhanced,
@@ -31,6 +33,7 @@ from tests.dicom_files import (
 N = SHAPE[2]
 AFFINE = [[-5, 0, 0, 100], [0, -5, 0, 120], [0, 0, 5, -60], [0, 0, 0, 1]]  # of dicom_files' slices, in RAS
 THICK = "its voxels are up to 5 mm long"
+PRIVATE = "1.3.46.670589.11.0.0.12.2"  # Philips's MR spectrum
 
 
 def echo(milliseconds: float) -> Tags:
@@ -57,6 +60,33 @@ def written_in_turns(folder: Path, tag: int, kind: str, *values: Any) -> Path:
 def with_report(folder: Path) -> Path:
     write(folder / "IM999", {0x00080016: ("UI", REPORT), 0x00080018: ("UI", "1.9"), 0x00080060: ("CS", "SR")})
     return write_series(folder)
+
+
+def with_private(folder: Path) -> Path:
+    """Beside the series an object of Philips's own, without pixels, with the series' UID."""
+    tags = {
+        0x00080016: ("UI", PRIVATE),
+        0x00080018: ("UI", "1.9"),
+        0x00080060: ("CS", "MR"),
+        0x0020000E: ("UI", "1.2.3"),
+    }
+    write(folder / "IM999", tags)
+    return write_series(folder)
+
+
+def without_instance(path: Path) -> Path:
+    """Takes the SOPInstanceUID out of a file's data set, not out of its meta group."""
+    head, uid, rest = path.read_bytes().partition(element(0x00080018, "UI", "1.2.3.1"))
+    assert uid
+    path.write_bytes(head + rest)
+    return path
+
+
+def in_two_files(folder: Path) -> Path:
+    """The frames of slices 0 to 9 and 10 to 23 in two files, neither with a SOPInstanceUID."""
+    for name, slices in {"a.dcm": range(10), "b.dcm": range(10, N)}.items():
+        without_instance(write_enhanced(folder / name, [(k, echo(3)) for k in slices]))
+    return folder
 
 
 def other_names(folder: Path) -> Path:
@@ -89,6 +119,16 @@ ONE_VOLUME: dict[str, Callable[[Path], Path]] = {
         p / "a", 0x00200037, "DS", r"1\0\0\0\1\0", r"1.0000\-0\0\0\1.0\0", r"0.9999999\0.0001\0\0\1\0"
     ),
     "echo time": lambda p: written_in_turns(p / "a", 0x00180081, "DS", "3", "3.00", "2.9999"),
+    "echo time, rounded to other digits": lambda p: written_in_turns(p / "a", 0x00180081, "DS", "3.1249", "3.1251"),
+    "an object of a vendor's own": lambda p: with_private(p / "a"),
+    "no instance UID": lambda p: written_in_turns(p / "a", 0x00080018, "UI", ""),
+    "enhanced, no instance UID": lambda p: without_instance(
+        write_enhanced(p / "e.dcm", [(k, echo(3)) for k in range(N)])
+    ),
+    "enhanced, two files, no instance UID": lambda p: in_two_files(p / "a"),
+    "enhanced, echo times rounded to other digits": lambda p: write_enhanced(
+        p / "e.dcm", [(k, echo(3.1249 + 0.0002 * (k % 2))) for k in range(N)]
+    ),
     "enhanced": lambda p: write_enhanced(p / "e.dcm", [(k, stack("1")) for k in range(N)]),
     "enhanced, implicit": lambda p: write_enhanced(p / "e.dcm", [(k, echo(3)) for k in range(N)], IMPLICIT),
     "enhanced, frames in another order": shuffled,
@@ -105,6 +145,13 @@ def test_one_volume(make: Callable[[Path], Path], tmp_path: Path) -> None:
     np.testing.assert_array_equal(voxels, VOXELS)
     np.testing.assert_allclose(affine, AFFINE, atol=2e-3)
     assert [warning[: len(THICK)] for warning in warnings] == [THICK]
+
+
+def bare(folder: Path) -> Path:
+    """Takes the preamble and DICM off every file."""
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[132:])
+    return folder
 
 
 def cut(path: Path, size: int) -> Path:
@@ -194,6 +241,28 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: written_in_turns(p, 0x00180081, "DS", "10", "90"),
         r"mixes slices that differ in echo time \(10: 12 slices, 90: 12 slices\)\. Give the files of each a folder",
     ),
+    "two echoes in turns": (
+        lambda p: written_in_turns(p, 0x00180081, "DS", "10", "80"),
+        r"mixes slices that differ in echo time \(10: 12 slices, 80: 12 slices\)\. Give the files of each a folder",
+    ),
+    "echo times 2% apart": (
+        lambda p: written_in_turns(p, 0x00180081, "DS", "50", "51", "50.1"),
+        r"mixes slices that differ in echo time \(50: 16 slices, 51: 8 slices\)",
+    ),
+    "only an object of a vendor's own": (
+        lambda p: write(p / "a", {0x00080016: ("UI", PRIVATE), 0x00080018: ("UI", "1.9")}).parent,
+        r"has no DICOM series that can be read\. Give",
+    ),
+    "enhanced, two echoes, no instance UID": (
+        lambda p: without_instance(
+            write_enhanced(p / "e.dcm", [(k, echo(ms)) for k in range(N) for ms in (10.0, 80.0)])
+        ),
+        r"e\.dcm is a series of volumes \(40x48x24x2\).* echo time \(10, 80\)",
+    ),
+    "meta group without a preamble, which GDCM does not read": (
+        lambda p: bare(write_series(p / "a")),
+        r"IM000 can't be read \(.*\)\. Copy it again, or convert .*a to NIfTI\.",
+    ),
     "copies with other pixels": (
         lambda p: twice(p, 1),
         r"IM000 copy\.dcm and IM000\.dcm have the same SOPInstanceUID but different pixels",
@@ -242,6 +311,51 @@ def test_copies_are_used_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(voxels, VOXELS)
     np.testing.assert_allclose(affine, AFFINE)
     assert warnings[0] == "24 of its files are copies of others: each slice is used once"
+
+
+def test_a_copied_enhanced_file_is_used_once(tmp_path: Path) -> None:
+    shutil.copy(shuffled(tmp_path), tmp_path / "copy.dcm")
+    voxels, _, warnings = read_scan(tmp_path)
+    np.testing.assert_array_equal(voxels, VOXELS)
+    assert warnings[0] == "1 of its files are copies of others: each slice is used once"
+
+
+def int16(*values: int) -> bytes:
+    return np.array(values, "<i2").tobytes()
+
+
+def first_elements(syntax: str, preamble: bool) -> Callable[[Path], bytes]:
+    return lambda p: write_slice(p / "slice", 0, syntax=syntax, preamble=preamble).read_bytes()
+
+
+NOISE = np.random.default_rng(0).integers(0, 12, 5000)
+BEGINNINGS: dict[str, tuple[Callable[[Path], bytes], bool]] = {
+    "explicit": (first_elements(EXPLICIT, True), True),
+    "implicit": (first_elements(IMPLICIT, True), True),
+    "explicit, no preamble": (first_elements(EXPLICIT, False), True),
+    "implicit, no preamble": (first_elements(IMPLICIT, False), True),
+    "meta group, no preamble": (lambda p: first_elements(EXPLICIT, True)(p)[132:], True),
+    "group length first, implicit": (
+        lambda _: element(0x00080000, "UL", 100, IMPLICIT) + element(0x00080005, "CS", "ISO_IR 100", IMPLICIT),
+        True,
+    ),
+    "one element": (lambda _: element(0x00080005, "CS", "ISO_IR 100"), False),
+    "the preamble's zeros alone": (lambda _: b"\0" * 200, False),
+    "an odd length": (lambda _: int16(8, 5, 3, 0, *NOISE), False),
+    "a second tag that is smaller": (lambda _: int16(8, 5, 4, 0, 1, 2, 8, 4, *NOISE), False),
+    "a second tag of another group": (lambda _: int16(8, 5, 4, 0, 1, 2, 11, 4, *NOISE), False),
+    "a length beyond the start": (lambda _: int16(8, 5, 4, 9, *NOISE), False),
+    "group 2": (lambda _: int16(2, 1, 3, 0, *NOISE), False),
+    "cut in the first tag": (lambda _: int16(8, 5, 4), False),
+    "text": (lambda _: b"no DICOM at all", False),
+    "empty": (lambda _: b"", False),
+}
+
+
+@pytest.mark.parametrize(("content", "expected"), BEGINNINGS.values(), ids=BEGINNINGS)
+def test_is_dicom(content: Callable[[Path], bytes], expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content(tmp_path))
+    assert is_dicom(tmp_path / "file") == expected
 
 
 def test_a_gap_is_said_with_its_files(tmp_path: Path) -> None:

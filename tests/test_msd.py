@@ -323,6 +323,30 @@ def test_what_is_refused_names_its_file(spoil: Callable[[Path], object], sentenc
         raise DataError(msd.verify(own_copy)[0])
 
 
+def of_volumes(path: Path, count: int) -> None:
+    """Makes the scan an image of several equal volumes."""
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.stack([image.get_fdata(dtype=np.float32)] * count, -1), image.affine), path)
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "of_one"),
+    [(("T1", "T2"), 2, 3), (("T1", "T2"), 2, 1), (("T1",), 1, 2)],
+)
+def test_channels_are_counted(names: tuple[str, ...], others: int, of_one: int, own_copy: Path) -> None:
+    """All images have a volume for each name but that of sub-3."""
+    edit(modality={str(number): name for number, name in enumerate(names)})(own_copy)
+    for path in own_copy.glob("images*/*.nii.gz"):
+        of_volumes(path, of_one if path.name == "sub-3.nii.gz" else others)
+    with pytest.raises(DataError) as refused:
+        msd.datalist(own_copy, "training")
+    sentence = str(refused.value)
+    assert msd.verify(own_copy) == [sentence]
+    assert sentence.startswith(f"{own_copy}/imagesTr/sub-3.nii.gz ")
+    assert f"{of_one} channels, but {own_copy}/dataset.json names {len(names)}: {', '.join(names)}." in sentence
+    assert [case["subject"] for case in msd.datalist(own_copy, "validation")] == ["sub-2"]
+
+
 def test_splits_and_folds(own_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"split must be .* got 'all'"):
         msd.datalist(own_dir, "all")

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from custom.commands.segment import sha256_of_scan
 from custom.errors import DataError, MissingDataError
+from custom.reading.formats import all_files
 from custom.reading.intensities import with_low_background
 from custom.reading.scans import find_scans, read_scan
 from custom.reading.volumes import open_volume, read_problem
 from custom.transforms import LoadScand
+from tests.dicom_files import write_series, write_slice
 
 SHAPE = (50, 60, 40)
 VOXELS = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) % 977
@@ -130,6 +133,52 @@ def test_one_scan_by_whatever_name(make: Callable[[Path], Path], tmp_path: Path)
 def test_a_folder_finds_a_pair_once(kind: str, tmp_path: Path) -> None:
     given = SAME_SCAN[kind](tmp_path)
     assert [path for path, _ in find_scans(tmp_path)] == [path for path, _ in find_scans(given, tmp_path)]
+
+
+def other_ends(path: Path, name: str, before: bytes, after: bytes) -> Path:
+    (path / name).write_bytes((path / name).read_bytes().replace(before, after))
+    return path / name
+
+
+SEVERAL_FILES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
+    ".hdr": (pair, ["a.hdr", "a.img"]),
+    ".hdr, Analyze": (lambda p: analyze(p, "a.hdr"), ["a.hdr", "a.img"]),
+    ".HDR": (shouted_pair, ["A.HDR", "A.IMG"]),
+    ".hdr with .img.gz": (lambda p: packed_pair(p, "a.hdr", "a.img"), ["a.hdr", "a.img.gz"]),
+    ".mhd": (SAME_SCAN[".mhd"], ["a.mhd", "a.raw"]),
+    ".mhd with \\r\\n": (
+        lambda p: other_ends(SAME_SCAN[".mhd"](p).parent, "a.mhd", b"\n", b"\r\n"),
+        ["a.mhd", "a.raw"],
+    ),
+    ".nhdr": (SAME_SCAN[".nhdr"], ["a.nhdr", "a.raw"]),
+    ".nhdr with \\r\\n": (
+        lambda p: other_ends(SAME_SCAN[".nhdr"](p).parent, "a.nhdr", b"\n", b"\r\n"),
+        ["a.nhdr", "a.raw"],
+    ),
+    ".nhdr with datafile": (
+        lambda p: other_ends(SAME_SCAN[".nhdr"](p).parent, "a.nhdr", b"data file:", b"datafile:"),
+        ["a.nhdr", "a.raw"],
+    ),
+    "DICOM": (lambda p: write_series(p / "s", slices=range(3)), ["s/IM000", "s/IM001", "s/IM002"]),
+    ".nii": (SAME_SCAN[".nii"], ["a.nii"]),
+    ".mha": (SAME_SCAN[".mha"], ["a.mha"]),
+    ".nrrd": (SAME_SCAN[".nrrd"], ["a.nrrd"]),
+}
+
+
+@pytest.mark.parametrize(("make", "names"), SEVERAL_FILES.values(), ids=SEVERAL_FILES)
+def test_every_file_counts_in_a_scans_checksum(make: Callable[[Path], Path], names: list[str], tmp_path: Path) -> None:
+    """Another first byte in any file is another scan; files beside it are not of it."""
+    scan = make(tmp_path)
+    (tmp_path / "b.raw").write_bytes(b"of another scan")
+    assert all_files(scan) == [tmp_path / name for name in names]
+    known = {sha256_of_scan(scan)}
+    for count, name in enumerate(names, start=2):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        known.add(sha256_of_scan(scan))
+        assert len(known) == count
+        (tmp_path / name).write_bytes(content)
 
 
 def analyze(path: Path, given: str) -> Path:
@@ -383,6 +432,104 @@ def test_a_link_to_derivatives_is_meant(tmp_path: Path) -> None:
     (tmp_path / "derivatives" / "x" / "a.nii").touch()
     (tmp_path / "mine").symlink_to(tmp_path / "derivatives" / "x")
     assert [str(inside) for _, inside in find_scans(tmp_path)] == ["mine/a.nii"]
+
+
+def with_stray_dicom(place: Path) -> None:
+    for name in ("a.nii.gz", "sub-2/b.nii", "sub-10/anat/c.nii"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        nifti(place / name)
+    write_slice(place / "IM001", 0)
+
+
+def a_series_alone(place: Path) -> None:
+    write_series(place, slices=range(2))
+
+
+def a_series_above_others(place: Path) -> None:
+    write_series(place, slices=range(2))
+    write_series(place / "two", slices=range(2))
+    (place / "sub-1").mkdir()
+    nifti(place / "sub-1" / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected", "warned"),
+    [
+        (with_stray_dicom, ["a.nii.gz", "sub-2/b.nii", "sub-10/anat/c.nii"], True),
+        (a_series_alone, ["place"], False),
+        (a_series_above_others, ["place", "sub-1/a.nii", "two"], False),
+    ],
+)
+def test_dicom_beside_other_scans(
+    make: Callable[[Path], None], expected: list[str], warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "place"
+    make(place)
+    found = find_scans(place)
+    assert [str(inside) for _, inside in found] == expected
+    assert [path for path, _ in found] == [place if name == "place" else place / name for name in expected]
+    assert ("place holds DICOM files beside other scans" in caplog.text) == warned
+
+
+def no_permission(path: Path) -> None:
+    path.write_bytes(b"secret")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("This user may read every file.")
+
+
+def failing_disk(path: Path) -> None:
+    """A file that opens, but reading it fails, for root too: the first page of a process's memory."""
+    if not Path("/proc/self/mem").is_file():
+        pytest.skip("This system has no /proc.")
+    path.symlink_to("/proc/self/mem")
+
+
+UNREADABLE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no permission": (no_permission, r"cannot be read (Permission denied)"),
+    "failing disk": (failing_disk, r"cannot be read (Input/output error)"),
+    "a pipe": (os.mkfifo, ""),
+    "a link to nothing": (lambda path: path.symlink_to("nowhere"), ""),
+}
+
+
+@pytest.mark.parametrize(("make", "warning"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_unreadable_file_stops_nothing(
+    make: Callable[[Path], None], warning: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes first in a folder of NIfTI, in one of DICOM, and in one of its own."""
+    write_series(tmp_path / "series")
+    for name in ("series", "plain", "alone"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        make(tmp_path / name / "A")
+    nifti(tmp_path / "plain" / "b.nii")
+    assert [str(inside) for _, inside in find_scans(tmp_path)] == ["plain/b.nii", "series"]
+    named = [message for message in caplog.messages if warning and warning in message]
+    assert len(named) == 3 * bool(warning)
+    assert all(f"{tmp_path / name / 'A'}" in "".join(named) for name in ("series", "plain", "alone") if warning)
+
+
+@pytest.mark.parametrize("name", ["a.hdr", "a.img", "a.nii"])
+@pytest.mark.parametrize("make", [no_permission, failing_disk])
+def test_an_unreadable_file_that_is_given_is_left_to_reading(
+    make: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    make(tmp_path / name)
+    other = nifti(tmp_path / "b.nii")
+    assert [path for path, _ in find_scans(tmp_path / name, other)] == [tmp_path / name, other]
+
+
+@pytest.mark.parametrize(("size", "block"), [(160, 3), (200, 20)])
+def test_bzip2_may_pack_a_mask_tighter_than_gzip_can(size: int, block: int, tmp_path: Path) -> None:
+    voxels = np.zeros((size, size, size), np.uint8)
+    voxels[10 : 10 + block, 20 : 20 + block, 30 : 30 + block] = 1
+    mask = packed(nifti(tmp_path / "mask.nii", voxels), "mask.nii.bz2", bz2.compress)
+    assert mask.stat().st_size * 1032 < size**3
+    opened = np.asarray(open_volume(mask).dataobj)
+    assert opened.shape == (size, size, size)
+    assert opened.sum() == block**3
+    assert opened[10, 20, 30] == opened[9 + block, 19 + block, 29 + block] == 1
+    assert read_scan(mask)[0].sum() == block**3
 
 
 def test_a_broken_link_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -244,8 +244,8 @@ def _kinds(name: str, slices: list[Slice]) -> list[list[Slice]]:
     """The slices by their value of a tag. Numbers within 1% of their neighbour are one kind: scanners round."""
     values = [image.differences.get(name, "") for image in slices]
     numbers = sorted({value for value in values if not isinstance(value, str)})
-    steps: Any = np.diff(numbers) > 0.01 * np.maximum(1, np.abs(numbers[1:])) if numbers else []
-    kind_of = dict(zip(numbers, [0, *np.cumsum(steps)], strict=True))
+    steps = np.diff(numbers, prepend=numbers[:1]) > 0.01 * np.maximum(1, np.abs(numbers))
+    kind_of = dict(zip(numbers, np.cumsum(steps), strict=True))
     return _grouped(slices, lambda image: _kind(image.differences.get(name, ""), kind_of))
 
 

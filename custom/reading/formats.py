@@ -119,7 +119,7 @@ def all_files(scan: Path) -> list[Path]:
     files = list(files_of(scan))
     if scan.suffix.lower() in (".mhd", ".nhdr"):
         text = scan.read_bytes()[:10_000].decode("latin-1")
-        named = re.search(r"^(?:ElementDataFile *=|data ?file:) *(.+?) *$", text, re.MULTILINE | re.IGNORECASE)
+        named = re.search(r"^(?:ElementDataFile *=|data ?file:) *(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
         files += [scan.parent / named[1]] if named else []
     return [path for path in dict.fromkeys(files) if path.is_file()]
 

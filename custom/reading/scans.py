@@ -139,7 +139,7 @@ def _header_file(path: Path) -> Path:
             return next((header for header in tried if header.is_file()), path)
     try:
         return files_of(path)[0]
-    except MissingDataError:  # reading the scan says so
+    except (MissingDataError, OSError):  # reading the scan says so
         return path
 
 
