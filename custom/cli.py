@@ -25,7 +25,7 @@ from custom.commands.options import Word, as_path, convert, typed
 from custom.errors import ConfigError, DataError, find_cause
 from custom.files import without_partial
 from custom.running import log
-from custom.running.bundles import config_files, find_bundle, find_bundles, mixins, output_dir_of
+from custom.running.bundles import config_files, find_bundle, find_bundles, mixins
 
 
 def quickstart(folder: str = "quickstart", /, max_epochs: int = 100) -> None:
@@ -197,13 +197,13 @@ def export(
 ) -> Path:
     """Exports a trained network beside its weights, and checks it: brainmri export iseg [--format onnx]."""
     from custom.commands.export import export
-    from custom.commands.trained import trained_call
+    from custom.commands.trained import folder_of_run, trained_call
     from custom.running.workflow import print_call
 
     given = overrides if output_dir is None else {"output_dir": as_path(output_dir), **overrides}
     files, settings = trained_call("inferring", bundle, network, recipe, given)
     print(custom.RESEARCH_USE_ONLY)
-    return export(files, _folder_of_run(files, settings), format, print_call, **settings)
+    return export(files, folder_of_run(files, settings), format, print_call, **settings)
 
 
 def pack(
@@ -216,11 +216,11 @@ def pack(
 ) -> Path:
     """Writes a zip that runs by itself elsewhere, RUN/<bundle>.zip: brainmri pack iseg --output_dir RUN."""
     from custom.commands.pack import pack
-    from custom.commands.trained import trained_call
+    from custom.commands.trained import folder_of_run, trained_call
 
     given = overrides if output_dir is None else {"output_dir": as_path(output_dir), **overrides}
     files, settings = trained_call("inferring", bundle, network, recipe, given)
-    folder = _folder_of_run(files, settings)
+    folder = folder_of_run(files, settings)
     print(custom.RESEARCH_USE_ONLY)
     return pack(find_bundle(bundle), files, network, recipe, folder, **settings)
 
@@ -245,14 +245,6 @@ def completion(shell: str) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
-
-
-def _folder_of_run(files: list[str], settings: dict[str, Any]) -> Path:
-    """The folder to write to: output_dir, which is taken out of the settings, else that of the named weights."""
-    output_dir = settings.pop("output_dir", None)
-    if output_dir is None and settings.get("ckpt_path"):
-        return Path(str(settings["ckpt_path"])).expanduser().parent
-    return output_dir_of(files, output_dir)
 
 
 def _known_module(package: ModuleType, name: str) -> ModuleType:

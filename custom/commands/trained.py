@@ -56,6 +56,14 @@ def trained_call(
     return files, recorded_overrides(files, run_id, record, given) | given
 
 
+def folder_of_run(files: list[str], settings: dict[str, Any]) -> Path:
+    """The folder to write to: output_dir, which is taken out of the settings, else that of the named weights."""
+    output_dir = settings.pop("output_dir", None)
+    if output_dir is None and settings.get("ckpt_path"):
+        return Path(str(settings["ckpt_path"])).expanduser().parent
+    return output_dir_of(files, output_dir)
+
+
 def _text(overrides: Mapping[str, Any], name: str) -> str | None:
     return str(overrides[name]) if overrides.get(name) is not None else None
 
