@@ -233,9 +233,13 @@ def test_a_record_leaves_the_temperature_to_the_evaluation(
 
 def test_a_given_option_also_wins_inside_another_one(weights: Path) -> None:
     """hcp's data_options#space is @space, and brats's crop#2#num_samples is @samples_per_volume."""
-    record(weights, "hcp", **described_training("hcp", space="mni", fold=2))
-    _, settings = call("evaluating", "hcp", weights, space="native")
-    assert settings == {"space": "native", "fold": 2, "dataset_dir": str(weights.parent)}
+    known = described_training("hcp", space="mni", fold=2)
+    assert known["options"]["data_options"]["space"] == "@space"
+    for recorded in ("mni", "@space"):  # earlier versions recorded the value
+        known["options"]["data_options"]["space"] = recorded
+        record(weights, "hcp", **known)
+        _, settings = call("evaluating", "hcp", weights, space="native")
+        assert settings == {"space": "native", "fold": 2, "dataset_dir": str(weights.parent)}
     for given, space in (({"space": "native"}, "native"), ({}, "mni")):
         options = evaluation("hcp", weights, **given).get_parsed_content("data_options")
         assert (options.space, options.target) == (space, "Gender")
