@@ -98,9 +98,16 @@ def test_further_outputs_leave_earlier_ones_where_they_are(predictor: Predictor,
     assert segment(predictor, place, tmp_path, Options(["tissues"], False)) == 0
     tissues = tmp_path / "sub-1_desc-T1w_dseg.nii.gz"
     tissues.write_bytes(b"corrected by hand")
-    assert segment(predictor, place, tmp_path, Options(["structures"], False)) == 0
-    assert tissues.read_bytes() == b"corrected by hand"
-    assert (tmp_path / "sub-1_seg-structures_desc-T1w_dseg.nii.gz").is_file()
+    for outputs, further in (
+        (["structures"], "sub-1_seg-structures_desc-T1w_dseg.nii.gz"),
+        (["tissues", "structures", "mask"], "sub-1_desc-T1wbrain_mask.nii.gz"),
+    ):
+        assert segment(predictor, place, tmp_path, Options(outputs, False)) == 0
+        assert tissues.read_bytes() == b"corrected by hand"
+        assert nibabel.load(tmp_path / further).shape == nibabel.load(place[0]).shape
+    assert {path.name for path in tmp_path.glob("earlier/*/*")} <= {"sub-1_desc-T1w_dseg.json", "volumes.csv"}
+    page = (Path(__file__).parents[1] / "docs" / "segment.md").read_text(encoding="utf-8")
+    assert "| the same, but `--outputs` names more | The missing files are added. The others stay. |" in page
 
 
 def test_masks_that_do_not_fit(predictor: Predictor, scans: Path, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def test_lists_and_nested_text_keep_the_number_sign() -> None:
         ("iseg", "dataset_dir", "@data", str(Path.cwd() / "@data")),
         ("iseg", "dataset_dir", "$HOME", str(Path.cwd() / "$HOME")),
         ("brats_mri_slice", "middle_slices", "77", 77),
-        ("brats_mri_slice", "middle_slices", "None", None),
+        ("brats_mri_slice", "middle_slices", "None", "$None"),
+        ("brats_mri_tumor", "background_channel", "None", "$None"),
         ("brats_mri_slice", "channel_order", "T1,T2,FLAIR,T1ce", ["T1", "T2", "FLAIR", "T1ce"]),
         ("brats_mri_slice", "channel_order", "[1,2]", ["1", "2"]),
         ("brats_mri_slice", "channel_order", "['T1','T2']", ["T1", "T2"]),
@@ -117,6 +118,40 @@ def test_values_are_read_by_their_default(bundle: str, option: str, text: str, v
     converted = typed(config_files(bundle, "train.json"), {option: Word(text)})[option]
     assert converted == value
     assert type(converted) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "option", "files"),
+    [
+        ("brats_mri_slice", "middle_slices", ("train.json",)),
+        ("brats_mri_tumor", "background_channel", ("train.json",)),
+        ("brats_mri_tumor", "background_channel", ("inference.json", "recipes/regions.json")),
+    ],
+)
+def test_none_where_it_means_something(bundle: str, option: str, files: tuple[str, ...]) -> None:
+    configs = config_files(bundle, *files)
+    run_id = "inferring" if "inference.json" in files else "training"
+    workflow = StrictWorkflow(configs, run_id=run_id, logging_file=False, **typed(configs, {option: Word("None")}))
+    assert workflow.parser.get_parsed_content(option) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "sentence"),
+    [
+        ("train", "network_def", r"network_def must be a dict, as its default \{'_target_': 'UNet', .*\} is; got 3\."),
+        ("train", "normalize", r"normalize must be a dict, as its default .* is; got 3\."),
+        ("train", "train", r"train is a part of the config and no option\. Use a mixin of the bundle to replace it\."),
+        ("train", "network", r"network is a part of the config and no option\. Use a mixin of the bundle to replace"),
+        ("train", "handlers", r"There is no option 'handlers'"),
+        ("inference", "handlers", r"handlers is a part of the config and no option\. Use a mixin of the bundle"),
+        ("inference", "evaluator", r"evaluator is a part of the config and no option\. Use a mixin of the bundle"),
+    ],
+)
+def test_sections_are_no_options(config: str, option: str, sentence: str) -> None:
+    files = config_files("iseg", f"{config}.json")
+    text = Word("3" if option in ("network_def", "normalize") else "x")
+    with pytest.raises(ConfigError, match=sentence):
+        StrictWorkflow(files, logging_file=False, **typed(files, {option: text}))
 
 
 def test_values_of_python_callers_stay() -> None:

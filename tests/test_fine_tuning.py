@@ -25,7 +25,8 @@ def weights(tmp_path: Path) -> Path:
 def test_nothing_and_shipped(weights: Path, tmp_path: Path) -> None:
     one = network()
     before = {name: tensor.clone() for name, tensor in one.state_dict().items()}
-    start_from(one, None, str(tmp_path))
+    for nothing in (None, "None"):  # as a Python caller and the command line give it
+        start_from(one, nothing, str(tmp_path))
     assert all(torch.equal(before[name], tensor) for name, tensor in one.state_dict().items())
     (tmp_path / "models").mkdir()
     weights.rename(tmp_path / "models/model.pt")

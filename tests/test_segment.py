@@ -293,6 +293,24 @@ def test_the_table_of_volumes_leaves_others_alone(tmp_path: Path) -> None:
     assert len(list(out.glob("earlier/*/volumes.csv"))) == 1
 
 
+def test_the_table_of_volumes_has_no_earlier_results(tmp_path: Path) -> None:
+    """A folder of scans named earlier counts; earlier/DATE-TIME, where results are moved, does not."""
+    record = {"volumes_ml": {"GM": 1.0}, "warnings": [], "weights_sha256": "x", "version": "1"}
+    for name in (
+        "a_seg.json",
+        "earlier/b_seg.json",
+        "earlier/sub-1/c_seg.json",
+        "earlier/20250101-120000/old1_seg.json",
+        "earlier/20250101-120000-2/old2_seg.json",
+        "earlier/sub-1/earlier/20250101-120000/old3_seg.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(record | {"scan": name}))
+    collect(tmp_path)
+    rows = pandas.read_csv(tmp_path / "volumes.csv")["scan"].tolist()
+    assert rows == ["a_seg.json", "earlier/b_seg.json", "earlier/sub-1/c_seg.json"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

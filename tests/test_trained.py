@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +19,17 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.networks.nets import UNet
 
+from custom import cli
 from custom.checkpoints.record import read_record, subjects_of, write_record
 from custom.commands.pack import described
 from custom.commands.trained import trained_call
 from custom.errors import CheckpointError
-from custom.running.bundles import find_bundle, read_metadata
+from custom.networks import SubpixelUNet
+from custom.running.bundles import config_files, find_bundle, read_metadata
 from custom.running.description import chosen_mixins, differences, encoded, references, resolved
+from custom.running.workflow import StrictWorkflow
 from tests.conftest import Brainmri
 
 UNET = {"_target_": "UNet", "spatial_dims": 3, "in_channels": 2, "out_channels": 4, "channels": [16, 32, 64, 128, 256]}
@@ -184,6 +191,67 @@ def test_own_labels_are_scored_on_the_data_that_are_given(
         assert bool(printed) == bool(warning)
 
 
+def described_training(bundle: str, *recipes: str, **settings: Any) -> dict[str, Any]:
+    """What a training with these settings would write about its options."""
+    files = config_files(bundle, "train.json", *(f"recipes/{name}.json" for name in recipes))
+    handlers = StrictWorkflow(files, run_id="training", logging_file=False, **settings).parser["train#handlers"]
+    (description,) = (handler["describe"]() for handler in handlers if "describe" in handler)
+    return dict(description)
+
+
+def evaluation(bundle: str, weights: Path, **given: Any) -> ConfigParser:
+    """The parsed config of an evaluation of weights."""
+    files, settings = trained_call("evaluating", bundle, None, None, {"ckpt_path": str(weights), **given})
+    return StrictWorkflow(files, run_id="evaluating", logging_file=False, **settings).parser
+
+
+@pytest.mark.parametrize(
+    ("calibration", "given", "probability"),
+    [
+        ({}, {}, 1 / (1 + math.exp(-4))),
+        ({}, {"temperature": 4}, 0.731),
+        ({"temperature": 4.0}, {}, 0.731),
+        ({"temperature": 2.0}, {"temperature": 4}, 0.731),
+        ({"temperature": 4.0}, {"temperature": 1}, 1 / (1 + math.exp(-4))),
+    ],
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_record_leaves_the_temperature_to_the_evaluation(
+    calibration: dict[str, Any], given: dict[str, Any], probability: float, older: bool, weights: Path
+) -> None:
+    """Logits of 4 and 0 at a temperature of 4: e / (e + 1) = 0.731."""
+    known = described_training("brain_mri_tumor")
+    assert "decode" not in known["options"]
+    if older:
+        known["options"]["decode"] = "$custom.checkpoints.calibration.softmax()"
+    record(weights, "brain_mri_tumor", **known)
+    if calibration:
+        (weights.parent / "calibration.json").write_text(json.dumps(calibration))
+    decode = evaluation("brain_mri_tumor", weights, **given).get_parsed_content("decode")
+    assert float(decode(torch.tensor([4.0, 0.0]))[0]) == pytest.approx(probability, abs=5e-4)
+
+
+def test_a_given_option_also_wins_inside_another_one(weights: Path) -> None:
+    """hcp's data_options#space is @space, and brats's crop#2#num_samples is @samples_per_volume."""
+    known = described_training("hcp", space="mni", fold=2)
+    assert known["options"]["data_options"]["space"] == "@space"
+    for recorded in ("mni", "@space"):  # earlier versions recorded the value
+        known["options"]["data_options"]["space"] = recorded
+        record(weights, "hcp", **known)
+        _, settings = call("evaluating", "hcp", weights, space="native")
+        assert settings == {"space": "native", "fold": 2, "dataset_dir": str(weights.parent)}
+    for given, space in (({"space": "native"}, "native"), ({}, "mni")):
+        options = evaluation("hcp", weights, **given).get_parsed_content("data_options")
+        assert (options.space, options.target) == (space, "Gender")
+
+    record(weights, "brats_mri_tumor", **described_training("brats_mri_tumor", samples_per_volume=5, fold=1))
+    _, settings = call("evaluating", "brats_mri_tumor", weights, samples_per_volume=3)
+    assert settings == {"samples_per_volume": 3, "fold": 1, "dataset_dir": str(weights.parent)}
+    for more, number in (({"samples_per_volume": 3}, 3), ({}, 5)):
+        crop = evaluation("brats_mri_tumor", weights, **more).get_parsed_content("crop#2#num_samples")
+        assert crop == number
+
+
 def test_weights_of_another_bundle(weights: Path) -> None:
     record(weights, "iseg")
     message = r"was trained with the bundle iseg_mri_tissue_segmentation, not with brats_mri_tumor"
@@ -238,6 +306,77 @@ def own_volumes(folder: Path) -> Path:
     content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "ventricle": 1, "lesion": 2}}
     (folder / "dataset.json").write_text(json.dumps(content | {"numTraining": 6, "file_ending": ".nii.gz"}))
     return folder
+
+
+WITHOUT_DATA = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import custom
+from monai.bundle import ConfigParser
+assert Path(custom.__file__).parents[1] == Path(sys.argv[1]), custom.__file__
+parser = ConfigParser(ConfigParser.load_config_file(sys.argv[1] + "/configs/inference.json"))
+parser.get_parsed_content("imports")
+for section in ("network_def", "labelling", "preprocessing"):
+    parser.get_parsed_content(section)
+parser["dataset_dir"] = "scan.nii.gz"
+assert len(parser.get_parsed_content("dataset#data")) == 1
+print(*(parser.get_parsed_content(name) for name in ("labels", "spacing", "out_channels")))
+"""
+
+
+def test_a_zip_of_own_scans_needs_no_data(tmp_path: Path) -> None:
+    """A fine-tuning of the tissue network, whose data are gone when it is packed."""
+    own, run = own_volumes(tmp_path / "own"), tmp_path / "run"
+    small = {"network_def#features": [4, 8], "network_def#blocks_down": [1, 1], "network_def#blocks_up": [1]}
+    small |= {"roi_size": [32, 32, 32], "spacing": 2.5, "dataset_dir": str(own)}
+    known = described_training("brain_mri_tissue", "own_scans", **small)
+    run.mkdir()
+    torch.save(SubpixelUNet(1, 3, (4, 8), (1, 1), (1,)).state_dict(), run / "model.pt")
+    labels = {"0": "background", "1": "ventricle", "2": "lesion"}
+    more = {"bundle": find_bundle("brain_mri_tissue").name, "labels": labels, "channels": ["T1"]}
+    write_record(run / "model.pt", own, **known, **more)
+    shutil.copy(own / "imagesTr/case1_0000.nii.gz", tmp_path / "scan.nii.gz")
+    shutil.rmtree(own)
+    packed = cli.pack("brain_mri_tissue", output_dir=str(run))
+    assert packed == run / "brain_mri_tissue_segmentation.zip"
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(tmp_path / "elsewhere")
+    bundle = tmp_path / "elsewhere/brain_mri_tissue_segmentation"
+    config = json.loads((bundle / "configs/inference.json").read_text())
+    assert config["labels"] == "${0: 'background', 1: 'ventricle', 2: 'lesion'}"
+    shipped = json.loads(Path(config_files("brain_mri_tissue", "inference.json")[0]).read_text())
+    assert set(config) == set(shipped)  # nothing of the training's own sections
+    assert (config["imports"], config["dataset_dir"]) == (shipped["imports"], shipped["dataset_dir"])
+    assert not re.search(r"\bown\b|own_scans", json.dumps(config))
+    assert str(tmp_path) not in json.dumps(config) + (bundle / "models/model.json").read_text()
+    assert {path.name for path in (bundle / "models").iterdir()} == {"model.pt", "model.ts", "model.json"}
+    words = [sys.executable, "-c", WITHOUT_DATA, str(bundle)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "{0: 'background', 1: 'ventricle', 2: 'lesion'} 2.5 3"
+
+
+def test_weights_of_any_name_are_exported_beside_themselves(tmp_path: Path) -> None:
+    best = tmp_path / "X" / "best.pt"
+    best.parent.mkdir()
+    network = UNet(3, 2, 4, channels=(4, 8), strides=(2,), norm="batch")
+    torch.save(network.state_dict(), best)
+    network_def = UNET | {"channels": [4, 8], "strides": [2]}
+    record(best, "iseg", options={"network_def": network_def, "roi_size": [16, 16, 16]})
+    assert cli.export("iseg", ckpt_path=str(best)) == tmp_path / "X/model.ts"
+    packed = cli.pack("iseg", ckpt_path=str(best))
+    assert packed == tmp_path / "X/iseg_mri_tissue_segmentation.zip"
+    with zipfile.ZipFile(packed) as archive:
+        models = {name for name in archive.namelist() if "/models/" in name}
+        assert models == {f"{packed.stem}/models/model.{ending}" for ending in ("pt", "ts", "json")}
+        assert archive.read(f"{packed.stem}/models/model.pt") == best.read_bytes()
+        content = json.loads(archive.read(f"{packed.stem}/models/model.json"))
+    assert content["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()  # so that it is the record of model.pt
+    (tmp_path / "other").mkdir()
+    written = cli.export("iseg", ckpt_path=str(best), output_dir=str(tmp_path / "other"))
+    assert written == tmp_path / "other/model.ts"
 
 
 def test_own_labels_without_their_data(brainmri: Brainmri, tmp_path: Path) -> None:

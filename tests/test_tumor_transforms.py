@@ -27,6 +27,7 @@ from custom.handlers import SegmentationScores
 from custom.metrics import MEASURES, confusion
 from custom.networks import AttentionUNet, ClassicUNet, ImprovedUNet
 from custom.running.bundles import config_files
+from custom.running.workflow import StrictWorkflow
 from custom.transforms import (
     AddBackgroundd,
     LabelsToRegionsd,
@@ -272,6 +273,25 @@ def test_evaluation_of_patches_and_of_regions(brain_tumors_dir: Path, tmp_path: 
     assert inferer.background_channel is None
 
 
+def test_regions_cannot_leave_voxels_out(msd_dir: Path, tmp_path: Path) -> None:
+    """Refused as soon as the recipe is read, where Task01's dataset.json names the label ignore."""
+    content = json.loads((msd_dir / "dataset.json").read_text())
+    files = config_files("brats_mri_tumor", "train.json", "recipes/regions.json")
+    for labels in (content["labels"], content["labels"] | {"4": "ignore"}):
+        (tmp_path / "dataset.json").write_text(json.dumps(content | {"labels": labels}))
+        parser = StrictWorkflow(files, dataset_dir=str(tmp_path), logging_file=False).parser
+        if "4" not in labels:
+            assert len(parser.get_parsed_content("targets")) == 1
+            continue
+        with pytest.raises(Exception, match="LabelsToRegionsd") as caught:  # MONAI wraps what it instantiates
+            parser.get_parsed_content("targets")
+        error = find_cause(caught.value)
+        assert type(error) is ConfigError
+        assert str(error) == (
+            'The recipe regions cannot leave out voxels with the label "ignore". Train without this recipe.'
+        )
+
+
 def test_a_packed_recipe_keeps_its_preprocessing(brain_tumors_dir: Path, tmp_path: Path) -> None:
     where = {"dataset_dir": str(brain_tumors_dir), "output_dir": str(tmp_path / "out"), "roi_size": [32, 32, 32]}
     files = config_files("brats_mri_tumor", "train.json", "recipes/regions.json")
@@ -279,7 +299,7 @@ def test_a_packed_recipe_keeps_its_preprocessing(brain_tumors_dir: Path, tmp_pat
     packed = cli.pack("brats_mri_tumor", output_dir=where["output_dir"], recipe="regions", roi_size=[32, 32, 32])
     with zipfile.ZipFile(packed) as archive:
         config = json.loads(archive.read("brats_mri_tumor_segmentation/configs/inference.json"))
-    assert config["network_def"]["out_channels"] == 3
+    assert ConfigParser(config).get_parsed_content("network_def#out_channels") == 3
     assert config["to_labels"][0]["_target_"] == "custom.transforms.RegionsToLabelsd"
     assert config["background_channel"] is None
     assert config["roi_size"] == [32, 32, 32]

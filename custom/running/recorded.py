@@ -38,6 +38,7 @@ def recorded_overrides(
     changed: dict[str, Any] = {}
     for name in own:
         changed |= differences(own[name], record["options"][name], name)
+    changed = {key: value for key, value in changed.items() if not _is_copy(parser, key, value, record["options"])}
     if run_id == "evaluating":
         changed = {key: value for key, value in changed.items() if not _is_of_data(parser, key)}
         changed |= {key: value for key, value in record.get("overrides", {}).items() if key.startswith("validate#")}
@@ -45,6 +46,15 @@ def recorded_overrides(
     for key, value in given.items():
         _compare(key, value, record["options"], read)
     return {key: value for key, value in changed.items() if not any(_overlap(key, other) for other in given)}
+
+
+def _is_copy(parser: ConfigParser, key: str, value: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a nested key only names another option, as "@space", and is recorded with that option's value."""
+    own = parser[key]
+    name = own[1:] if "#" in key and isinstance(own, str) and own[:1] == "@" else ""
+    if name in options:
+        return bool(options[name] == value)
+    return name in parser.get() and resolved(parser, [name], without="dataset_dir")[name] == value
 
 
 def _is_of_data(parser: ConfigParser, key: str) -> bool:
