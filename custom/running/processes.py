@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ignite.handlers import ProgressBar
 from torch import distributed
 
 
@@ -31,14 +30,6 @@ def stop() -> None:
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     return int(os.environ.get("RANK", 0)) == 0
-
-
-def progress_on_first(handlers: Sequence[Any]) -> list[Any]:
-    """The handlers of this process: all on the first process, all except progress bars on the others.
-
-    The other handlers stay on every process, because they set seeds and learning rates, validate and restore.
-    """
-    return [handler for handler in handlers if is_first() or not isinstance(handler, ProgressBar)]
 
 
 def on_first(handlers: Sequence[Any]) -> list[Any] | None:
