@@ -81,7 +81,7 @@ def find_jobs(places: Sequence[str], output_dir: Path, options: Options) -> list
 
     Raises:
         MissingDataError: a place without a scan, or a mask that doesn't exist.
-        DataError: two scans of one folder would give results of one name.
+        DataError: two scans of one folder would give results with the same name.
         ConfigError: one mask for several scans.
     """
     scans = find_scans(*places, without=output_dir)
@@ -98,7 +98,7 @@ def _told_apart(heads: Sequence[Place], output_dir: Path) -> list[Place]:
     """The scans with places that give each result a name of its own.
 
     Raises:
-        DataError: two scans of one folder would give results of one name.
+        DataError: two scans of one folder would give results with the same name.
     """
     records = [results_of(scan, inside, output_dir)["record"] for scan, inside in heads]
     times = Counter(records)
@@ -114,7 +114,9 @@ def _told_apart(heads: Sequence[Place], output_dir: Path) -> list[Place]:
     for scan, inside in apart:
         other = names.setdefault(results_of(scan, inside, output_dir)["record"], scan)
         if other != scan:
-            raise DataError(f"{other} and {scan} would give results of one name: rename one, or run them one by one.")
+            raise DataError(
+                f"{other} and {scan} would give results with the same name. Rename one, or run them one by one."
+            )
     return apart
 
 
