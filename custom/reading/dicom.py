@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 MODALITY = 0x00080060
 SAME_PLACE = 0.01  # mm, between the positions of two slices
+ROUNDED = ("echo time", "b-value")  # scanners write these with jitter
 UNEVEN = 0.1  # mm, between a gap of slices and the mean gap
 OTHER_FILES = {
     ".txt",
@@ -241,10 +242,11 @@ def _difference(slices: list[Slice], most: int) -> str:
 
 
 def _kinds(name: str, slices: list[Slice]) -> list[list[Slice]]:
-    """The slices by their value of a tag. Numbers within 1% of their neighbour are one kind: scanners round."""
+    """The slices by their value of a tag. Of ROUNDED tags, numbers within 1% of their neighbour are one kind."""
     values = [image.differences.get(name, "") for image in slices]
     numbers = sorted({value for value in values if not isinstance(value, str)})
-    steps = np.diff(numbers, prepend=numbers[:1]) > 0.01 * np.maximum(1, np.abs(numbers))
+    share = 0.01 if name in ROUNDED else 0.0
+    steps = np.diff(numbers, prepend=numbers[:1]) > share * np.maximum(1, np.abs(numbers))
     kind_of = dict(zip(numbers, np.cumsum(steps), strict=True))
     return _grouped(slices, lambda image: _kind(image.differences.get(name, ""), kind_of))
 
