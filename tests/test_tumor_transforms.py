@@ -338,7 +338,7 @@ def test_baseline_command(brain_tumors_dir: Path, brainmri: Brainmri, tmp_path: 
     result = brainmri("baseline", "brats_mri_tumor", "--dataset_dir", brain_tumors_dir, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert re.search(r"BraTS20_Training_001  0\.\d{3}\nmean  0\.\d{3}, n = 1\. Research use only", result.stdout)
-    assert "There is no baseline for iseg" in brainmri("baseline", "iseg", cwd=tmp_path).stderr
+    assert "iseg_mri_tissue_segmentation has no baseline" in brainmri("baseline", "iseg", cwd=tmp_path).stderr
 
 
 def test_own_labels_from_files_to_files(own_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def _literal(value: Any) -> Any:
     """Text with "#" as an expression that gives it: MONAI would replace "#" by "::"."""
     if isinstance(value, dict):
         return {key: _literal(content) for key, content in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):  # MONAI leaves tuples as they are
         return [_literal(content) for content in value]
     if isinstance(value, str) and "#" in value and value[:1] not in ("$", "@", "%"):
         text = repr(value)
