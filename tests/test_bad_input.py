@@ -78,12 +78,12 @@ CASES = {
     "misspelt override": (
         [*TRAIN, "--max_epoch", "1"],
         nothing,
-        r"no setting 'max_epoch'; did you mean 'max_epochs'\?",
+        r"no option 'max_epoch'; did you mean 'max_epochs'\?",
     ),
     "misspelt nested override": (
         [*TRAIN, "--train#trainer#max_epoch", "1"],
         nothing,
-        r"no setting 'train#trainer#max_epoch'; did you mean 'train#trainer#max_epochs'\?",
+        r"no option 'train#trainer#max_epoch'; did you mean 'train#trainer#max_epochs'\?",
     ),
     "text for a truth value": (
         [*TRAIN, "--resume", "maybe"],
@@ -148,7 +148,7 @@ CASES = {
     "export, misspelt": (
         ["export", "iseg", "--roi_sise", "[8]"],
         nothing,
-        r"no setting 'roi_sise'; did you mean 'roi_size'",
+        r"no option 'roi_sise'; did you mean 'roi_size'",
     ),
     "roi that doesn't fit": (
         [*TRAIN, "--roi_size", "[30,30,30]"],
