@@ -162,7 +162,7 @@ def start_brainmri() -> Callable[..., multiprocessing.process.BaseProcess]:
 def brainmri(start_brainmri: Callable[..., multiprocessing.process.BaseProcess]) -> Brainmri:
     """Runs `brainmri ...` in another process and folder, and returns what it printed."""
 
-    def call(*words: object, cwd: Path, timeout: int = 300) -> subprocess.CompletedProcess:
+    def call(*words: object, cwd: Path, timeout: int = 900) -> subprocess.CompletedProcess:
         with tempfile.TemporaryDirectory() as folder:
             said = [Path(folder) / name for name in ("stdout", "stderr")]
             process = start_brainmri(words, cwd, *said)

@@ -183,7 +183,7 @@ def test_a_whole_head_its_slabs_and_both_halves_of_its_precision(predictor: Pred
 def test_too_thin_or_too_small(tmp_path: Path) -> None:
     for shape, mm, sentence in (
         ((100, 100, 10), 2.0, None),
-        ((200, 200, 10), 1.0, "a slab of 10 mm is too thin, 12 mm are needed"),
+        ((200, 200, 10), 1.0, "A slab of 10 mm is too thin, 12 mm are needed"),
         ((30, 30, 30), 1.0, "spans 30 x 30 x 30 mm, which no scan of a head does"),
         ((100, 100, 1), 8.0, "is a slice, not a volume"),
     ):
