@@ -207,7 +207,7 @@ def test_every_bundle_trains_on_saved_labels(
         nibabel.save(nibabel.Nifti1Image(labels, shown.affine), tmp_path / "label.nii.gz")
         MONAILabelClient(server.url, tmpdir=str(tmp_path)).save_label(image_id, str(tmp_path / "label.nii.gz"))
     assert server.ask("POST", f"/train/{bundle}", json=params).status_code == 200
-    status = server.finished("/train/", 300)
+    status = server.finished("/train/", 900)
     assert status["status"] == "DONE", status["details"]
     (folder,) = (tmp_path / "runs" / bundle / "corrected").iterdir()
     record = json.loads((folder / "model.json").read_text())

@@ -296,7 +296,7 @@ def test_uncertainty_is_measured_by_another_process(
     )
     try:
         assert server.ask("POST", "/scoring/uncertainty").status_code == 200
-        status = server.finished("/scoring/", 300)
+        status = server.finished("/scoring/", 900)
         assert status["status"] == "DONE", status["details"]
         measured = server.ask("POST", "/activelearning/uncertainty", json={}).json()
         assert measured["measured"] == measured["unlabelled"] > 1
