@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from monai.networks.utils import copy_model_state, freeze_layers
 
+from custom.checkpoints.find import shipped_weights
 from custom.checkpoints.load import load_checkpoint, plain_weights
 from custom.errors import CheckpointError
 
@@ -28,7 +29,7 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
     """
     if source in (None, "None"):
         return
-    path = Path(bundle_root) / "models" / "model.pt" if source == "shipped" else Path(source)
+    path = shipped_weights(bundle_root) if source == "shipped" else Path(source)
     weights = plain_weights(load_checkpoint(path), network.state_dict())
     state, _, fresh = copy_model_state(network, weights, inplace=False)
     if set(weights) != set(state) or len({name.rpartition(".")[0] for name in fresh}) > 1:

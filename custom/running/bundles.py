@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,25 @@ def find_bundle(part: str) -> Path:
         ConfigError: no bundle or several bundles match.
     """
     bundles = find_bundles()
-    matches = [name for name in bundles if part == name] or [name for name in bundles if part and part in name]
+    return bundles[full_name(part, bundles)]
+
+
+def full_name(part: str, names: Collection[str], noun: str = "bundle") -> str:
+    """The only one of some bundles' names that contains `part`, or equals it.
+
+    Args:
+        part: what the user typed.
+        names: of the bundles to choose from.
+        noun: what the error message calls them if none matches.
+
+    Raises:
+        ConfigError: none of the names or several names match.
+    """
+    matches = [name for name in names if part == name] or [name for name in names if part and part in name]
     if len(matches) != 1:
-        problem = f"matches several bundles: {', '.join(matches)}" if matches else "matches no bundle"
-        raise ConfigError(f"{part!r} {problem}. Use a unique part of one of: {', '.join(sorted(bundles))}.")
-    return bundles[matches[0]]
+        problem = f"matches several bundles: {', '.join(matches)}" if matches else f"matches no {noun}"
+        raise ConfigError(f"{part!r} {problem}. Use a unique part of one of: {', '.join(sorted(names))}.")
+    return matches[0]
 
 
 def bundle_root(name: str) -> str:

@@ -20,7 +20,7 @@ from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of
 from custom.errors import BrainMRIError, ConfigError
 from custom.running import Predictor
-from custom.running.bundles import channels_of, find_bundles, labels_of, read_metadata
+from custom.running.bundles import channels_of, find_bundles, full_name, labels_of, read_metadata
 from custom.serving.contrasts import contrast_of
 from custom.serving.grids import save_labels
 
@@ -191,14 +191,11 @@ def load_bundles(
 def _find(name: str, known: Mapping[str, Path]) -> tuple[str, str | None]:
     """The segmentation bundle and the network that "part" or "part:network" stands for."""
     part, _, network = name.partition(":")
-    matches = [bundle for bundle in known if bundle == part] or [bundle for bundle in known if part and part in bundle]
-    if len(matches) != 1:
-        problem = f"matches several bundles: {', '.join(matches)}" if matches else "matches no segmentation bundle"
-        raise ConfigError(f"{part!r} {problem}. Use a unique part of one of: {', '.join(sorted(known))}.")
-    networks = sorted(path.stem for path in known[matches[0]].glob("configs/networks/*.json"))
+    bundle = full_name(part, known, "segmentation bundle")
+    networks = sorted(path.stem for path in known[bundle].glob("configs/networks/*.json"))
     if network and network not in networks:
-        raise ConfigError(f"{matches[0]} has no network {network!r}. Use one of: {', '.join(networks) or 'none'}.")
-    return matches[0], network or None
+        raise ConfigError(f"{bundle} has no network {network!r}. Use one of: {', '.join(networks) or 'none'}.")
+    return bundle, network or None
 
 
 def _weights_by_bundle(setting: str, known: Mapping[str, Path]) -> dict[str, str]:
