@@ -36,11 +36,11 @@ def test_one_step_by_hand() -> None:
     net = network()
     average, before = copy.deepcopy(net), copy.deepcopy(net)
     loss = MultiClassDiceCELoss()
-    step = AveragedStep(net, average, loss, torch.optim.SGD(net.parameters(), lr=1.0), decay=0.9, max_norm=0.1)
+    step = AveragedStep(net, average, loss, torch.optim.SGD(net.parameters(), lr=1.0), 0.9, 0.1, amp=False)
     data = batch()
     output = step(None, data)  # type: ignore[arg-type]
     losses = [loss(before(data["image"][n : n + 1]), data["label"][n : n + 1]) for n in range(2)]
-    assert float(output["loss"]) == pytest.approx(float(sum(losses)) / 2, rel=1e-5)
+    assert float(output["loss"]) == pytest.approx(sum(losses).item() / 2, rel=1e-5)
     (sum(losses) / 2).backward()  # type: ignore[union-attr]
     gradients = [parameter.grad for parameter in before.parameters()]
     norm = torch.cat([one.flatten() for one in gradients if one is not None]).norm()

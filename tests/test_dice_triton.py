@@ -23,6 +23,7 @@ KINDS = [
     (torch.float16, torch.int16, 4),
     (torch.bfloat16, torch.int64, 3),
     (torch.float64, torch.int32, 9),
+    (torch.float32, torch.uint8, 20),
 ]
 LIMITS = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
@@ -40,7 +41,8 @@ def constants(lambda_ce: float) -> torch.Tensor:
 def test_kernels_equal_the_plain_way(
     reduction: str, lambda_ce: float, ignore_index: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dice_triton, "TILE", 256)  # several programs, each of several tiles
+    monkeypatch.setattr(dice_triton, "WARPS", 1)  # several programs, each of several tiles
+    monkeypatch.setattr(dice_triton, "HELD", 16)
     torch.manual_seed(0)
     flags = itertools.product((False, True), repeat=3)
     for (squared, jaccard, batch), (dtype, label_type, classes) in zip(flags, itertools.cycle(KINDS), strict=False):
@@ -57,8 +59,7 @@ def test_kernels_equal_the_plain_way(
             lambda_ce > 0, False, squared, jaccard, batch, reduction, ignore_index,
         )  # fmt: skip
         ours, plain = dice_triton.forward(*arguments), dice_plain.forward(*arguments)
-        assert ours[2].item() == -torch.inf
-        for result, expected in zip(ours[:2], plain[:2], strict=True):
+        for result, expected in zip(ours, plain, strict=True):
             torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
         grad = torch.rand(ours[0].shape, dtype=ours[0].dtype, device=DEVICE)
         slope = dice_triton.backward(grad, logits, labels, ours[1], squared, ignore_index)
@@ -83,14 +84,16 @@ def test_wrong_labels_are_found(value: float, dtype: torch.dtype, found: float) 
     labels[..., 1] = value
     weight = torch.ones(2, dtype=torch.float64, device=DEVICE)
     arguments = (logits, labels, weight, weight, constants(1), True, True, False, False, True, "mean")
-    loss, slopes, worst = dice_triton.forward(*arguments, None)
+    mailbox = torch.full((2,), -torch.inf, dtype=torch.float64, pin_memory=DEVICE == "cuda")
+    loss, slopes = dice_triton.forward(*arguments, None, mailbox=mailbox)
     assert loss.isnan()
     assert not slopes.any()
-    assert worst.item() == found
+    assert mailbox.tolist() == [found, 2]
     if value == value:
-        loss, _, worst = dice_triton.forward(*arguments, value)
+        mailbox.fill_(-torch.inf)
+        loss, _ = dice_triton.forward(*arguments, value, mailbox=mailbox)
         assert loss.isfinite()
-        assert worst.item() == -torch.inf
+        assert mailbox.tolist() == [-torch.inf, -torch.inf]
 
 
 @pytest.mark.gpu
@@ -117,6 +120,10 @@ def test_kernels_compile_for(architecture: int) -> None:
         [sys.executable, script, str(architecture)], env=environment, capture_output=True, encoding="utf-8", check=False
     )
     assert result.returncode == 0, result.stderr
-    sizes = [int(line.split()[-1]) for line in result.stdout.splitlines()]
-    assert len(sizes) == 30
-    assert min(sizes) > 1000  # bytes of machine code
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert len(lines) == 36
+    assert min(int(line[-1]) for line in lines) > 1000  # bytes of machine code
+    contiguous_halves = [line for line in lines if line[1] in ("bf16", "fp16") and line[4] == "True"]
+    loads = {int(line[-2]) for line in contiguous_halves if line[0] != "finish"}
+    assert loads <= {8, 16}  # bytes at a time of two-byte logits
+    assert len(contiguous_halves) == 9

@@ -398,7 +398,7 @@ def test_wrong_arguments(loss: type, kwargs: dict, message: str) -> None:
 def test_wrong_labels(value: float, dtype: torch.dtype, shown: str, device: str) -> None:
     labels, loss = torch.tensor([[[[0, value]]]], dtype=dtype, device=device), MultiClassDiceLoss(ignore_index=255)
     message = f"labels must be whole numbers from 0 to 1, or ignore_index; they hold {shown}\\."
-    logits = LOGITS.to(device).requires_grad_()
+    logits = LOGITS.detach().to(device).requires_grad_()
     if device == "cpu":
         with pytest.raises(ValueError, match=message):
             loss(logits, labels)
@@ -410,6 +410,18 @@ def test_wrong_labels(value: float, dtype: torch.dtype, shown: str, device: str)
     with pytest.raises(ValueError, match=f"In an earlier call: {message}"):
         loss(logits, labels)
     assert loss(logits, LABELS.to(device)).isfinite()
+
+
+@on_every_device
+def test_a_compiled_step_keeps_nothing_that_it_made(device: str) -> None:
+    """What a CUDA graph of torch.compile made is overwritten by its next replay."""
+    loss = MultiClassDiceCELoss(weight=[0.5, 2.0], include_background=False)
+    logits, labels = LOGITS.detach().to(device), LABELS.to(device)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    value = compiled(logits, labels)
+    assert loss._constants == {}
+    torch.testing.assert_close(value, loss(logits, labels))
+    assert len(loss._constants) == 1
 
 
 def test_wrong_types_are_named() -> None:

@@ -22,7 +22,7 @@ torch.library.define(
     FORWARD,
     "(Tensor logits, Tensor labels, Tensor dice_weight, Tensor ce_weight, Tensor constants, bool with_ce, "
     "bool include_background, bool squared_pred, bool jaccard, bool batch, str reduction, int? ignore_index) "
-    "-> (Tensor loss, Tensor slopes, Tensor worst)",
+    "-> (Tensor loss, Tensor slopes)",
 )
 torch.library.define(
     BACKWARD,
@@ -35,25 +35,24 @@ dice_and_ce = torch.ops.brain_mri_bundles.dice_and_ce
 _backward = torch.ops.brain_mri_bundles.dice_and_ce_backward
 
 
-@torch.library.impl(FORWARD, "cuda")
-def _forward_on_cuda(logits: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _forward_on_cuda(logits: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     if not _triton_works(logits.device):
         return dice_plain.forward(logits, *arguments)
     from custom.losses import dice_triton
 
-    wrong_labels_of_cuda.raise_if_any()
-    loss, slopes, worst = dice_triton.forward(logits, *arguments)
-    wrong_labels_of_cuda.watch(worst, logits.shape[1])
-    return loss, slopes, worst
+    return dice_triton.forward(logits, *arguments, mailbox=wrong_labels_of_cuda.mailbox(logits.device))
 
 
-@torch.library.impl(BACKWARD, "cuda")
 def _backward_on_cuda(grad: torch.Tensor, logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
     if not _triton_works(logits.device):
         return dice_plain.backward(grad, logits, *arguments)
     from custom.losses import dice_triton
 
     return dice_triton.backward(grad, logits, *arguments)
+
+
+torch.library.impl(FORWARD, "cuda")(_forward_on_cuda)
+torch.library.impl(BACKWARD, "cuda")(_backward_on_cuda)
 
 
 @functools.cache
@@ -74,11 +73,11 @@ def _triton_works(device: torch.device) -> bool:
 
 
 @torch.library.register_fake(FORWARD)
-def _forward_shapes(logits: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _forward_shapes(logits: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
     batch, reduction = rest[8], rest[9]
     rows, classes = 1 if batch else logits.shape[0], logits.shape[1]
     slopes = logits.new_empty((rows, 3, classes), dtype=dice_plain.precision(logits))
-    return slopes.new_empty((rows, classes) if reduction == "none" else ()), slopes, slopes.new_empty(1)
+    return slopes.new_empty((rows, classes) if reduction == "none" else ()), slopes
 
 
 @torch.library.register_fake(BACKWARD)
@@ -107,44 +106,71 @@ torch.library.register_autograd(FORWARD, _gradient, setup_context=_keep)
 torch.library.register_autograd(BACKWARD, _no_second_gradient)
 
 
+class _Eager(torch.autograd.Function):
+    """The operator without the Python that torch.library puts around it, which takes longer than the kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        ctx.kept = None
+        if logits.is_cuda:
+            loss, slopes = _forward_on_cuda(logits, *arguments)
+        else:
+            ctx.kept = [] if ctx.needs_input_grad[0] else None
+            loss, slopes = dice_plain.forward(logits, *arguments, kept=ctx.kept)
+        ctx.save_for_backward(logits, arguments[0], slopes)
+        ctx.squared_pred, ctx.ignore_index = arguments[6], arguments[10]
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        arguments = (grad, *ctx.saved_tensors, ctx.squared_pred, ctx.ignore_index)
+        if torch.is_grad_enabled():  # the operator refuses a second derivative with a sentence
+            gradient = _backward(*arguments)
+        elif grad.is_cuda:
+            gradient = _backward_on_cuda(*arguments)
+        else:
+            kept, ctx.kept = ctx.kept, None
+            gradient = dice_plain.backward(*arguments, kept=kept)
+        return gradient, *[None] * 11
+
+
+def dice_and_ce_loss(logits: torch.Tensor, labels: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    """The operator's loss, by way of the dispatcher only where something (the compiler, a subclass) needs it."""
+    plain = type(logits) in (torch.Tensor, torch.nn.Parameter) and type(labels) is torch.Tensor
+    if torch.compiler.is_compiling() or not plain or torch._C._are_functorch_transforms_active():
+        loss: torch.Tensor = dice_and_ce(logits, labels, *arguments)[0]
+    else:
+        loss = _Eager.apply(logits, labels, *arguments)
+    return loss
+
+
 class _WrongLabels:
     """Reports wrong labels of a CUDA kernel without making any step wait for the device.
 
-    The kernel writes the greatest wrong label to one number. `watch` starts its copy to the host; `raise_if_any`, at
-    each later call, looks at the copies that have arrived. CUDA graphs replay kernels only: with them, a loss of NaN is
-    the only sign of wrong labels.
+    Each device has two numbers in the host's memory to which its kernels write: the greatest wrong label and the number
+    of classes. They write only where there was one, also when a CUDA graph replays them. Each later call looks.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._arriving: list[tuple[torch.cuda.Event, torch.Tensor, int]] = []
+        self._mailboxes: dict[torch.device, torch.Tensor] = {}
 
-    def watch(self, worst: torch.Tensor, classes: int) -> None:
-        """Starts the copy of `worst`, (1,), the greatest wrong label or -inf, to the host."""
-        if torch.cuda.is_current_stream_capturing():
-            return
-        with torch.cuda.device(worst.device):
-            copied = torch.empty(1, dtype=worst.dtype, pin_memory=True)
-            copied.copy_(worst, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        with self._lock:
-            self._arriving.append((event, copied, classes))
-
-    def raise_if_any(self) -> None:
-        """Looks at all copies that have arrived.
+    def mailbox(self, device: torch.device) -> torch.Tensor:
+        """The two numbers of a device, -inf if there was no wrong label.
 
         Raises:
             ValueError: labels of an earlier call were no classes.
         """
-        if torch.cuda.is_current_stream_capturing():
-            return
-        with self._lock:
-            while self._arriving and self._arriving[0][0].query():
-                _, copied, classes = self._arriving.pop(0)
-                if copied.item() != -torch.inf:
-                    self._arriving.clear()
-                    raise ValueError(f"In an earlier call: {dice_plain.wrong_labels(classes, copied.item())}")
+        mailbox = self._mailboxes.get(device)
+        if mailbox is None:
+            with self._lock:
+                empty = torch.full((2,), -torch.inf, dtype=torch.float64, pin_memory=True)
+                mailbox = self._mailboxes.setdefault(device, empty)
+        worst, classes = mailbox.tolist()
+        if worst != -torch.inf and not torch.cuda.is_current_stream_capturing():
+            mailbox.fill_(-torch.inf)
+            raise ValueError(f"In an earlier call: {dice_plain.wrong_labels(int(classes), worst)}")
+        return mailbox
 
 
 wrong_labels_of_cuda = _WrongLabels()

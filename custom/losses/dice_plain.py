@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-BLOCK = {"cpu": 2**19}  # logits in a block: 2 MB of float32
+BLOCK = {"cpu": 2**19}  # logits in a block: 2 MB of float32; twice as many are still one block
 BLOCK_ELSEWHERE = 2**24  # elsewhere fewer launches matter more than a cache
 
 
@@ -28,8 +28,10 @@ def forward(
     batch: bool,
     reduction: str,
     ignore_index: int | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss, what backward needs, and the worst label.
+    *,
+    kept: list[torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss, and what backward needs.
 
     Args:
         logits: (B, C, ...) of any float type.
@@ -44,11 +46,11 @@ def forward(
         batch: sum over the whole batch before dividing.
         reduction: "mean", "sum" or "none".
         ignore_index: voxels with this label do not count.
+        kept: receives one-hot labels and probabilities, for backward, if all is one block.
 
     Returns:
         loss: a scalar, or with reduction "none" (1 or B, C).
         slopes: (1 or B, 3, C): A, B and lambda_ce v / sum(v T) of the formulas.
-        worst: (1,), the greatest label that is no class, or -inf.
 
     Raises:
         ValueError: a label that is no class.
@@ -57,19 +59,23 @@ def forward(
     sums = logits.new_zeros((4, *logits.shape[:2]), dtype=dice_weight.dtype)
     counted = sums.new_zeros(())
     with torch.autocast(logits.device.type, enabled=False):
-        for items, _, counts, one_hot, x, free, _ in _blocks(logits, labels, ignore_index):
+        for items, _, counts, one_hot, x, free, spare, _ in _blocks(logits, labels, ignore_index):
             if with_ce:
                 log_p = torch.log_softmax(x, 1, out=free)
-                p = torch.exp(log_p, out=x)
+                p, spare = torch.exp(log_p, out=spare), free
                 # -inf times the zeros of the one-hot is NaN.
                 log_p.mul_(one_hot).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
                 sums[3, items] += log_p.sum(2)
             else:
-                p, free = torch.softmax(x, 1, out=free), x
-            sums[0, items] += torch.mul(p, one_hot, out=free).sum(2)
+                p = torch.softmax(x, 1, out=free)
+            sums[0, items] += torch.mul(p, one_hot, out=spare).sum(2)
             sums[2, items] += one_hot.sum(2)
-            p = p.square_() if squared_pred else p
-            p = p if counts is None else p.mul_(counts)
+            if kept is not None and one_hot.numel() == logits.numel() and counts is None:
+                kept[:] = one_hot, p
+                p = torch.square(p, out=spare) if squared_pred else p
+            else:
+                p = p.square_() if squared_pred else p
+                p = p if counts is None else p.mul_(counts)
             sums[1, items] += p.sum(2)
             counted += p[:, 0].numel() if counts is None else counts.sum()
     if sums[2].sum() != counted:  # each voxel that counts must have met one class
@@ -87,7 +93,7 @@ def forward(
     slopes = torch.cat([slopes, ce_slope.expand_as(terms)[:, None]], dim=1)
     loss = terms if reduction == "none" else terms.sum() + ce
     dtype = precision(logits)
-    return loss.to(dtype), slopes.to(dtype), slopes.new_full((1,), -torch.inf, dtype=dtype)
+    return loss.to(dtype), slopes.to(dtype)
 
 
 def backward(
@@ -97,6 +103,8 @@ def backward(
     slopes: torch.Tensor,
     squared_pred: bool,
     ignore_index: int | None,
+    *,
+    kept: list[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The gradient with respect to the logits, in their shape, type and layout.
 
@@ -107,27 +115,33 @@ def backward(
         slopes: from forward.
         squared_pred: as in forward.
         ignore_index: as in forward.
+        kept: from forward. Its contents are used up.
     """
     gradient = empty_gradient(logits)
     places = gradient.flatten(2) if _merged(logits).ndim == 3 else gradient
     slopes = (slopes * (grad[:, None] if grad.ndim else grad)).expand(len(logits), -1, -1)
     with torch.autocast(logits.device.type, enabled=False):
-        for items, place, counts, one_hot, x, free, rows in _blocks(logits, labels, ignore_index):
+        with_ce = bool(slopes[:, 2].any())
+        blocks = _kept_block(kept) or _blocks(logits, labels, ignore_index)
+        for items, place, counts, one_hot, x, free, spare, rows in blocks:
             by_intersection, by_prediction, by_likelihood = slopes[items].split(1, dim=1)  # (I, 1, C) each
-            p = torch.softmax(x, 1, out=free)
+            p = free if kept else torch.softmax(x, 1, out=free)
             pull, ce, rest = rows  # of each voxel: A_y p_y - v_y / ..., v_y / ..., and what all its classes share
-            torch.bmm(by_intersection, torch.mul(p, one_hot, out=x), out=pull)
-            pull.sub_(torch.bmm(by_likelihood, one_hot, out=ce))
+            torch.bmm(by_intersection, torch.mul(p, one_hot, out=spare), out=pull)
+            if with_ce:
+                pull.sub_(torch.bmm(by_likelihood, one_hot, out=ce))
             if squared_pred:
-                torch.bmm(2 * by_prediction, torch.square(p, out=x), out=rest)
-                q = torch.mul(p, 2 * by_prediction.mT, out=x)
+                torch.bmm(2 * by_prediction, torch.square(p, out=spare), out=rest)
+                q = torch.mul(p, 2 * by_prediction.mT, out=spare)
             else:
                 torch.bmm(by_prediction, p, out=rest)
                 q = by_prediction.mT
-            result = torch.sub(q, rest.add_(pull), out=x).mul_(p).addcmul_(one_hot, pull)
-            result = result if counts is None else result.mul_(counts)
             target = places[items, :, place]
-            target.copy_(result.reshape(target.shape))
+            straight = target.shape == p.shape and target.dtype == p.dtype
+            result = torch.sub(q, rest.add_(pull), out=target if straight else spare).mul_(p).addcmul_(one_hot, pull)
+            result = result if counts is None else result.mul_(counts)
+            if not straight:
+                target.copy_(result.reshape(target.shape))
     return gradient
 
 
@@ -180,6 +194,15 @@ def _merged(logits: torch.Tensor) -> torch.Tensor:
         return logits
 
 
+def _kept_block(kept: list[torch.Tensor] | None) -> list[tuple[Any, ...]]:
+    """What `_blocks` yields, with the probabilities in the first free memory, if forward kept its only block."""
+    if not kept:
+        return []
+    one_hot, p = kept
+    rows = p.new_empty((3, len(p), 1, p.shape[2]))
+    return [(slice(None), slice(None), None, one_hot, None, p, torch.empty_like(p), rows)]
+
+
 def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None) -> Iterator[tuple[Any, ...]]:
     """Blocks of voxels of one item, or of several small items.
 
@@ -187,7 +210,8 @@ def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None
 
     Yields:
         The block's items; its place along the first spatial axis; which voxels count, (I, 1, N), or None for all;
-        one-hot labels, logits and free memory, (I, C, N) each; free memory for three rows, (3, I, 1, N).
+        one-hot labels, logits (not to be written to), twice free memory, the second of which may hold the logits, all
+        (I, C, N); free memory for three rows, (3, I, 1, N).
     """
     items, classes = logits.shape[:2]
     dtype = precision(logits)
@@ -195,7 +219,8 @@ def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None
     logits = _merged(logits)
     labels = labels.flatten(2) if logits.ndim == 3 else labels
     length, row = logits.shape[2], logits[0, 0, 0].numel()
-    at_once = max(1, BLOCK.get(logits.device.type, BLOCK_ELSEWHERE) // (classes * row))
+    block = BLOCK.get(logits.device.type, BLOCK_ELSEWHERE)
+    at_once = max(1, max(block, logits.numel() * (logits.numel() <= 2 * block)) // (classes * row))
     step = min(length, at_once)
     together = min(items, at_once // step)
     room = logits.new_empty((3, together, classes, step * row), dtype=dtype)
@@ -205,9 +230,11 @@ def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None
             chosen, place = slice(first, first + together), slice(start, start + step)
             labels_here = labels[chosen, :, place].flatten(2)
             inside = (slice(None), slice(labels_here.shape[0]), slice(None), slice(labels_here.shape[2]))
-            one_hot, x, free = room[inside]
+            one_hot, free, spare = room[inside]
+            x = logits[chosen, :, place]
+            if ignore_index is not None or x.dtype != dtype or x.shape != spare.shape:
+                x = spare.copy_(x.reshape(spare.shape))
             y = rows[inside][3].copy_(labels_here)
-            x.copy_(logits[chosen, :, place].reshape(x.shape))
             # Written straight into floats: making the comparison's booleans first takes ten times as long.
             torch.eq(y, names, out=one_hot)
             counts = None
@@ -215,7 +242,7 @@ def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None
                 counts = (y != ignore_index).to(dtype)
                 one_hot *= counts
                 x.masked_fill_(counts == 0, 0)  # voxels that do not count may be NaN
-            yield chosen, place, counts, one_hot, x, free, rows[inside][:3]
+            yield chosen, place, counts, one_hot, x, free, spare, rows[inside][:3]
 
 
 def _worst(labels: torch.Tensor, classes: int, ignore_index: int | None) -> float:

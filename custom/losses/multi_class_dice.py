@@ -26,7 +26,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from custom.losses.dice_operator import dice_and_ce
+from custom.losses.dice_operator import dice_and_ce_loss
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -107,7 +107,7 @@ class MultiClassDiceLoss(nn.Module):
         if logits.device != labels.device:
             raise ValueError(f"logits and labels must be on one device, got {logits.device} and {labels.device}.")
         logits, labels = (x.as_tensor() if isinstance(x, MetaTensor) else x for x in (logits, labels))
-        loss: torch.Tensor = dice_and_ce(
+        loss = dice_and_ce_loss(
             logits,
             labels,
             *self._device_constants(logits.shape[1], logits.device),
@@ -118,7 +118,7 @@ class MultiClassDiceLoss(nn.Module):
             self.batch,
             self.reduction,
             self.ignore_index,
-        )[0]
+        )
         if self.reduction == "none":
             loss = loss[0] if self.batch else loss
             loss = loss[..., 0 if self.include_background else 1 :]
@@ -146,15 +146,24 @@ class MultiClassDiceLoss(nn.Module):
         return list(self.weight)
 
     def _device_constants(self, classes: int, device: torch.device) -> list[torch.Tensor]:
-        """Both weights and (lambda_ce, smooth_nr, smooth_dr) on the device; kept, since a copy makes a step wait."""
+        """Both weights and (lambda_ce, smooth_nr, smooth_dr) on the device; kept, since a copy makes a step wait.
+
+        A compiled step makes them anew, on the device: what it made, its CUDA graph would overwrite later.
+        """
         constants = (self.lambda_ce, self.smooth_nr, self.smooth_dr)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        if torch.compiler.is_compiling():
+            lists = self._constant_lists(classes)
+            return [torch.cat([torch.full((1,), v, dtype=dtype, device=device) for v in values]) for values in lists]
         key = (classes, device, self.include_background, self.lambda_dice, self.weight, constants)
         if key not in self._constants:
-            dice, ce = self._weights(classes)
-            lists = [self.lambda_dice * factor for factor in dice], ce, constants
-            dtype = torch.float32 if device.type == "mps" else torch.float64
+            lists = self._constant_lists(classes)
             self._constants = {key: [torch.tensor(values, dtype=dtype, device=device) for values in lists]}
         return self._constants[key]
+
+    def _constant_lists(self, classes: int) -> tuple[list[float], ...]:
+        dice, ce = self._weights(classes)
+        return [self.lambda_dice * factor for factor in dice], ce, [self.lambda_ce, self.smooth_nr, self.smooth_dr]
 
 
 class MultiClassDiceCELoss(MultiClassDiceLoss):
