@@ -19,7 +19,7 @@ from custom.losses.dice_plain import empty_gradient, precision
 
 WARPS = 4  # of 32 threads, in a program
 HELD = 16  # logits that one thread holds, or more: of up to HELD_CLASSES classes and at least 4 voxels
-HELD_CLASSES = 8  # more take so many registers that too few programs fit a multiprocessor
+HELD_CLASSES = 8  # more would take more registers than leave room for several programs
 PROGRAMS_PER_CORE = 6  # of a multiprocessor, in forward; each leaves a row of sums to add
 
 
@@ -121,7 +121,7 @@ def sizes(classes: int, bytes_of_logit: int, channels_last: bool) -> dict[str, A
 
 def width(classes: int) -> int:
     """How many programs' sums `finish` adds at a time."""
-    return max(1, 2048 // triton.next_power_of_2(classes))
+    return max(1, 2048 // int(triton.next_power_of_2(classes)))
 
 
 def _kinds(x: torch.Tensor, *strides: tuple[int, ...]) -> dict[str, Any]:
