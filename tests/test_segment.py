@@ -314,13 +314,13 @@ def test_the_table_of_volumes_has_no_earlier_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "brainmri: name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
+        ([], "brainmri: Name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
         (["nowhere.nii"], "nowhere.nii. Correct the path."),
         (["a", "clash"], "clash/x.mgz and clash/x.nii would give results with the same name"),
         (["a/x.nii", "nowhere.nii", "--ckpt_path", "no.pt"], "nowhere.nii. Correct the path."),  # before the weights
         (["clash", "--ckpt_path", "no.pt"], "clash/x.mgz and clash/x.nii would give results with the same name"),
         (["--joint", "c/x.nii"], "c/x.nii. Correct the path."),  # no value of --joint
-        (["a", "--outputs", "tissue"], "There is no output 'tissue': name some of tissues, structures, mask, brain,"),
+        (["a", "--outputs", "tissue"], "There is no output 'tissue'. Use some of tissues, structures, mask, brain,"),
         (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
         (["a", "--devise", "cpu"], "There is no option 'devise'; did you mean 'device'?"),
         (["a", "--device", "cuda:9"], "There is no device 'cuda:9' here"),

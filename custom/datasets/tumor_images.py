@@ -116,7 +116,9 @@ def _unlabelled(place: str | Path) -> list[dict]:
     path = Path(place).expanduser()
     if path.is_file():
         return [{"subject": path.name, "image": str(path)}]
-    paths = image_files(existing_folder(path, "Give a folder of images, or one image."))
+    if not path.is_dir():
+        raise MissingDataError(f"There is no image or folder {path}. Correct the path (--dataset_dir).")
+    paths = image_files(path)
     if not paths:
         raise MissingDataError(f"{path} holds no image. Give a folder of {', '.join(SUFFIXES)} files.")
     return [{"subject": image.relative_to(path).as_posix(), "image": str(image)} for image in paths]

@@ -188,6 +188,6 @@ def _require_grid(items: Sequence[dict[str, Any]], images: Sequence[Image]) -> N
         first.shape[1:], np.asarray(first.affine, dtype=float), np.asarray(last.affine, dtype=float)
     ):
         raise DataError(
-            f"{images[len(items) - 1]} and {images[0]} lie on different grids: resample them to one grid, or segment "
+            f"{images[len(items) - 1]} and {images[0]} lie on different grids. Resample them to one grid, or segment "
             "them one by one."
         )
