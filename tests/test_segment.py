@@ -66,6 +66,14 @@ def test_the_shipped_weights_find_tissue_and_any_orientation_gives_the_same(
     assert np.mean(again["pred"] == back) > 0.995
 
 
+def test_nothing_is_said_to_be_written_if_all_scans_fail(brainmri: Brainmri, tmp_path: Path) -> None:
+    (tmp_path / "broken.nii.gz").write_bytes(b"no scan")
+    result = brainmri("segment", "broken.nii.gz", "--output_dir", "out", "--device", "cpu", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "1 of 1 scans failed:" in result.stderr
+    assert "volumes.csv" not in result.stdout
+
+
 def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     (tmp_path / "scans/sub-1/anat").mkdir(parents=True)
     shutil.copy(mni152_dir / mni152.T1, tmp_path / "scans/sub-1/anat/sub-1_T1w.nii.gz")
