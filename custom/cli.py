@@ -172,7 +172,8 @@ def segment(
         predictor = Predictor(files, **(settings | {"output_dir": str(folder)}))
         print(f"Weights: {predictor.path}", flush=True)
         failed = segment(predictor, places, folder, options)
-        print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
+        if (folder / "volumes.csv").is_file():
+            print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
     if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
         raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
 

@@ -72,9 +72,12 @@ def sample_written_whole(folder: str | Path, recipe: dict[str, Any]) -> Iterator
         recipe: the parameters of the sample, which are written to sample.json.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder holds something else, or it or one above it is a file.
     """
     folder = Path(folder).expanduser()
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise DataError(f"The folder {folder} cannot be made, because {existing} is a file. Name another folder.")
     if folder.exists() and any(folder.iterdir()):
         if (
             not (folder / "sample.json").is_file()

@@ -98,12 +98,11 @@ def cheng_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = SHARED / "cheng2d" / "cheng_t1ce_128px.npz"
     if not source.is_file():
         pytest.skip(f"J. Cheng's slices aren't here ({source}).")
-    content = np.load(source)
+    with np.load(source) as archive:
+        content = {key: archive[key] for key in ("image", "label", "block", "index")}
     folder = tmp_path_factory.mktemp("cheng") / "cheng"
     rows = []
-    for pixels, label, block, index in zip(
-        *(content[key] for key in ("image", "label", "block", "index")), strict=True
-    ):
+    for pixels, label, block, index in zip(*content.values(), strict=True):
         image = f"Training/{('meningioma', 'glioma', 'pituitary')[label]}/{index:04d}.png"
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / image)

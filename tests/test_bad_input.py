@@ -63,7 +63,7 @@ CASES = {
     "no folder": (
         [*TRAIN, "--dataset_dir", "nowhere"],
         nothing,
-        r"There is no folder nowhere\. Ask for iSeg at .*, or",
+        r"There is no folder nowhere\. Give the folder of your data \(--dataset_dir\)\. Ask for iSeg at .*, or",
     ),
     "empty folder": (
         [*TRAIN, "--dataset_dir", "hollow"],
@@ -160,6 +160,16 @@ CASES = {
         nothing,
         r"The split unlabelled has no reference labels to score against",
     ),
+    "infer, one channel of two": (
+        [*INFER, "--data", "[{'image': ['iseg/subject-1-T1.hdr']}]"],
+        nothing,
+        r"channels in iseg/subject-1-T1\.hdr is 1, but this network takes 2\. Give T1w, T2w in this order\.",
+    ),
+    "infer, a file as data": (
+        [*INFER, "--data", "t1.nii.gz"],
+        nothing,
+        r"data must be a list such as \[\{'image': \['t1\.nii\.gz', 't2\.nii\.gz'\]\}\], got 't1\.nii\.gz'",
+    ),
     "results of one name": (
         [*INFER, "--data", "[{'image': ['a/t1.nii', 'a/t2.nii']}, {'image': ['b/t1.nii', 'b/t2.nii']}]"],
         nothing,
@@ -174,6 +184,16 @@ CASES = {
         ["sample", "iseg", "mine"],
         lambda folder: (folder / "mine/x").mkdir(parents=True),
         r"mine is not empty and holds no sample of this kind",
+    ),
+    "sample over a file": (
+        ["sample", "iseg", "thesis.txt"],
+        a_file("thesis.txt"),
+        r"The folder thesis\.txt cannot be made, because thesis\.txt is a file\. Name another folder",
+    ),
+    "sample below a file": (
+        ["sample", "iseg", "thesis.txt/iseg"],
+        a_file("thesis.txt"),
+        r"The folder thesis\.txt/iseg cannot be made, because .*thesis\.txt is a file\. Name another folder",
     ),
     "sample, contrast": (["sample", "iseg", "new", "--contrast", "teen"], nothing, r"contrast must be .* got 'teen'"),
     "verify": (
@@ -214,7 +234,7 @@ def test_a_missing_scan(trained: Path, brainmri: Brainmri, tmp_path: Path) -> No
     words = ["--data", "[{'image': ['a.nii.gz', 'b.nii.gz']}]", "--ckpt_path", trained / "model.pt"]
     result = brainmri("infer", "iseg", *words, cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("brainmri: a.nii.gz does not exist. Put the file back")
+    assert result.stderr.strip().splitlines()[-1].startswith("brainmri: a.nii.gz does not exist. Correct its path, ")
     assert list(tmp_path.iterdir()) == []
 
 

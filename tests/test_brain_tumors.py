@@ -105,7 +105,7 @@ def spoil_shape(path: Path) -> None:
 
 def spoil_code(path: Path) -> None:
     image = nibabel.load(path)
-    voxels = np.array(image.dataobj)
+    voxels = np.asarray(image.dataobj).copy()
     voxels[0, 0, 0] = 3
     nibabel.save(nibabel.Nifti1Image(voxels, image.affine), path)
 

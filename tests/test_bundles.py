@@ -173,22 +173,30 @@ def config(bundle: str, *names: str) -> dict[str, Any]:
     return ConfigParser.load_config_files(config_files(bundle, *names))
 
 
-@bundle
-def test_metadata_agrees_with_the_dataset(bundle: str) -> None:
-    metadata = config(bundle, "metadata.json")
+def labels_and_channels(bundle: str, data: Path) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Those of a bundle's data set: of its module, or of the folder's own dataset.json."""
     dataset = importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}")
+    if CASES[bundle].dataset == "msd":
+        return dataset.labels(data), dataset.channels(data)
+    return dataset.LABELS, dataset.CHANNELS
+
+
+@bundle
+def test_metadata_agrees_with_the_dataset(bundle: str, data: Path) -> None:
+    metadata = config(bundle, "metadata.json")
+    known_labels, known_channels = labels_and_channels(bundle, data)
     assert metadata["name"] == bundle
     assert metadata["version"] in metadata["changelog"]
     ports = metadata["network_data_format"]
     outputs = ports["outputs"]["pred"]["channel_def"]
     assert list(outputs) == [str(channel) for channel in range(len(outputs))]
     labels = ports["outputs"]["pred"].get("labels", outputs)  # of a result, where a network tells more apart
-    assert list(labels.values()) == list(dataset.LABELS.values())[-len(labels) :]  # masks have no background channel
-    assert len(dataset.LABELS) - len(labels) <= 1
+    assert list(labels.values()) == list(known_labels.values())[-len(labels) :]  # masks have no background channel
+    assert len(known_labels) - len(labels) <= 1
     image = ports["inputs"]["image"]["channel_def"].values()
-    assert [channel.removesuffix("w") for channel in image] == list(dataset.CHANNELS)
+    assert [channel.removesuffix("w") for channel in image] == [name.removesuffix("w") for name in known_channels]
     parser = ConfigParser(config(bundle, "train.json"))
-    assert parser.get_parsed_content("in_channels") == ports["inputs"]["image"]["num_channels"] == len(dataset.CHANNELS)
+    assert parser.get_parsed_content("in_channels") == ports["inputs"]["image"]["num_channels"] == len(known_channels)
     assert parser.get_parsed_content("out_channels") == ports["outputs"]["pred"]["num_channels"] == len(outputs)
     assert "not a medical device" in metadata["intended_use"]
 
@@ -377,7 +385,7 @@ def test_trains_evaluates_infers_exports(
     if bundle in CLASSIFIERS:
         check_classifier(bundle, network, evaluation, scores, where, short)
         return
-    labels = importlib.import_module(f"custom.datasets.{CASES[bundle].dataset}").LABELS
+    labels, _ = labels_and_channels(bundle, data)
     subjects = scores["subject"].nunique()
     names = list(CASES[bundle].scored) or [labels[code] for code in sorted(labels)][1:]
     assert scores["label"].tolist() == names * subjects

@@ -233,7 +233,7 @@ def test_help_of_a_bundle(command: str, bundle: str, capsys: pytest.CaptureFixtu
         (
             ["verify", "iseg", "x", "--verbos"],
             2,
-            "brainmri verify: There is no option --verbos; did you mean --verbose?",
+            "brainmri verify: There is no option --verbos; did you mean --verbose? brainmri",
         ),
         (["networks", "--size", "x"], 2, "brainmri networks: argument --size: it must be a whole number, got 'x'"),
         (["compare", "iseg", "--summary=x"], 2, "argument --summary: it must be True or False, got 'x'"),

@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas
 import pytest
 
+from custom.commands.options import table
+from custom.running.bundles import find_bundle, read_metadata
 from custom.samples import msd as msd_sample
 
 ROOT = Path(__file__).parents[1]
@@ -63,11 +65,9 @@ def test_pre_commit_has_the_version_of_the_constraints() -> None:
     assert versions <= set((ROOT / "constraints.txt").read_text(encoding="utf-8").split())
 
 
-@pytest.mark.slow
-def test_write_a_bundle_as_the_page_says(tmp_path: Path) -> None:
-    """Every file of the page is written, and every command of MONAI runs, on a smaller sample."""
+def write_the_pages_bundle(folder: Path) -> list[str]:
+    """Writes every file of docs/write-a-bundle.md, and returns the page's commands of MONAI."""
     page = (ROOT / "docs" / "write-a-bundle.md").read_text(encoding="utf-8")
-    msd_sample.write(tmp_path / "data" / "msd", spacing=4, labelled=5)
     commands = []
     blocks = re.findall(r"`(my_mri_segmentation/configs/[\w/]+\.json)`|```(json|bash)\n(.*?)```", page, flags=re.DOTALL)
     name = ""
@@ -75,10 +75,31 @@ def test_write_a_bundle_as_the_page_says(tmp_path: Path) -> None:
         name = path or name
         if language == "json":
             json.loads(text)
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text, encoding="utf-8")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
         elif language == "bash":
             commands += [line for line in text.splitlines() if line.startswith("python -m monai.bundle")]
+    return commands
+
+
+def test_the_pages_bundle_explains_its_options_and_declares_what_the_server_reads(tmp_path: Path) -> None:
+    write_the_pages_bundle(tmp_path)
+    configs = tmp_path / "my_mri_segmentation" / "configs"
+    explained = set(json.loads((configs / "options.json").read_text()))
+    rows = re.findall(r"^\| `(\w+)` \|", table(configs.parent), flags=re.MULTILINE)
+    assert set(rows) == explained
+    metadata, known = read_metadata(configs.parent), read_metadata(find_bundle("iseg"))
+    assert [key for key in ("kind", "spatial_dims") if key not in metadata] == []
+    assert set(metadata["own_labels"]) == set(known["own_labels"])
+    keys = list(json.loads((configs / "inference.json").read_text()))
+    assert keys.index("dataloader") < keys.index("network_def") < keys.index("inferer")  # as in every bundle
+
+
+@pytest.mark.slow
+def test_write_a_bundle_as_the_page_says(tmp_path: Path) -> None:
+    """Every file of the page is written, and every command of MONAI runs, on a smaller sample."""
+    msd_sample.write(tmp_path / "data" / "msd", spacing=4, labelled=5)
+    commands = write_the_pages_bundle(tmp_path)
     assert len(commands) == 6
     for command in commands:
         short = command.replace("python", f"'{sys.executable}'", 1).replace("--max_epochs 2", "--max_epochs 1")

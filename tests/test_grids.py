@@ -151,7 +151,7 @@ def test_nothing_found_is_no_label() -> None:
 
 def test_any_labels_on_the_scan() -> None:
     scan, logits, truth = head(ORIENTATIONS[2], {0: 0, 14: 0.1, 2: 0.5, 1: 0.9, 6: 0.7})
-    item = LabelScand("pred")({"pred": MetaTensor(logits[:17], affine=logits.affine), "scan": scan})
+    item = LabelScand("pred")({"pred": logits[:17], "scan": scan})
     assert (np.asarray(item["pred"])[0] == truth).mean() > 0.93
 
 

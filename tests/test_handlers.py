@@ -109,8 +109,13 @@ def test_scores_in_mm(tmp_path: Path) -> None:
             {"weight": torch.zeros(3, 5)},
             r"model\.pt holds another network's weights \(2 of 2 tensors don't fit, weight",
         ),
+        ({f"conv.{n}": torch.zeros(3) for n in "abc"}, r"another network's weights \(2 of 2 tensors don't fit, weight"),
+        (
+            {"weight": torch.zeros(3, 4), "bias": torch.zeros(3), "scale": torch.zeros(3)},
+            r"model\.pt holds another network's weights \(this network has no tensor scale\)\. Set the network",
+        ),
     ],
-    ids=["missing", "cut short", "another network"],
+    ids=["missing", "cut short", "another network", "other names", "a tensor more"],
 )
 def test_weights_that_dont_fit(content: object, sentence: str, tmp_path: Path) -> None:
     network = torch.nn.Linear(4, 3)

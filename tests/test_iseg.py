@@ -180,7 +180,7 @@ BAD_DATA = {
     ),
     "no header": (
         remove("subject-2-label.hdr"),
-        r"subject-2-label\.hdr does not exist\. Put the file back",
+        r"subject-2-label\.hdr does not exist\. Correct its path, put the file back",
     ),
     "truncated img": (truncate, r"subject-2-T2\.img is cut short \(1000 of \d+ bytes\)\. Copy it again"),
     "truncated nii.gz": (truncate_gzip, r"subject-2-T2\.nii\.gz can't be read to its end .*\. Copy the file again"),

@@ -25,7 +25,7 @@ from custom.losses import MergedClasses, MultiClassDiceCELoss, MultiClassDiceLos
 from custom.metrics import LabelDice
 from custom.reading.labels import LabelCodes, whole_codes
 from custom.reports import of_run
-from custom.running.bundles import config_files
+from custom.running.bundles import channels_of_run, config_files, labels_of_run
 from custom.transforms import (
     EncodeLabelsd,
     LabelIndicesd,
@@ -290,8 +290,8 @@ def test_reports_have_the_runs_own_names(
     subject = {"image": torch.rand(len(channels), 8, 8, 8), "label": MetaTensor(label), "pred": MetaTensor(label)}
     monkeypatch.setattr(of_run, "evaluated_subject", lambda workflow: subject)
     monkeypatch.setattr(of_run, "subject_of", lambda workflow: "sub-1")
-    assert of_run.channels_of(workflow) == channels
-    assert of_run.labels_of(workflow) == {code: name for name, code in labels.items()}
+    assert channels_of_run(workflow.parser) == tuple(channels)
+    assert labels_of_run(workflow.parser) == {code: name for name, code in labels.items()}
     figure = of_run.subject_figure(workflow)
     written = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
     assert set(names) <= written
@@ -306,6 +306,6 @@ def parser_of(files: list[str], dataset_dir: Path) -> ConfigParser:
 
 
 def test_reports_of_the_bundle_itself_have_its_names() -> None:
-    workflow: Any = SimpleNamespace(parser=parser_of(config_files("brats_mri_tumor", "train.json"), Path("data")))
-    assert of_run.labels_of(workflow) == {0: "background", 1: "NCR", 2: "ED", 3: "ET"}
-    assert len(of_run.channels_of(workflow)) == 4
+    parser = parser_of(config_files("brats_mri_tumor", "train.json"), Path("data"))
+    assert labels_of_run(parser) == {0: "background", 1: "NCR", 2: "ED", 3: "ET"}
+    assert channels_of_run(parser) == ("FLAIR", "T1", "T1ce", "T2")

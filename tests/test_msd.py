@@ -114,7 +114,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no dataset.json": (remove("dataset.json"), r"own/dataset\.json does not exist\. The folder needs a dataset\.json"),
     "no labels": (edit(labels=None), r"own/dataset\.json needs \"modality\" or \"channel_names\", and \"labels\""),
     "no JSON": (lambda p: (p / "dataset.json").write_text("{"), r"own/dataset\.json needs .*JSONDecodeError"),
-    "file gone": (remove("imagesTr/sub-3.nii.gz"), r"imagesTr/sub-3\.nii\.gz does not exist\. Put the file back"),
+    "file gone": (remove("imagesTr/sub-3.nii.gz"), r"imagesTr/sub-3\.nii\.gz does not exist\. Correct its path"),
     "codes with a gap": (edit(labels={"0": "background", "4": "ET"}), r"label codes \[0, 4\]\. Number them 0, 1, 2"),
     "a list of another form": (edit(training=[{"scan": "x"}]), r"lists its cases under \"training\" in no form"),
     "another grid": (other_grid, r"labelsTr/sub-10\.nii\.gz has the shape \(9, 9, 9\) but .*imagesTr/sub-10\.nii\.gz"),
@@ -182,7 +182,7 @@ def with_ending(ending: str, given: str | None) -> Callable[[Path], None]:
         for path in folder.glob("*T[rs]/*.nii.gz"):
             image = nibabel.load(path)
             kind = nibabel.MGHImage if ending == ".mgz" else nibabel.Nifti1Image
-            voxels = np.array(image.dataobj)
+            voxels = np.asarray(image.dataobj).copy()
             path.unlink()
             nibabel.save(kind(voxels, image.affine), path.with_name(path.name.replace(".nii.gz", ending)))
         content = json.loads((folder / "dataset.json").read_text()) | {"file_ending": given}

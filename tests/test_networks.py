@@ -149,7 +149,7 @@ def test_autoencoder_penalty_is_weighted() -> None:
     costs = []
     for network in (full, tenth):
         torch.manual_seed(1)
-        costs.append(float(network(image)[1]))
+        costs.append(float(network(image)[1].detach()))
     assert costs[1] == pytest.approx(0.1 * costs[0])
     with pytest.raises(ConfigError, match=r"multiples of 16, got \[32, 40, 32\]"):
         build("SegResNetVAE", input_image_size=(32, 40, 32))

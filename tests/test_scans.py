@@ -234,3 +234,11 @@ def test_no_scan_there(tmp_path: Path) -> None:
         find_scans(tmp_path / "nowhere")
     with pytest.raises(MissingDataError, match=r"has no scan\. Give a NIfTI, \.mgz or NRRD file, or a folder of DICOM"):
         find_scans(tmp_path)
+
+
+def test_a_list_names_the_line_that_is_wrong(tmp_path: Path) -> None:
+    save_nifti(tmp_path / "a.nii.gz")
+    (tmp_path / "list.txt").write_text("a.nii.gz\n\ngone.nii.gz\n")
+    sentence = r"list\.txt, line 3: There is no scan or folder .*gone\.nii\.gz\. Correct the path\."
+    with pytest.raises(MissingDataError, match=sentence):
+        find_scans(tmp_path / "list.txt")

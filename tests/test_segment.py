@@ -66,6 +66,14 @@ def test_the_shipped_weights_find_tissue_and_any_orientation_gives_the_same(
     assert np.mean(again["pred"] == back) > 0.995
 
 
+def test_nothing_is_said_to_be_written_if_all_scans_fail(brainmri: Brainmri, tmp_path: Path) -> None:
+    (tmp_path / "broken.nii.gz").write_bytes(b"no scan")
+    result = brainmri("segment", "broken.nii.gz", "--output_dir", "out", "--device", "cpu", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "1 of 1 scans failed:" in result.stderr
+    assert "volumes.csv" not in result.stdout
+
+
 def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     (tmp_path / "scans/sub-1/anat").mkdir(parents=True)
     shutil.copy(mni152_dir / mni152.T1, tmp_path / "scans/sub-1/anat/sub-1_T1w.nii.gz")
@@ -314,13 +322,13 @@ def test_the_table_of_volumes_has_no_earlier_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "brainmri: name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
+        ([], "brainmri: Name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz"),
         (["nowhere.nii"], "nowhere.nii. Correct the path."),
         (["a", "clash"], "clash/x.mgz and clash/x.nii would give results with the same name"),
         (["a/x.nii", "nowhere.nii", "--ckpt_path", "no.pt"], "nowhere.nii. Correct the path."),  # before the weights
         (["clash", "--ckpt_path", "no.pt"], "clash/x.mgz and clash/x.nii would give results with the same name"),
         (["--joint", "c/x.nii"], "c/x.nii. Correct the path."),  # no value of --joint
-        (["a", "--outputs", "tissue"], "There is no output 'tissue': name some of tissues, structures, mask, brain,"),
+        (["a", "--outputs", "tissue"], "There is no output 'tissue'. Use some of tissues, structures, mask, brain,"),
         (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
         (["a", "--devise", "cpu"], "There is no option 'devise'; did you mean 'device'?"),
         (["a", "--device", "cuda:9"], "There is no device 'cuda:9' here"),

@@ -28,7 +28,7 @@ from custom.serving import bundles as serving_bundles
 from custom.serving.bundles import load_bundles, uncertainty_of
 from custom.serving.contrasts import contrast_of, study_and_contrast
 from custom.serving.environment import PINS, pip_calls
-from custom.serving.start import command_line
+from custom.serving.start import command_line, start
 from tests.conftest import Brainmri
 
 ROOT = Path(__file__).parents[1]
@@ -296,6 +296,14 @@ def test_missing_tools_fail_in_ci_only(ci: str, error: str) -> None:
 )
 def test_the_servers_command(settings: dict[str, Any], words: list[str], token: str) -> None:
     assert command_line(settings) == (words, token)
+
+
+def test_studies_are_looked_for_before_the_environment_is_made(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"The folder nowhere does not exist\. Give a folder with NIfTI files, or the"
+    ):
+        start({"studies": "nowhere"}, tmp_path / "environment")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_misspelt_setting(brainmri: Brainmri, tmp_path: Path) -> None:

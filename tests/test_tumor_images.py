@@ -48,9 +48,13 @@ def test_sample_is_as_it_says(tumor_images_dir: Path) -> None:
     for part, number in (("Training", 17), ("Testing", 4)):
         for name in tumor_images.LABELS.values():
             assert len(list((tumor_images_dir / part / name).glob("*.jpg"))) == number
-    pictures = [Image.open(path) for path in tumor_images_dir.rglob("*.jpg")]
-    assert {one.mode for one in pictures} == {"L", "RGB"}
-    assert {one.size for one in pictures} == set(sample.SIZES)
+    modes, sizes = set(), set()
+    for path in tumor_images_dir.rglob("*.jpg"):
+        with Image.open(path) as picture:
+            modes.add(picture.mode)
+            sizes.add(picture.size)
+    assert modes == {"L", "RGB"}
+    assert sizes == set(sample.SIZES)
     assert sample.write(tumor_images_dir, images=80) == tumor_images_dir  # the very sample: nothing is done
     problems = tumor_images.verify(tumor_images_dir)
     assert len(problems) == 1
@@ -267,6 +271,8 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(MissingDataError, match=r"holds no image\. Give a folder of .jpg, .jpeg, .png files"):
         items(tmp_path, "unlabelled")
+    with pytest.raises(MissingDataError, match=r"There is no image or folder .*gone\.jpg\. Correct the path"):
+        items(tmp_path / "gone.jpg", "unlabelled")
 
 
 def test_split_original_needs_testing(copy: Path) -> None:

@@ -35,11 +35,14 @@ def test_what_fits_is_taken(name: str, value: object) -> None:
     ("override", "sentence"),
     [
         ({"max_epoch": 1}, "There is no option 'max_epoch'; did you mean 'max_epochs'?"),
+        ({"zzz": 1}, "There is no option 'zzz'. docs/bundles.md lists the options."),
         ({"network_def#dropuot": 1}, "There is no option 'network_def#dropuot'"),
         ({"amp": "false"}, "amp must be True or False, as its default True is; got 'false'."),
         ({"amp": 1}, "amp must be True or False, as its default True is; got 1."),
         ({"learning_rate": "1e-3x"}, "learning_rate must be a number, as its default 0.001 is; got '1e-3x'."),
         ({"max_epochs": True}, "max_epochs must be a number, as its default 300 is; got True."),
+        ({"max_epochs": 0}, "max_epochs must be a whole number of 1 or more, got 0."),
+        ({"val_interval": 2.5}, "val_interval must be a whole number of 1 or more, got 2.5."),
         ({"run_id": "trainign"}, "There is no run 'trainign' in"),
     ],
 )
@@ -74,4 +77,4 @@ def test_by_name_from_monai(tmp_path: Path) -> None:
     call += ["--run_id", "training", "--config_file", config_files("iseg", "train.json")[0], "--max_epoch", "1"]
     result = subprocess.run(call, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode != 0
-    assert result.stderr.strip().endswith("There is no option 'max_epoch'; did you mean 'max_epochs'?.")
+    assert result.stderr.strip().endswith("There is no option 'max_epoch'; did you mean 'max_epochs'?")

@@ -27,7 +27,12 @@ def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"There are no weights at {path}. Train first, or give their file or output_dir.")
+        raise CheckpointError(
+            f"There are no weights at {path}. Train first, or give the file by --ckpt_path or the training's folder by "
+            "--output_dir."
+        )
+    if _is_torchscript(path):
+        raise CheckpointError(f"{path} is a TorchScript program, not weights. Use the model.pt that it was made from.")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
         if not isinstance(content, dict):
@@ -37,19 +42,23 @@ def load_checkpoint(path: str | Path, device: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(_unreadable(path, error)) from error
 
 
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).name == "constants.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):  # torch.load says why
+        return False
+
+
 def _unreadable(path: Path, error: Exception) -> str:
     """Why a file gave no weights, in a sentence."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = {Path(name).name for name in archive.namelist()}
-        if "constants.pkl" in members:
-            return f"{path} is a TorchScript program, not weights. Use the model.pt that it was exported from."
-        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
-            return (
-                f"{path} holds Python objects besides tensors, which are not loaded because they could run code. "
-                "Save its weights alone, with torch.save(network.state_dict(), FILE)."
-            )
-    return f"{path} can't be read ({type(error).__name__}). It is cut short or no file of weights."
+    unpickled = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower()
+    if unpickled and zipfile.is_zipfile(path):
+        return (
+            f"{path} holds Python objects besides tensors, which are not loaded because they could run code. "
+            "Save its weights alone, with torch.save(network.state_dict(), FILE)."
+        )
+    return f"{path} can't be read ({type(error).__name__}). It is cut short or no file of weights. Copy it again."
 
 
 def plain_weights(content: Mapping[str, Any], names: Collection[str] = ()) -> dict[str, Any]:
@@ -95,6 +104,13 @@ def _without(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in weights.items()}
 
 
+def _of_another(path: str | Path, difference: str) -> str:
+    return (
+        f"{path} holds another network's weights ({difference}). Set the network that they were trained with "
+        "(--network), or give other weights."
+    )
+
+
 def load_weights(network: torch.nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
     """Puts weights into a network of the same architecture.
 
@@ -109,12 +125,11 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, Any], path: str
     own = network.state_dict()
     weights = plain_weights(weights, own)
     unfit = [name for name in own if name not in weights or _shape(weights[name]) != own[name].shape]
-    unfit += [name for name in weights if name not in own]
+    unknown = [name for name in weights if name not in own]
     if unfit:
-        raise CheckpointError(
-            f"{path} holds another network's weights ({len(unfit)} of {len(own)} tensors don't fit, {unfit[0]} first). "
-            "Set the network that they were trained with."
-        )
+        raise CheckpointError(_of_another(path, f"{len(unfit)} of {len(own)} tensors don't fit, {unfit[0]} first"))
+    if unknown:
+        raise CheckpointError(_of_another(path, f"this network has no tensor {unknown[0]}"))
     network.load_state_dict(weights)
 
 

@@ -35,7 +35,7 @@ def start_from(network: torch.nn.Module, source: str | None, bundle_root: str) -
     if set(weights) != set(state) or len({name.rpartition(".")[0] for name in fresh}) > 1:
         raise CheckpointError(
             f"{path} holds another network's weights ({len(fresh)} of {len(state)} tensors don't fit). "
-            "Set the network that they were trained with."
+            "Set the network that they were trained with (--network), or give other weights."
         )
     network.load_state_dict(state)
     logger.info("Started from %s%s", path, f"; {fresh[0].rpartition('.')[0]} starts afresh" if fresh else "")

@@ -11,7 +11,7 @@ def _hcp_baselines(files: list[str], recipe: Any, settings: dict[str, Any]) -> N
     from custom.baselines.hcp import HCPOptions, hcp_baselines
 
     if "regression" in str(recipe):
-        raise ConfigError("The baselines of hcp take a regression by --kind regression: leave the recipe out.")
+        raise ConfigError("The baselines of hcp take a regression by --kind regression. Leave the recipe out.")
     hcp_baselines(files, HCPOptions.of(settings))
 
 
@@ -19,7 +19,9 @@ def _flair_threshold(files: list[str], recipe: Any, settings: dict[str, Any]) ->
     from custom.baselines.of_bundle import flair_threshold
 
     if "intensity_" in str(recipe):
-        raise ConfigError(f"The FLAIR threshold is in deviations of the brain: leave {recipe} out.")
+        raise ConfigError(
+            f"The FLAIR threshold is in standard deviations of the brain's intensities. Leave the recipe {recipe} out."
+        )
     flair_threshold(files, **settings)
 
 

@@ -42,7 +42,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the sentence and exits."""
-        print(f"{self.prog}: {message}. {self.prog} --help explains it.", file=sys.stderr)
+        stop = "" if message.endswith("?") else "."
+        print(f"{self.prog}: {message}{stop} {self.prog} --help explains it.", file=sys.stderr)
         sys.exit(2)
 
 

@@ -99,7 +99,7 @@ def _check_plan(
         with written_whole(plan) as partial:
             partial.write_text(json.dumps(settings, indent=1) + "\n")
     if (earlier := json.loads(plan.read_text(encoding="utf-8"))) != settings:
-        raise ConfigError(f"{output_dir} holds a comparison with {earlier}: name a new output_dir.")
+        raise ConfigError(f"{output_dir} holds a comparison with {earlier}. Use a new output_dir.")
 
 
 def _files(bundle: str, network: str, recipe: str | None) -> list[str]:

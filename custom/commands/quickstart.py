@@ -23,9 +23,9 @@ from custom.errors import DataError
 from custom.files import written_whole
 from custom.metrics import dice_by_name
 from custom.reading.volumes import open_volume
-from custom.reports.of_run import evaluated_subject, labels_of, save_figure, subject_figure
+from custom.reports.of_run import evaluated_subject, save_figure, subject_figure
 from custom.running import Predictor
-from custom.running.bundles import config_files
+from custom.running.bundles import config_files, labels_of_run
 from custom.running.workflow import print_call, run
 from custom.samples import iseg as sample
 from custom.samples import mni152
@@ -142,7 +142,7 @@ def main(folder: Path, max_epochs: int) -> None:
 
 def _network_and_clustering(evaluation: Any) -> tuple[dict[str, float], dict[str, float]]:
     """Dice of the network and of the clustering baseline on the evaluated subject."""
-    labels = labels_of(evaluation)
+    labels = labels_of_run(evaluation.parser)
     subject = {key: np.asarray(value.cpu()) for key, value in evaluated_subject(evaluation).items() if key != "loss"}
     reference, prediction = subject["label"].argmax(axis=0), subject["pred"].argmax(axis=0)
     clusters = cluster_tissues(subject["image"], reference)

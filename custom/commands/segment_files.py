@@ -25,9 +25,9 @@ def check_outputs(outputs: Any) -> list[str]:
     given = outputs if isinstance(outputs, (list, tuple)) else str(outputs).split(",")
     names = [str(name).strip() for name in given if str(name).strip()]
     if unknown := [name for name in names if name not in OUTPUTS]:
-        raise ConfigError(f"There is no output {unknown[0]!r}: name some of {', '.join(OUTPUTS)}.")
+        raise ConfigError(f"There is no output {unknown[0]!r}. Use some of {', '.join(OUTPUTS)}.")
     if not names:
-        raise ConfigError(f"outputs names nothing to write: name some of {', '.join(OUTPUTS)}.")
+        raise ConfigError(f"outputs names nothing to write. Use some of {', '.join(OUTPUTS)}.")
     return names
 
 

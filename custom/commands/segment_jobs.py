@@ -47,7 +47,7 @@ class Job:
 def check_places(places: Sequence[Any]) -> list[str]:
     """The places as text. Raises ConfigError if there are none."""
     if not places:
-        raise ConfigError("name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz")
+        raise ConfigError("Name a scan, a folder of scans, or a .txt list: brainmri segment SCAN.nii.gz")
     return [str(place) for place in places]
 
 
@@ -150,5 +150,5 @@ def _mask_of(scan: Path, place: Path, jobs: int) -> Path:
     if not place.is_file():
         raise DataError(f"The mask {place} does not exist. Correct --from_mask.")
     if jobs > 1:
-        raise ConfigError(f"{place} is one mask for {jobs} scans: name a folder of BIDS masks, or one scan.")
+        raise ConfigError(f"{place} is one mask for {jobs} scans. Give a folder of BIDS masks, or one scan.")
     return place

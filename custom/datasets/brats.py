@@ -85,7 +85,9 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
         labelled = [case for case, files in everyone.items() if "seg" in files]
         chosen = split_by_participant(labelled, split, fold, dataset_dir)
     if not chosen:
-        raise MissingDataError(f"{dataset_dir} has no case without a segmentation.")
+        raise MissingDataError(
+            f"{dataset_dir} has no case without a segmentation. Set split to training, validation or test."
+        )
     return [_item(case, everyone[case]) for case in chosen]
 
 

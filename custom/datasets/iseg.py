@@ -102,7 +102,10 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
         "unlabelled": [number for number in everyone if number not in labelled],
     }[split]
     if not chosen:
-        raise MissingDataError(f"{dataset_dir} has no subject for the {split} split. It holds {list(everyone)}.")
+        raise MissingDataError(
+            f"{dataset_dir} has no subject for the {split} split. It holds the subjects {list(everyone)}. "
+            "Set another split, or add subjects."
+        )
     return [_item(number, everyone[number]) for number in chosen]
 
 

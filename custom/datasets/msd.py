@@ -79,7 +79,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[st
         wanted = split_by_participant((participant_of(case["subject"]) for case in cases), split, fold, dataset_dir)
         chosen = [case for case in cases if participant_of(case["subject"]) in wanted]
     if not chosen:
-        raise MissingDataError(f"{dataset_dir} has no case without a label.")
+        raise MissingDataError(f"{dataset_dir} has no case without a label. Set split to training, validation or test.")
     known = read_description(dataset_dir)
     for case in chosen:
         require_one_grid(_files(case))

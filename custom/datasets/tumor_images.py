@@ -69,19 +69,11 @@ def datalist(
     """
     if split == "unlabelled":
         return _unlabelled(dataset_dir)
-    check_split(split, fold)
-    if partition not in PARTITIONS:
-        raise ConfigError(f"partition must be one of {list(PARTITIONS)}, got {partition!r}.")
-    if isinstance(classes, str) or len(set(classes)) < 2 or len(set(classes)) < len(classes):
-        raise ConfigError(f"classes must be two or more names of class folders, got {classes!r}.")
+    _check_choices(split, fold, partition, classes)
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     label_of = {name: code for code, name in enumerate(classes)}
     images = [image for image in _images(folder, classes) if _class_of(image) in label_of]
-    hash_of, problems = hashes(folder, images, cache_dir)
-    if problems:
-        more = f" {len(problems) - 1} more have problems: `brainmri verify` lists them." * (len(problems) > 1)
-        raise DataError(problems[0] + more)
-    group_of = joined(images, near_duplicates(list(hash_of.values())), given_groups(folder, images))
+    group_of = _groups(folder, images, cache_dir)
     if partition == "original":
         chosen = _original(folder, images, split, fold)
     else:
@@ -102,11 +94,31 @@ def datalist(
     ]
 
 
+def _check_choices(split: str, fold: int, partition: str, classes: Sequence[str]) -> None:
+    check_split(split, fold)
+    if partition not in PARTITIONS:
+        raise ConfigError(f"partition must be one of {list(PARTITIONS)}, got {partition!r}.")
+    if isinstance(classes, str) or len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise ConfigError(f"classes must be two or more names of class folders, got {classes!r}.")
+
+
+def _groups(folder: Path, images: Sequence[str], cache_dir: str | Path | None) -> dict[str, str]:
+    """{image: the first image of its group}: near-duplicates, and what groups.csv joins."""
+    hash_of, problems = hashes(folder, images, cache_dir)
+    if len(problems) > 1:
+        raise DataError(f"{problems[0]} {len(problems) - 1} more have problems: `brainmri verify` lists them.")
+    if problems:
+        raise DataError(problems[0])
+    return joined(images, near_duplicates(list(hash_of.values())), given_groups(folder, images))
+
+
 def _unlabelled(place: str | Path) -> list[dict]:
     path = Path(place).expanduser()
     if path.is_file():
         return [{"subject": path.name, "image": str(path)}]
-    paths = image_files(existing_folder(path, "Give a folder of images, or one image."))
+    if not path.is_dir():
+        raise MissingDataError(f"There is no image or folder {path}. Correct the path (--dataset_dir).")
+    paths = image_files(path)
     if not paths:
         raise MissingDataError(f"{path} holds no image. Give a folder of {', '.join(SUFFIXES)} files.")
     return [{"subject": image.relative_to(path).as_posix(), "image": str(image)} for image in paths]

@@ -59,7 +59,7 @@ def files_of(path: Path) -> tuple[Path, Path]:
     if path.is_symlink() and not path.exists():
         raise MissingDataError(f"{path} is a link to {path.readlink()}, which does not exist. Fetch that file.")
     if not path.is_file():
-        raise MissingDataError(f"{path} does not exist. Put the file back, or leave the subject out.")
+        raise MissingDataError(f"{path} does not exist. Correct its path, put the file back, or leave the subject out.")
     for ending, other in PAIRS:
         for pack in ("", ".gz"):
             if path.name.lower().endswith(ending + pack) and _format(path) not in ("NIfTI", "NIfTI-2", "DICOM"):

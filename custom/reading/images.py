@@ -35,7 +35,7 @@ def read_image(path: str | Path) -> Image.Image:
             wide, or all of one value.
     """
     if not Path(path).is_file():
-        raise MissingDataError(f"{path} does not exist. Put the file back, or leave the image out.")
+        raise MissingDataError(f"{path} does not exist. Correct its path, put the file back, or leave the image out.")
     try:
         with Image.open(path) as file:
             sixteen = file.mode.startswith("I") or any(";16" in str(tile) for tile in file.tile)

@@ -66,14 +66,7 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
     paths: dict[Path, Path] = {}
     for place in (Path(place).expanduser().absolute() for place in places):
         if place.is_file() and place.suffix == ".txt":
-            lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines()]
-            # lines are relative to the list's own folder, so that a list moves with its scans
-            here = [
-                pair
-                for line in lines
-                if line
-                for pair in find_scans(place.parent / Path(line).expanduser(), without=without)
-            ]
+            here = _listed(place, without)
         elif place.is_file():
             scan = _header_file(place)
             here = [(scan, Path(scan.name))]
@@ -90,6 +83,21 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
             raise MissingDataError(f"{place} has no scan. Give a NIfTI, .mgz or NRRD file, or a folder of DICOM files.")
         paths.update(here)
     return list(paths.items())
+
+
+def _listed(file: Path, without: str | Path | None) -> list[tuple[Path, Path]]:
+    """The scans that a text file names, one place in a line.
+
+    Lines are relative to the file's own folder, so that a list moves with its scans.
+    """
+    pairs = []
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if place := line.strip():
+            try:
+                pairs += find_scans(file.parent / Path(place).expanduser(), without=without)
+            except MissingDataError as error:
+                raise MissingDataError(f"{file}, line {number}: {error}") from error
+    return pairs
 
 
 def _search(folder: Path, without: str | Path | None) -> Iterable[Path]:

@@ -26,7 +26,9 @@ def existing_folder(path: str | Path, how_to_get: str) -> Path:
     """The folder as a Path. Raises MissingDataError if it does not exist or is empty."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise MissingDataError(f"There is no folder {folder}. {how_to_get}")
+        raise MissingDataError(
+            f"There is no folder {folder}. Give the folder of your data (--dataset_dir). {how_to_get}"
+        )
     if not any(folder.iterdir()):
         raise MissingDataError(f"The folder {folder} is empty. {how_to_get}")
     return folder

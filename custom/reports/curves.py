@@ -20,7 +20,7 @@ def read_scalars(log_dir: str | Path) -> dict[str, tuple[list[int], list[float]]
 
     files = sorted(Path(log_dir).glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime)
     if not files:
-        raise MissingDataError(f"{log_dir} holds no TensorBoard file: train first, or name the run's output_dir.")
+        raise MissingDataError(f"{log_dir} holds no TensorBoard file. Train first, or give the run's output_dir.")
     points: dict[str, dict[int, float]] = {}
     for path in files:
         for event in EventFileLoader(str(path)).Load():

@@ -19,6 +19,7 @@ from custom.reports.of_classification import classification_figures
 from custom.reports.overlay import animation, overlay_figure, save_animation
 from custom.reports.segmentation import PLANES, segmentation_figure
 from custom.reports.slices import attention_animation, attention_figure, channels_figure
+from custom.running.bundles import channels_of_run, labels_of_run
 
 
 def evaluated_subject(workflow: ConfigWorkflow) -> dict[str, Any]:
@@ -27,28 +28,12 @@ def evaluated_subject(workflow: ConfigWorkflow) -> dict[str, Any]:
     return subject
 
 
-def labels_of(workflow: ConfigWorkflow) -> dict[int, str]:
-    """The run's label names: of its own `labels`, which a recipe may set, or else of the bundle's metadata."""
-    if "labels" in workflow.parser:
-        return {int(code): str(name) for code, name in workflow.parser.get_parsed_content("labels").items()}
-    channels = workflow.parser["_meta_#network_data_format#outputs#pred#channel_def"]
-    return {int(code): name for code, name in channels.items()}
-
-
-def channels_of(workflow: ConfigWorkflow) -> list[str]:
-    """The names of the run's input channels: of its own `channels`, or else of the bundle's metadata."""
-    if "channels" in workflow.parser:
-        return [str(name) for name in workflow.parser.get_parsed_content("channels")]
-    return list(workflow.parser["_meta_#network_data_format#inputs#image#channel_def"].values())
-
-
 def scan_and_labels(workflow: ConfigWorkflow) -> tuple[np.ndarray, dict[str, np.ndarray], dict[int, str]]:
     """Image (C, x, y, z), label maps "label" and "pred", and label names of the last subject of an evaluation, in RAS.
 
     Evaluations may have additional channels for regions after those of the labels; they are not shown.
     """
-    subject, names = evaluated_subject(workflow), labels_of(workflow)
-    names = names if names[0] == "background" else {0: "background"} | {code + 1: name for code, name in names.items()}
+    subject, names = evaluated_subject(workflow), labels_of_run(workflow.parser)
     to_ras = nibabel.io_orientation(subject["label"].affine)
 
     def in_ras(volume: np.ndarray) -> np.ndarray:
@@ -116,7 +101,7 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
         }
         title = f"{subject_of(workflow)}, slice {fullest}"
         figures["channels"] = channels_figure(
-            shown[..., fullest], masks, channels_of(workflow), list(names.values())[1:], title
+            shown[..., fullest], masks, list(channels_of_run(workflow.parser)), list(names.values())[1:], title
         )
     frames = {plane: animation(shown[0], prediction, axis, spacing) for axis, plane in enumerate(PLANES)}
     if hasattr(network, "attention_maps"):

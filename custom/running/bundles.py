@@ -6,9 +6,12 @@ import json
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from custom.errors import ConfigError
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser  # its import takes seconds
 
 
 def find_bundles() -> dict[str, Path]:
@@ -91,6 +94,20 @@ def labels_of(metadata: Mapping[str, Any]) -> dict[int, str]:
     names = output.get("labels", output["channel_def"])
     labels = [str(names[str(code)]) for code in range(len(names))]
     return dict(enumerate(labels if labels[0] == "background" else ["background", *labels]))
+
+
+def channels_of_run(parser: ConfigParser) -> tuple[str, ...]:
+    """The names of a run's input channels: its own `channels`, which a recipe may set, or else its bundle's."""
+    if "channels" in parser:
+        return tuple(str(name) for name in parser.get_parsed_content("channels"))
+    return channels_of(parser["_meta_"])
+
+
+def labels_of_run(parser: ConfigParser) -> dict[int, str]:
+    """The meaning of a run's label values: its own `labels`, which a recipe may set, or else its bundle's."""
+    if "labels" in parser:
+        return {int(code): str(name) for code, name in parser.get_parsed_content("labels").items()}
+    return labels_of(parser["_meta_"])
 
 
 def config_files(bundle: str, *names: str | None) -> list[str]:

@@ -16,7 +16,7 @@ from custom.checkpoints.record import sha256_of
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError
 from custom.reading.volumes import in_one_place
-from custom.running.bundles import labels_of
+from custom.running.bundles import labels_of_run
 from custom.running.workflow import StrictWorkflow, check_device
 
 Image = str | Path | Sequence[str | Path]  # one file, or a file for each channel in the bundle's order
@@ -63,7 +63,7 @@ class Predictor:
         self.path = Path(parsed("ckpt_path"))
         load_weights(parsed("network_def"), load_checkpoint(self.path), self.path)
         self.network = parsed("network").eval()
-        self.labels: dict[int, str] = parsed("labels") if "labels" in parser else labels_of(metadata)
+        self.labels = labels_of_run(parser)
         self.preprocessing, self.inferer = parsed("preprocessing"), parsed("inferer")
         self.labelling = parsed("labelling") if "labelling" in parser else _without_saving(parsed("postprocessing"))
         self.sha256 = sha256_of(self.path)
@@ -188,6 +188,6 @@ def _require_grid(items: Sequence[dict[str, Any]], images: Sequence[Image]) -> N
         first.shape[1:], np.asarray(first.affine, dtype=float), np.asarray(last.affine, dtype=float)
     ):
         raise DataError(
-            f"{images[len(items) - 1]} and {images[0]} lie on different grids: resample them to one grid, or segment "
+            f"{images[len(items) - 1]} and {images[0]} lie on different grids. Resample them to one grid, or segment "
             "them one by one."
         )

@@ -18,7 +18,11 @@ from monai.bundle import ConfigWorkflow, create_workflow
 
 from custom.errors import ConfigError
 from custom.running import log
+from custom.running.bundles import channels_of_run
+from custom.running.data_option import is_datalist, require_channels
 from custom.running.description import SECTIONS, describe_training
+
+COUNTS = ("max_epochs", "val_interval", "batch_size", "samples_per_volume")
 
 
 class StrictWorkflow(ConfigWorkflow):
@@ -51,7 +55,12 @@ class StrictWorkflow(ConfigWorkflow):
             settings[name] = self._checked(name.removeprefix("+"), value)
         self.parser.update({name: _literal(value) for name, value in settings.items()})
         if self.run_id not in self.parser:
-            raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{self._nearest(self.run_id)}.")
+            raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{self._nearest(self.run_id) or '.'}")
+        data, in_channels = settings.get("data"), self.parser.get("in_channels")
+        if data is not None and is_datalist(data) and isinstance(in_channels, int):
+            names = channels_of_run(self.parser)
+            if len(names) == in_channels > 1:  # for one channel, the transforms say what is wrong
+                require_channels(data, names)
         files = [config_file] if isinstance(config_file, (str, Path)) else list(config_file)
         describe_training(self.parser, [str(file) for file in files], settings)
 
@@ -65,7 +74,8 @@ class StrictWorkflow(ConfigWorkflow):
 
     def _checked(self, name: str, value: Any) -> Any:
         if name not in self.parser:
-            raise ConfigError(f"There is no option {name!r}{self._nearest(name)}.")
+            hint = self._nearest(name) or ". docs/bundles.md lists the options."
+            raise ConfigError(f"There is no option {name!r}{hint}")
         default = self.parser[name]
         if isinstance(value, str) and value[:1] in ("$", "@", "%"):
             return value
@@ -79,6 +89,10 @@ class StrictWorkflow(ConfigWorkflow):
                 if not fits or (kind is Number and isinstance(value, bool)):
                     raise ConfigError(f"{name} must be {says}, as its default {default!r} is; got {value!r}.")
                 break
+        if name == "data" and not is_datalist(value):
+            raise ConfigError(f"data must be a list such as [{{'image': ['t1.nii.gz', 't2.nii.gz']}}], got {value!r}.")
+        if name in COUNTS and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"{name} must be a whole number of 1 or more, got {value!r}.")
         return value
 
     def _nearest(self, name: str) -> str:

@@ -16,7 +16,7 @@ import custom
 from custom.errors import ConfigError, find_cause
 from custom.files import written_whole
 from custom.serving.guard import is_loopback
-from custom.serving.label_settings import TOKEN, arguments
+from custom.serving.label_settings import TOKEN, arguments, checked_studies
 
 
 def main() -> None:
@@ -39,13 +39,7 @@ def serve(options: argparse.Namespace) -> None:
     for origin in origins:
         if urlsplit(origin).scheme not in ("http", "https") or urlsplit(origin).path:
             raise ConfigError(f"--origins and --public_url must be like http://viewer.example:3000, got {origin!r}.")
-    studies = options.studies
-    if not studies.startswith(("http://", "https://")):
-        if not Path(studies).expanduser().is_dir():
-            raise ConfigError(
-                f"The folder {studies} does not exist. Give a folder with NIfTI files, or the URL of a DICOMweb server."
-            )
-        studies = str(Path(studies).expanduser().resolve())
+    studies = checked_studies(options.studies)
     listening = bound(options.host, options.port)
     app_dir = write_app(Path(options.runs).expanduser().absolute() / "label")
     conf = {name: str(getattr(options, name)) for name in ("bundles", "weights", "allow_simulated")}

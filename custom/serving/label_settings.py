@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from custom.errors import ConfigError
 
 TOKEN = "BRAINMRI_LABEL_TOKEN"  # environment variable; other users of a machine can see command lines
 
@@ -40,3 +43,15 @@ def meanings() -> dict[str, str]:
     """{option: its help text}, without the options that `brainmri label` explains itself."""
     actions = arguments()._actions
     return {action.dest: action.help or "" for action in actions if action.dest not in ("help", "studies", "bundles")}
+
+
+def checked_studies(studies: str) -> str:
+    """The URL, or the full path of the folder. Raises ConfigError if the folder does not exist."""
+    if studies.startswith(("http://", "https://")):
+        return studies
+    folder = Path(studies).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"The folder {studies} does not exist. Give a folder with NIfTI files, or the URL of a DICOMweb server."
+        )
+    return str(folder.resolve())

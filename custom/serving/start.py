@@ -11,7 +11,7 @@ from typing import Any
 
 from custom.errors import ConfigError
 from custom.serving.environment import make
-from custom.serving.label_settings import TOKEN, arguments
+from custom.serving.label_settings import TOKEN, arguments, checked_studies
 
 
 def start(settings: Mapping[str, Any], environment: Path) -> None:
@@ -22,9 +22,10 @@ def start(settings: Mapping[str, Any], environment: Path) -> None:
         environment: the folder of MONAI Label's environment, which is made if it does not exist.
 
     Raises:
-        ConfigError: an unknown option, or an environment that cannot be made.
+        ConfigError: an unknown option, studies that do not exist, or an environment that cannot be made.
     """
     options, token = command_line(settings)
+    checked_studies(str(settings["studies"]))  # before the minutes that the environment takes
     try:
         note = "" if environment.is_dir() else " (making it takes some minutes)"
         print(f"Environment of MONAI Label: {environment}{note}", flush=True)

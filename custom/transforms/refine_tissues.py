@@ -45,8 +45,8 @@ class RefineTissuesd(MapTransform):
             affine = np.asarray(getattr(result[self.image_key], "affine", np.eye(4)), dtype=np.float64)
             image = torch.as_tensor(result[self.image_key])[0].to(probabilities.device)
             refined = self.refined(image, probabilities, spacing_of(affine))
-            if isinstance(probabilities, MetaTensor):
-                refined = MetaTensor(refined, affine=torch.as_tensor(affine))
+            if isinstance(refined, MetaTensor):
+                refined.affine = torch.as_tensor(affine)
             result[key] = refined
         return result
 
