@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.networks.nets import DynUNet
 
 from custom.checkpoints.load import load_checkpoint
 from custom.datasets import synthseg_labels as maps
+from custom.inferers import ForegroundInferer
 from custom.running import Predictor
 from custom.running.bundles import config_files
 from custom.samples import mni152
@@ -36,6 +38,25 @@ def test_segments_as_the_cpu_does(mni152_dir: Path) -> None:
     files, scan = config_files("brain_mri_tissue", "inference.json"), mni152_dir / mni152.T1
     on_cuda, on_cpu = (Predictor(files, device=device)(scan)["pred"] for device in ("cuda", "cpu"))
     assert (on_cuda == on_cpu).mean() > 0.99
+
+
+def test_a_gpu_without_enough_memory_leaves_the_rest_to_the_cpu() -> None:
+    """A real limit: what is left of the device holds neither one pass nor a window."""
+    network = DynUNet(3, 1, 2, [3] * 3, [1, 2, 2], [2] * 2, filters=[32, 64, 64]).cuda().eval()
+    image = torch.rand(1, 1, 160, 160, 160, device="cuda") + 1
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    with torch.inference_mode():
+        expected = ForegroundInferer((96, 96, 96), one_pass_voxels=0)(image, network)
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**26) / total)
+        try:
+            with pytest.warns(UserWarning, match=r"not enough in windows\. Going on in windows on the CPU\."):
+                found = ForegroundInferer((96, 96, 96))(image, network)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    assert next(network.parameters()).is_cuda
+    assert (found.argmax(1).cpu() == expected.argmax(1).cpu()).float().mean() > 0.99
 
 
 def test_scans_are_drawn_where_the_map_is() -> None:

@@ -6,9 +6,12 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import DynUNet
+from torch import nn
 
+from custom.errors import DataError
 from custom.inferers import CPUAutocastInferer, ForegroundInferer
 from custom.inferers.foreground import network_stride
+from custom.inferers.memory_fallback import is_out_of_memory
 
 torch.manual_seed(0)
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # a CPU without AVX-512 stays in float32
@@ -161,3 +164,55 @@ def test_outside_of_the_head_is_background(channel: int | None, outside: list[in
         torch.testing.assert_close(logits[..., 20, 20, 20], network(image)[..., 20, 20, 20])
     assert logits[0, :, 0, 0, 0].tolist() == outside
     assert inferer(torch.zeros_like(image), network)[0, :, 30, 30, 30].tolist() == outside
+
+
+class Limited(nn.Module):
+    """A network on a device whose memory holds so many voxels."""
+
+    def __init__(self, voxels: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv3d(1, 2, 3, padding=1)
+        self.voxels, self.largest = voxels, 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image[0, 0].numel() > self.voxels:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        self.largest = max(self.largest, image[0, 0].numel())
+        return self.layer(image)
+
+
+def test_memory_that_is_not_enough_for_one_pass_is_used_for_windows() -> None:
+    image, network = torch.rand(1, 1, 40, 24, 24) + 1, Limited(10**9)
+    infer = ForegroundInferer((16, 16, 16), amp=False)
+    infer(image, network)
+    assert network.largest > 16**3
+    network.voxels, network.largest = 16**3, 0
+    with pytest.warns(UserWarning, match=r"^The memory is not enough in one pass\. Going on in windows\.$"):
+        found = infer(image, network)
+    assert network.largest == 16**3
+    torch.testing.assert_close(found, ForegroundInferer((16, 16, 16), one_pass_voxels=0, amp=False)(image, network))
+
+
+def test_memory_that_is_not_enough_at_all() -> None:
+    image, network = torch.rand(1, 1, 40, 24, 24) + 1, Limited(10**9)
+    infer = ForegroundInferer((16, 16, 16), amp=False)
+    infer(image, network)
+    network.voxels = 100
+    with (
+        pytest.warns(UserWarning, match="Going on in windows"),
+        pytest.raises(DataError, match=r"The memory is not enough for this scan\..*device=cpu"),
+    ):
+        infer(image, network)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_errors_of_memory(error: RuntimeError, memory: bool) -> None:
+    assert is_out_of_memory(error) == memory

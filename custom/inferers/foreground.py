@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,6 +17,7 @@ from monai.utils import convert_to_dst_type
 from torch import nn
 
 from custom.inferers.cpu_autocast import CPUAutocastInferer
+from custom.inferers.memory_fallback import first_that_fits
 from custom.inferers.probe import convolutions
 
 BACKGROUND_LOGIT = 10.0  # where there is only background, label 0 is certain
@@ -24,9 +27,11 @@ class ForegroundInferer(Inferer):
     """Runs a network on the bounding box of the foreground; all other voxels become background.
 
     The box is padded to a multiple of the network's stride and goes through in one pass if it has at most
-    `one_pass_voxels` and the network takes any size. Else MONAI's SlidingWindowInferer runs windows of `roi_size`,
-    weighted by a Gaussian; windows that hold background only are not computed. With a normalisation layer that takes
-    statistics over the volume (instance normalisation), one pass and windows differ a little.
+    `one_pass_voxels`, the memory is enough, and the network takes any size. Else MONAI's SlidingWindowInferer runs
+    windows of `roi_size`, weighted by a Gaussian; windows that hold background only are not computed. With a
+    normalisation layer that takes statistics over the volume (instance normalisation), one pass and windows differ a
+    little. Where a GPU's memory is not enough for windows either, a copy of the network runs them on the CPU. Warnings
+    say so.
 
     Args:
         roi_size: the windows, in voxels.
@@ -45,6 +50,7 @@ class ForegroundInferer(Inferer):
 
     Raises:
         ValueError: an overlap out of range.
+        DataError: the memory is not enough.
     """
 
     def __init__(
@@ -89,13 +95,17 @@ class ForegroundInferer(Inferer):
         crop = volume[box]
         stride = self._stride(network, crop) if crop[0, 0].numel() <= self.one_pass_voxels else 0
 
-        def infer(window: torch.Tensor) -> torch.Tensor:
+        def infer(window: torch.Tensor, network: Any = network) -> torch.Tensor:
             if self.channels_last and window.ndim == 5:
                 window = window.contiguous(memory_format=torch.channels_last_3d)
             logits: torch.Tensor = self.run(window, network, *args, **kwargs)
             return logits.float()
 
-        inside = self._in_one_pass(crop, stride, infer) if stride else self._in_windows(crop, infer)
+        ways = [("in one pass", lambda: self._in_one_pass(crop, stride, infer))] if stride else []
+        ways.append(("in windows", lambda: self._in_windows(crop, infer)))
+        if crop.is_cuda and isinstance(network, nn.Module):
+            ways.append(("in windows on the CPU", lambda: self._in_windows(crop.cpu(), _on_cpu(infer, network))))
+        inside = first_that_fits(ways)
         result = inside.new_empty((1, inside.shape[1], *volume.shape[2:]))
         result[:] = self._certain_background(inside)
         result[box] = inside
@@ -151,6 +161,11 @@ class ForegroundInferer(Inferer):
         logits = windows(crop, infer_head)
         assert isinstance(logits, torch.Tensor)  # as infer_head gives one
         return logits
+
+
+def _on_cpu(infer: Callable[..., torch.Tensor], network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same with a copy of the network on the CPU; the network itself stays where it is."""
+    return functools.partial(infer, network=copy.deepcopy(network).cpu())
 
 
 def network_stride(network: nn.Module, in_channels: int, spatial_dims: int = 3, probe: int = 64) -> int:

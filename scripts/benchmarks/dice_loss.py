@@ -11,7 +11,7 @@ Prints milliseconds (median, least, greatest over the repeats), how many times f
 peak memory, and the relative L2 error of the gradient against MONAI's in float64. Memory is what is allocated at most
 beyond logits and labels: the allocator's own count on CUDA, the profiler's on the CPU.
 
-On CUDA time is measured in three ways. Latency: one step, with a wait for the device before and after. Device: steps
+On CUDA, time is measured in three ways. Latency: one step, with a wait for the device before and after. Device: steps
 queued behind a kernel that keeps the device busy until all of them are queued, so that the host does not matter. Host:
 the time that queueing took. It prints also the time of a replayed CUDA graph of ours, and the share of the copy
 bandwidth that ours reaches on the device, counting what must be read twice and written once.
@@ -46,6 +46,10 @@ CASES = {
 }
 USUAL_CASES = (4, 8, 3)
 QUEUED = 8  # steps: their launches must fit into the device's queue
+BUSY_CYCLES, BUSY = (
+    100_000_000,
+    0.05,
+)  # how long the device is kept busy meanwhile, and seconds that this takes at least
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -100,7 +104,7 @@ def queued(run: Callable[[], object]) -> tuple[float, float]:
     """Seconds of the device and of the host for one of several steps that the device gets at once."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
-    torch.cuda._sleep(100_000_000)  # cycles: about 60 ms
+    torch.cuda._sleep(BUSY_CYCLES)
     start = time.perf_counter()
     begin.record()
     for _ in range(QUEUED):
@@ -195,6 +199,8 @@ def benchmark(kind: str, case: int, dtype: str, layout: str, options: argparse.N
     print(f"| | {' | '.join(heads)} | of the memory | gradient's error |\n|{'---|' * (2 * len(columns) + 3)}")
     for name, own in times.items():
         cells = []
+        if device.type == "cuda" and statistics.median(own["host"]) * QUEUED > BUSY / 2:
+            print(f"{name} waits for the device at each step: its device and host times mean nothing")
         for column in columns:
             ratios = [theirs / mine for theirs, mine in zip(times[reference][column], own[column], strict=True)]
             cells += [_spread([1e3 * t for t in own[column]], 3), _spread(ratios, 2)]
