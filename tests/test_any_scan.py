@@ -69,7 +69,7 @@ def test_two_contrasts_together(predictor: Predictor, scans: Path, tmp_path: Pat
 def test_scans_on_different_grids_are_not_joined(predictor: Predictor, scans: Path, tmp_path: Path) -> None:
     image = nibabel.load(scans / "sub-1_T2w.nii.gz")
     nibabel.save(image.slicer[2:], tmp_path / "other.nii.gz")
-    with pytest.raises(DataError, match=r"other\.nii\.gz and .*T1w\.nii\.gz lie on different grids: resample them"):
+    with pytest.raises(DataError, match=r"other\.nii\.gz and .*T1w\.nii\.gz lie on different grids\. Resample them"):
         predictor([scans / "sub-1_T1w.nii.gz", tmp_path / "other.nii.gz"])
 
 
@@ -119,7 +119,7 @@ def test_masks_that_do_not_fit(predictor: Predictor, scans: Path, tmp_path: Path
     with pytest.raises(DataError, match=r"holds 0 files sub-1_desc-brain_mask\.nii\.gz, but .* needs exactly one"):
         find_jobs([str(scan)], tmp_path, Options(from_mask=tmp_path))
     two = [str(scan), str(scans / "sub-1_T2w.nii.gz")]
-    with pytest.raises(ConfigError, match=r"mask\.nii\.gz is one mask for 2 scans: name a folder"):
+    with pytest.raises(ConfigError, match=r"mask\.nii\.gz is one mask for 2 scans\. Give a folder"):
         find_jobs(two, tmp_path, Options(from_mask=tmp_path / "mask.nii.gz"))
 
 

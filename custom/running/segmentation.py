@@ -75,7 +75,8 @@ class Segmentation:
         if "mask" in self.item:
             given = np.asarray(self.item["mask"])[0] > 0
             self.brain, self.intracranial = given, given | self.intracranial
-        self.volumes["brain"] = round(float(self.brain.sum() * ml), 2)
+        # Of the labels, as FreeSurfer's BrainSeg: the closed mask would add sulci, and more of them in T2w than in T1w.
+        self.volumes["brain"] = round(float(((codes > 0) & (codes != freesurfer.AROUND_BRAIN)).sum() * ml), 2)
         self.volumes["intracranial"] = round(float(self.intracranial.sum() * ml), 2)
         names = freesurfer.names_and_colours()
         self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}

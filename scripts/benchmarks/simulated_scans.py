@@ -55,6 +55,7 @@ class Drawn:
         self.transform = SynthesizeScand("label", structures, **options)
         self.transform.set_random_state(seed)
         self.predictor = predictor
+        self.device = next(predictor.network.parameters()).device
         paths = [item["label"] for item in maps.datalist(folder, "validation")]
         self.maps = [torch.as_tensor(np.asarray(load_nifti(path).dataobj).astype(np.int16))[None] for path in paths]
 
@@ -65,7 +66,8 @@ class Drawn:
         left, right = torch.as_tensor(freesurfer.LEFT_CODES), torch.as_tensor(freesurfer.RIGHT_CODES)
         codes = torch.where(side == 1, left[outputs], right[outputs])
         with torch.inference_mode():
-            logits = self.predictor.inferer(item["image"][None], self.predictor.network)[0].float()
+            image = item["image"][None].to(self.device)
+            logits = self.predictor.inferer(image, self.predictor.network)[0].float().cpu()
         return {"image": item["image"], "pred": logits, "outputs": outputs.numpy(), "codes": codes.numpy()}
 
     def labelled(self, drawn: dict[str, Any], logits: Any = None) -> dict[str, Any]:
@@ -202,10 +204,10 @@ def contrasts(folder: Path, predictor: Predictor, heads: int, seed: int) -> None
         for name in names:
             item = drawn[name].labelled(heads_of[name])
             affine = np.asarray(item["structures"].affine, dtype=float)
-            for what, mask in zip(
-                volumes, brain_masks(np.asarray(item["structures"])[0], affine, freesurfer.AROUND_BRAIN), strict=True
-            ):
-                volumes[what][-1].append(float(mask.sum()) * VOXEL_ML)
+            codes = np.asarray(item["structures"])[0]
+            _, intracranial = brain_masks(codes, affine, freesurfer.AROUND_BRAIN)
+            volumes["brain"][-1].append(float(((codes > 0) & (codes != freesurfer.AROUND_BRAIN)).sum()) * VOXEL_ML)
+            volumes["intracranial"][-1].append(float(intracranial.sum()) * VOXEL_ML)
             if name in paired:
                 paired[name].append(_tissue_dice(heads_of[name], item))
         product = predictor._product([heads_of["T1"]["pred"].clone(), heads_of["T2"]["pred"].clone()])
@@ -241,7 +243,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = {"ckpt_path": options.ckpt_path} if options.ckpt_path else {}
     predictor = Predictor(config_files("brain_mri_tissue", "inference.json"), **settings)
-    print(f"weights {predictor.sha256[:12]}, seed {options.seed}, {torch.get_num_threads()} threads\n")
+    device = next(predictor.network.parameters()).device
+    print(f"weights {predictor.sha256[:12]}, seed {options.seed}, {device}, {torch.get_num_threads()} threads\n")
     if options.contrasts:
         contrasts(options.maps, predictor, options.contrasts, options.seed)
         return
