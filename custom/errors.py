@@ -44,6 +44,8 @@ _CLASSES = {kind.__name__: kind for kind in (BrainMRIError, DataError, MissingDa
 def find_cause(error: BaseException) -> BrainMRIError | None:
     """The first BrainMRIError among an exception and its causes (MONAI and Ignite wrap what transforms raise).
 
+    An error of missing memory becomes a DataError.
+
     PyTorch passes an error of a data loader's process on as text only. A BrainMRIError that is raised in a child
     process carries its class and sentence as a marked note, which is part of that text.
     """
@@ -53,8 +55,19 @@ def find_cause(error: BaseException) -> BrainMRIError | None:
             return marked
         if isinstance(cause, BrainMRIError):
             return cause
+        if _is_memory(cause):
+            reason = str(cause).strip().splitlines()[0][:200] if str(cause).strip() else "no more can be allocated"
+            return DataError(f"The memory is not enough ({reason}). Use a smaller scan or batch, or a larger machine.")
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether memory was missing: torch raises a RuntimeError for that."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+    )
 
 
 def _from_worker(text: str) -> BrainMRIError | None:

@@ -13,6 +13,7 @@ import numpy as np
 from custom.errors import DataError
 from custom.reading.dicom_header import SAMPLES, SERIES, DicomHeader, is_dicom, read_header
 from custom.reading.dicom_slices import DIFFERENCES, Slice, slices_of
+from custom.reading.limits import check_scan
 from custom.reading.volumes import natural_order
 
 logger = logging.getLogger(__name__)
@@ -21,22 +22,8 @@ MODALITY = 0x00080060
 SAME_PLACE = 0.01  # mm, between the positions of two slices
 ROUNDED = ("echo time", "b-value")  # scanners write these with jitter
 UNEVEN = 0.1  # mm, between a gap of slices and the mean gap
-OTHER_FILES = {
-    ".txt",
-    ".json",
-    ".csv",
-    ".tsv",
-    ".xml",
-    ".html",
-    ".pdf",
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".zip",
-}
-OTHER_FILES |= {".db", ".ini", ".inf", ".exe", ".md", ".log", ".nii", ".gz", ".bval", ".bvec"}
+OTHER_FILES = {".txt", ".json", ".csv", ".tsv", ".xml", ".html", ".pdf", ".jpg", ".jpeg", ".png", ".bmp", ".gif"}
+OTHER_FILES |= {".zip", ".db", ".ini", ".inf", ".exe", ".md", ".log", ".nii", ".gz", ".bval", ".bvec"}
 
 
 def dicom_files(folder: Path) -> list[Path]:
@@ -84,7 +71,9 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
             f"its slices are unevenly spaced, so some may be missing: lengths along them are wrong ({pair}, "
             f"the mean is {gaps.mean():.4g} mm)"
         )
-    return _pixels(path, slices), _affine(slices), warnings
+    affine = _affine(slices)
+    check_scan(path, (*slices[0].shape, len(slices)), affine)
+    return _pixels(path, slices), affine, warnings
 
 
 def _headers(path: Path) -> list[DicomHeader]:

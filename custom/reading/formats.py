@@ -11,6 +11,8 @@ import numpy as np
 from custom.errors import DataError, MissingDataError
 from custom.reading.containers import NIBABEL_FORMATS, files_of, format_of, is_packed
 from custom.reading.dicom import read_dicom
+from custom.reading.itk_volumes import affine_of_header
+from custom.reading.limits import check_scan, unreadable
 from custom.reading.orientation import affine_of, no_orientation
 from custom.reading.volumes import open_volume
 
@@ -45,11 +47,12 @@ def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         raise DataError(f"{path} is a colour image. Give the scan that it was made from.")
     if dtype.kind == "c":
         raise DataError(f"{path} is complex, magnitude and phase in one. Save its magnitude, such as by numpy.abs.")
+    affine, warnings = affine_of(image)
+    check_scan(path, shape, affine)
     try:
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except Exception as error:
-        raise DataError(f"{path} can't be read to its end ({error}). Copy the file again.") from error
-    affine, warnings = affine_of(image)
+        raise unreadable(path, error) from error
     return voxels, affine, warnings
 
 
@@ -65,32 +68,25 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         components, pixel_type = io.GetNumberOfComponents(), io.GetPixelType()
         size = tuple(int(io.GetDimensions(axis)) for axis in range(io.GetNumberOfDimensions()))
     except Exception as error:
-        raise _unreadable(path, error) from error
+        reason = " ".join(str(error).strip().splitlines()[-1:])
+        raise DataError(f"{path} can't be read ({reason}). Copy it again, or convert it to NIfTI.") from error
     if pixel_type == itk.CommonEnums.IOPixel_COMPLEX:
         raise DataError(f"{path} is complex, magnitude and phase in one. Save its magnitude, such as by numpy.abs.")
     if components != 1:
         raise DataError(
             f"{path} has {components} values a voxel, as colour and diffusion scans have. Give a plain scan."
         )
-    shape = _checked_shape(path, size)
+    shape, affine = _checked_shape(path, size), affine_of_header(io)
+    check_scan(path, shape, affine)
     try:
         reader = itk.ImageFileReader[itk.Image[itk.F, len(size)]].New(FileName=str(path), ImageIO=io)
         reader.Update()
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     image = reader.GetOutput()
     voxels = np.asarray(itk.array_view_from_image(image)).T.reshape(shape)
-    affine = np.eye(4)
-    affine[:3, :3] = (itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing()))[:3, :3]
-    affine[:3, 3] = np.asarray(image.GetOrigin())[:3]
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
     warnings = [] if _has_orientation(path, kind, image) else [no_orientation(affine)]
     return np.ascontiguousarray(voxels), affine, warnings
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).strip().splitlines()[-1:])
-    return DataError(f"{path} can't be read ({reason}). Copy it again, or convert it to NIfTI.")
 
 
 def _image_io(path: Path, kind: str, itk: Any) -> Any:

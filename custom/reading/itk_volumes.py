@@ -67,14 +67,20 @@ def open_by_itk(path: Path) -> nibabel.Nifti1Image:
         raise DataError(f"{path} has {header.GetNumberOfComponents()} values per voxel. Save each as a 3D file.")
     axes = range(header.GetNumberOfDimensions())
     shape = tuple(int(header.GetDimensions(axis)) for axis in axes)
-    affine = np.eye(4)
-    for axis in list(axes)[:3]:
-        direction = np.array([header.GetDirection(axis)[row] for row in list(axes)[:3]])
-        affine[: len(direction), axis] = direction * header.GetSpacing(axis)
-        affine[axis, 3] = header.GetOrigin(axis)
     dtype = np.dtype(_numpy_type(header))
     stored = dtype if dtype.itemsize < 8 or dtype.kind == "f" else np.dtype(np.int32)
-    return nibabel.Nifti1Image(_Voxels(path, shape, stored), _LPS_TO_RAS @ affine, dtype=stored)
+    return nibabel.Nifti1Image(_Voxels(path, shape, stored), affine_of_header(header), dtype=stored)
+
+
+def affine_of_header(header: Any) -> np.ndarray:
+    """The affine (4, 4), voxels to mm, RAS+, of an ITK ImageIO that has read a file's header."""
+    axes = list(range(header.GetNumberOfDimensions()))[:3]
+    affine = np.eye(4)
+    for axis in axes:
+        direction = np.array([header.GetDirection(axis)[row] for row in axes])
+        affine[: len(direction), axis] = direction * header.GetSpacing(axis)
+        affine[axis, 3] = header.GetOrigin(axis)
+    return np.asarray(_LPS_TO_RAS @ affine)
 
 
 def _numpy_type(header: Any) -> str:

@@ -37,7 +37,6 @@ BIDS = re.compile(r"(?P<entities>sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*)_(?P<su
 NO_ANATOMY = {"bold", "sbref", "dwi", "adc", "trace", "epi", "asl", "m0scan", "cbv", "phase", "phasediff", "phase1"}
 NO_ANATOMY |= {"phase2", "magnitude", "magnitude1", "magnitude2", "fieldmap", "TB1map", "pet"}
 RESULTS = re.compile(r"_(seg|dseg|mask|probabilities|probseg|labels?|structures|intracranial|skullstripped)$")
-THINNEST, SMALLEST, LARGEST = 12, 40, 600  # mm: of a slab, of a slab's other sides, and of any field of view
 SLAB = 100  # mm: a scan that is thinner, and much thinner than wide, shows a part of a brain
 
 
@@ -170,11 +169,11 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
     Raises:
         MissingDataError: the file does not exist.
-        DataError: it can't be a brain's MR volume: 2D, 4D, colour, CT, constant, cut short, or of impossible size.
+        DataError: it can't be a brain's MR volume: 2D, 4D, colour, CT, constant, cut short, or of impossible size; or
+            it is larger than custom.reading.limits allows.
     """
     path = Path(path).expanduser().absolute()  # itk changes the current folder while it is imported
     voxels, affine, warnings = read_voxels(path)
-    _check_affine(path, voxels.shape, affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     cosines = affine[:3, :3] / sizes
     if np.abs(cosines.T @ cosines - np.eye(3)).max() > 0.01:
@@ -193,17 +192,6 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if np.mean(voxels <= -900) > 0.1:
         raise DataError(f"{path} looks like CT (air at {voxels.min():.0f} HU). This network works on MR scans only.")
     return voxels, affine, warnings
-
-
-def _check_affine(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"{path} has an affine that places no voxel ({affine[:3].tolist()}). Correct its header.")
-    extent = np.linalg.norm(affine[:3, :3], axis=0) * shape
-    mm = " x ".join(f"{side:.4g}" for side in extent)
-    if extent.max() > LARGEST or sorted(extent)[1] < SMALLEST:
-        raise DataError(f"{path} spans {mm} mm, which no scan of a head does. Correct the voxel sizes in its header.")
-    if extent.min() < THINNEST:
-        raise DataError(f"{path} spans {mm} mm. A slab of {extent.min():.3g} mm is too thin, {THINNEST} mm are needed.")
 
 
 def datalist(place: str | Path) -> list[dict]:

@@ -15,6 +15,7 @@ from custom.errors import DataError, MissingDataError
 from custom.reading import itk_volumes
 from custom.reading.containers import files_of, largest_ratio, load_by_content
 from custom.reading.labels import LabelCodes, label_map
+from custom.reading.limits import check_size, unreadable
 
 
 def natural_order(name: str | Path) -> list[int | str]:
@@ -45,12 +46,15 @@ def open_volume(path: str | Path) -> Any:
 
     Raises:
         MissingDataError: the file, or the .img beside a .hdr, does not exist.
-        DataError: the header can't be read, or the voxel file is shorter than the header says.
+        DataError: the header can't be read, the voxel file is shorter than the header says, or it has more voxels than
+            custom.reading.limits allows.
     """
     path = Path(path)
     _, voxels = files_of(path)
     if path.name.lower().endswith(itk_volumes.ENDINGS):
-        return itk_volumes.open_by_itk(path)
+        volume = itk_volumes.open_by_itk(path)
+        check_size(path, volume.shape)
+        return volume
     try:
         image = load_by_content(path)
     except Exception as error:
@@ -59,6 +63,7 @@ def open_volume(path: str | Path) -> Any:
     expected = offset + image.get_data_dtype().itemsize * math.prod(int(size) for size in image.shape)
     if voxels.stat().st_size * largest_ratio(voxels) < expected:
         raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes). Copy it again.")
+    check_size(path, image.shape)
     return image
 
 
@@ -120,19 +125,40 @@ def read_problem(path: str | Path, codes: LabelCodes | None = None) -> str | Non
         codes: for a label map, the codes that it may hold; None for a scan.
     """
     try:
-        voxels = np.asanyarray(open_volume(path).dataobj)
+        if codes is not None:
+            read_labels(path, codes)
+            return None
+        problem = voxel_problem(read_volume(path))
     except DataError as error:
         return str(error)
-    except Exception as error:
-        return f"{path} can't be read to its end ({error}). Copy the file again."
-    if codes is None:
-        problem = voxel_problem(voxels)
-        return problem and f"{path} {problem}."
+    return problem and f"{path} {problem}."
+
+
+def read_labels(path: str | Path, codes: LabelCodes) -> np.ndarray:
+    """Reads a label map, (x, y, z), int32.
+
+    Raises:
+        DataError: a file that cannot be read to its end, or values that are no label codes.
+    """
+    voxels = read_volume(path)
     try:
-        label_map(voxels, codes)
+        return label_map(voxels, codes)
     except DataError as error:
-        return f"{path} {error}"
-    return None
+        raise DataError(f"{path} {error}") from error
+
+
+def read_volume(path: str | Path) -> np.ndarray:
+    """Reads a volume's values, as the file holds them: any shape and type, whatever they mean.
+
+    Raises:
+        MissingDataError: the file does not exist.
+        DataError: the file cannot be read to its end, or is too large.
+    """
+    image = open_volume(path)
+    try:
+        return np.asanyarray(image.dataobj)
+    except Exception as error:
+        raise unreadable(Path(path), error) from error
 
 
 def case_problems(files: Mapping[Path, LabelCodes | None]) -> list[str]:

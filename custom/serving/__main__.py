@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import custom
 from custom.errors import ConfigError, find_cause
 from custom.files import written_whole
+from custom.reading.limits import MAX_VOXELS, max_voxels
 from custom.serving.guard import is_loopback
 from custom.serving.label_settings import TOKEN, arguments, checked_studies
 
@@ -42,6 +43,9 @@ def serve(options: argparse.Namespace) -> None:
     studies = checked_studies(options.studies)
     listening = bound(options.host, options.port)
     app_dir = write_app(Path(options.runs).expanduser().absolute() / "label")
+    if options.max_voxels is not None:
+        os.environ[MAX_VOXELS] = str(options.max_voxels)
+    max_voxels()  # refuses a number below 1
     conf = {name: str(getattr(options, name)) for name in ("bundles", "weights", "allow_simulated")}
     settings = {
         "APP_DIR": str(app_dir),
@@ -61,12 +65,20 @@ def serve(options: argparse.Namespace) -> None:
     import uvicorn
     from monailabel.interfaces.utils.app import app_instance
 
+    from custom.serving.protocol import TimedProtocol, most_connections
     from custom.serving.server import create_app
 
     app_instance()  # reports problems with bundles or studies before the server listens
     print(f"http://{options.host}:{options.port}/ serves {studies}. {custom.RESEARCH_USE_ONLY}", flush=True)
     app = create_app(options.host, token, origins, options.largest_upload_mb * 2**20, options.public_url.rstrip("/"))
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=TimedProtocol,
+        limit_concurrency=most_connections(),
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -77,6 +89,8 @@ def check_address(host: str, port: int, token: str, public_url: str = "") -> Non
             f"Others can reach {public_url or host}, so the server needs a token of at least 16 letters. Use --token "
             f"or the environment variable {TOKEN}."
         )
+    if not all("!" <= letter <= "~" for letter in token):  # it becomes a header and a cookie
+        raise ConfigError("The token may have letters, digits and signs of ASCII only, and no spaces. Use another one.")
     if not 1 <= port <= 65535:
         raise ConfigError(f"--port must be from 1 to 65535, got {port!r}.")
 

@@ -37,9 +37,10 @@ class AtRandom(Strategy):
         unlabelled = datastore.get_unlabeled_images()
         if not unlabelled:
             return None
-        infos = [datastore.get_image_info(image_id).get("strategy", {}) for image_id in unlabelled]
+        infos = datastore.get_infos(unlabelled)
         now = time.time()
-        weights = [max(1.0, now - info.get("random", {}).get("ts", 0)) for info in infos]
+        given = [infos[image_id].get("strategy", {}).get("random", {}).get("ts", 0) for image_id in unlabelled]
+        weights = [max(1.0, now - seconds) for seconds in given]
         return {"id": random.choices(unlabelled, weights=weights)[0]}
 
 
@@ -96,8 +97,9 @@ def measure(bundle: ServedBundle, infer: Infer, datastore: Store, images: list[s
     weights = sha256_of(bundle.choose_weights().path)
     key = f"uncertainty {bundle.name}"
     values: dict[str, float] = {}
+    infos = datastore.get_infos(images)
     for image_id in images:
-        info = datastore.get_image_info(image_id).get(key, {})
+        info = infos[image_id].get(key, {})
         if info.get("weights_sha256") != weights and (time.monotonic() < until or not values):
             if (result := infer_unseen(bundle, infer, image_id)) is None:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,8 @@ from requests.adapters import HTTPAdapter
 from custom.errors import DataError
 from custom.serving.contrasts import contrast_of
 
+CALLS = 8  # to the PACS at once
+_CONNECT, _SEARCH, _RETRIEVE = 10, 30, 300  # s to wait for a connection, and for the next byte of an answer
 _LIST_IS_VALID = 10  # seconds, after which a list of series is asked for again
 _FIELDS = ("SeriesDescription", "ProtocolName", "Modality", "NumberOfSeriesRelatedInstances")
 
@@ -34,18 +37,17 @@ class DicomWeb:
 
     def __init__(self, url: str, user: str = "", password: str = "") -> None:
         self.url = url
-        self._session = create_session_from_user_pass(user, password) if user else requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _WithTimeout())
-        self._session.max_redirects = 0  # studies must not go to another server
-        self._client = DICOMwebClientX(url=url, session=self._session)
-        self._client.set_http_retry_params(retry=False)  # retries would delay the error by half a minute
+        self._session = _session(user, password, _RETRIEVE)
+        self._client = _client(url, self._session)
+        self._searching = _client(url, _session(user, password, _SEARCH))
+        self._calls = threading.BoundedSemaphore(CALLS)
         self._lists: dict[str, tuple[float, list[dict[str, Any]]]] = {}
 
     @contextlib.contextmanager
     def _request(self, action: str) -> Iterator[None]:
         try:
-            yield
+            with self._calls:
+                yield
         except requests.ConnectionError as error:
             raise PacsError(
                 f"The PACS {self.url} does not answer ({type(error).__name__}). Start it, or check its address."
@@ -68,7 +70,7 @@ class DicomWeb:
         Takes the arguments of dicomweb_client's search_for_series.
         """
         with self._request("list its series"):
-            answer = self._client.search_for_series(fields=list(_FIELDS), **arguments)
+            answer = self._searching.search_for_series(fields=list(_FIELDS), **arguments)
             study = arguments.get("study_instance_uid", "")  # the answer need not repeat it
             return [_describe(pydicom.Dataset.from_json(series), study) for series in answer]
 
@@ -107,17 +109,37 @@ class DicomWeb:
         """The answer of the PACS to a viewer's request (requests.Response)."""
         url = f"{self.url}/{resource}" + (f"?{query}" if query else "")
         with self._request(f"answer {method} {resource}"):
-            answer = self._session.request(method, url, headers=headers, data=content or None)
+            is_search = method == "GET" and resource.endswith(("studies", "series", "instances"))
+            seconds = _CONNECT, _SEARCH if is_search else _RETRIEVE
+            answer = self._session.request(method, url, headers=headers, data=content or None, timeout=seconds)
             if answer.status_code >= 500:
                 raise ValueError(f"status {answer.status_code}")
             return answer
 
 
+def _session(user: str, password: str, seconds: int) -> requests.Session:
+    session: requests.Session = create_session_from_user_pass(user, password) if user else requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _WithTimeout(seconds))
+    session.max_redirects = 0  # studies must not go to another server
+    return session
+
+
+def _client(url: str, session: requests.Session) -> DICOMwebClientX:
+    client = DICOMwebClientX(url=url, session=session)
+    client.set_http_retry_params(retry=False)  # retries would delay the error by half a minute
+    return client
+
+
 class _WithTimeout(HTTPAdapter):
-    """Waits at most 10 s for a connection, and 5 minutes for the next byte."""
+    """Waits at most 10 s for a connection, and some seconds for the next byte."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__()
 
     def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        kwargs["timeout"] = kwargs.get("timeout") or (10, 300)
+        kwargs["timeout"] = kwargs.get("timeout") or (_CONNECT, self.seconds)
         return super().send(request, *args, **kwargs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from custom.errors import DataError
+from custom.reading.containers import files_of, open_unpacked
+from custom.reading.labels import LabelCodes
 from custom.reading.nifti import save_nifti
-from custom.reading.volumes import in_one_place, open_volume, read_problem
+from custom.reading.volumes import in_one_place, open_volume, read_labels, read_problem
 from custom.serving.contrasts import scan_name
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")  # of results; .nrrd is what OHIF and 3D Slicer ask for
@@ -90,7 +93,7 @@ def read_values(file: Path, image: Path) -> tuple[np.ndarray, np.ndarray]:
         The values (x, y, z) as the viewer numbers them, and the affine (4, 4) of the image, voxels to mm, RAS+.
 
     Raises:
-        DataError: another grid, or not a label map.
+        DataError: another grid, a file that is cut short, or values that are no label codes.
     """
     reference = open_volume(image)
     return _read(file, reference), reference.affine
@@ -130,23 +133,27 @@ def _read(file: Path, reference: Any) -> np.ndarray:
         return raw.reshape(shape, order="F")
     if file.suffix == ".nrrd" and re.search(rb"data ?file\s*:", file.read_bytes(), re.IGNORECASE):
         raise DataError("The label map stores its voxels in another file. Send a single NRRD file.")
-    import SimpleITK
-
     try:
-        image = SimpleITK.ReadImage(str(file))
-    except RuntimeError as error:
-        raise DataError("The label map cannot be read. Send a NIfTI or NRRD file.") from error
-    affine = np.eye(4)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        image = open_volume(file)
+    except DataError as error:
+        raise DataError(f"The label map cannot be read ({error})") from error
+    same_size = image.shape[:3] == shape and math.prod(image.shape) == math.prod(shape)
+    if not same_size or not in_one_place(shape, image.affine, reference.affine):
         raise DataError(
-            f"The label map has {image.GetDimension()} dimensions or several channels. Export one 3D label map."
+            f"The grid of the label map {image.shape} differs from the image {shape} in size or position. Export the "
+            "label map on the grid of the image."
         )
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
-    if image.GetSize() != shape or not in_one_place(shape, affine, reference.affine):
-        raise DataError(
-            f"The grid of the label map {image.GetSize()} differs from the image {shape} in size or position. Export "
-            "the label map on the grid of the image."
-        )
-    return np.asarray(SimpleITK.GetArrayFromImage(image)).T
+    values = read_labels(file, LabelCodes())
+    _check_length(file, image)
+    return values
+
+
+def _check_length(file: Path, image: Any) -> None:
+    """Raises DataError if a NIfTI file has more voxels than its header says: its vox_offset or size is wrong."""
+    offset = getattr(image.dataobj, "offset", None)
+    if offset is None:
+        return
+    with open_unpacked(files_of(file)[1]) as voxels:
+        voxels.seek(offset + image.get_data_dtype().itemsize * math.prod(image.shape))
+        if voxels.read(1):
+            raise DataError(f"{file} holds more than its header says. Export the label map again.")

@@ -1,10 +1,12 @@
-"""The checks that every request passes first: host, origin, token and size."""
+"""The checks that every request passes first: host, origin, token, size and pace."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -17,6 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE = "brainmri_label"
 _OPEN = ("/auth/", "/auth/token")  # need no token: a viewer asks whether it must log in, and logs in
 _LARGEST_LOGIN = 2**16  # bytes, before a client has shown its token
+_LARGEST_JSON = 2**20  # bytes; only forms with files, and objects for a PACS, may be larger
+_CLOSE = {"connection": "close"}
+_PATIENCE, _SLOWEST = 30, 10_000  # s, and bytes per s: a body must keep up with this pace after these seconds
 
 
 class Guard:
@@ -27,14 +32,14 @@ class Guard:
     - A page must come from the server itself or from one of the origins.
     - With a token, every request must carry it: `Authorization: Bearer TOKEN`, or a cookie that a browser gets by
       opening any page with ?token=TOKEN once.
-    - A body of more than `largest` bytes, or a form that is cut short, is refused.
+    - A body that is too large or too slow, or a form that is cut short, is refused.
 
     Args:
         app: the app.
         host: the address that the server listens on.
         token: "" if none is needed.
         origins: further origins, as http://viewer.example:3000.
-        largest: the size of the largest accepted body, in bytes.
+        largest: the size of the largest accepted form with files, in bytes. Other bodies may have 1 MB, a login 64 kB.
         public_url: the address of a proxy in front; "" if there is none.
     """
 
@@ -44,6 +49,7 @@ class Guard:
         self.app, self.token, self.origins, self.largest = app, token, tuple(origins), largest
         names = {"127.0.0.1", "localhost", "::1", host, _hostname(_netloc(public_url))} - {""}
         self.hosts = names if is_loopback(host) else set()
+        self.is_https = public_url.startswith("https://")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers the request itself, or passes it on to the app."""
@@ -73,7 +79,7 @@ class Guard:
             rest = urlencode(query, doseq=True)
             # only one slash at the front: //name would lead a browser to another server
             page = RedirectResponse("/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""), status_code=303)
-            page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            page.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", secure=self.is_https)
             return page
         given = headers.get("authorization", "")
         cookie = cookie_parser(headers.get("cookie", "")).get(
@@ -90,27 +96,40 @@ class Guard:
 
     async def _limited(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         length = headers.get("content-length", "0")
-        largest = _LARGEST_LOGIN if scope["path"] in _OPEN else self.largest
-        too_large = f"The request is too large. The limit here is {largest / 2**20:g} MB (--largest_upload_mb)."
+        largest = self._largest(scope["path"], headers.get("content-type", ""))
+        option = " (--largest_upload_mb)" if largest == self.largest else ""
+        too_large = f"The request is too large. The limit here is {largest / 2**20:g} MB{option}."
         if not length.isdecimal() or int(length) > largest:
             await _answer(413, too_large)(scope, receive, send)
             return
         boundary = re.search(r'multipart/form-data;.*boundary="?([^";,]+)', headers.get("content-type", ""))
         end = f"--{boundary[1]}--".encode() if boundary else b""
-        seen, tail = 0, b""
+        seen, tail, complete, start = 0, b"", False, time.monotonic()
 
         async def checked() -> Message:
-            nonlocal seen, tail
-            message = await receive()
+            nonlocal seen, tail, complete
+            if complete:
+                return await receive()  # waits until the client goes
+            try:
+                message = await asyncio.wait_for(receive(), start + _PATIENCE + seen / _SLOWEST - time.monotonic())
+            except TimeoutError as error:
+                raise HTTPException(408, "The request came too slowly. Send it again.", _CLOSE) from error
+            complete = not message.get("more_body")
             seen += len(message.get("body", b""))
             tail = (tail + message.get("body", b""))[-1024:]
             if seen > largest:
                 raise HTTPException(413, too_large)
-            if message["type"] == "http.request" and not message.get("more_body") and end not in tail:
+            if message["type"] == "http.request" and complete and end not in tail:
                 raise HTTPException(400, "The form is cut short. Send it again.")
             return message
 
         await self.app(scope, checked, send)
+
+    def _largest(self, path: str, content_type: str) -> int:
+        if path in _OPEN:
+            return _LARGEST_LOGIN
+        with_files = content_type.startswith("multipart/form-data") or path.startswith("/proxy/dicom/")
+        return self.largest if with_files else min(self.largest, _LARGEST_JSON)
 
 
 def is_loopback(host: str) -> bool:
@@ -138,4 +157,4 @@ def _netloc(url: str) -> str:
 
 
 def _answer(status: int, sentence: str) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, status_code=status, headers={"connection": "close"})
+    return JSONResponse({"detail": sentence}, status_code=status, headers=_CLOSE)

@@ -36,6 +36,9 @@ def arguments() -> argparse.ArgumentParser:
         "--allow_simulated", action="store_true", help="serve weights that were trained on a simulated sample to a PACS"
     )
     parser.add_argument("--largest_upload_mb", default=512, type=int, help="larger requests are refused")
+    parser.add_argument(
+        "--max_voxels", default=None, type=int, help="larger scans are refused; default 150 million, a head at 0.5 mm"
+    )
     return parser
 
 

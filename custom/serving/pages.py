@@ -6,15 +6,14 @@ import html
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 import custom
 from custom.serving import checks
-from custom.serving.inputs import the_app
+from custom.serving.inputs import ASKS_PACS, Body, the_app
 from custom.serving.pacs import Pacs
 
 router = APIRouter()
@@ -28,6 +27,10 @@ _RESOURCE = re.compile(
     rf"(/(metadata|rendered|thumbnail|bulkdata(/[0-9A-Fa-f/]+)?|frames/[0-9,]+(/(rendered|thumbnail))?))?"
 )
 _SENT = ("accept", "content-type")  # headers that the proxy passes on
+# what a viewer reads; never a page or a drawing, whose scripts would act in the server's name
+_TYPES = re.compile(
+    r"(application/(dicom|dicom\+json|json|octet-stream)|multipart/related|(image|video)/(?!svg)[\w.+-]+)\s*(;|$)"
+)
 
 
 @router.get("/", include_in_schema=False)
@@ -57,18 +60,14 @@ def ohif(path: str, request: Request) -> Response:
     page = FileResponse(OHIF / "index.html", headers={"cache-control": "no-store"})
     address = f"{request.app.state.public_url}/" if request.app.state.public_url else str(request.base_url)
     # without this cookie, OHIF's panel looks for the server on port 8000
-    page.set_cookie("MONAILABEL_SERVER_URL", quote(address, safe=""), path="/")
+    page.set_cookie("MONAILABEL_SERVER_URL", quote(address, safe=""), path="/", secure=address.startswith("https://"))
     return page
 
 
-async def body(request: Request) -> bytes:
-    """The body of a request."""
-    content: bytes = await request.body()
-    return content
-
-
-@router.api_route("/proxy/dicom/{path:path}", methods=["GET", "POST"], include_in_schema=False)
-def proxy(path: str, request: Request, content: Annotated[bytes, Depends(body)]) -> Response:
+@router.api_route(
+    "/proxy/dicom/{path:path}", methods=["GET", "POST"], include_in_schema=False, dependencies=[ASKS_PACS]
+)
+def proxy(path: str, request: Request, content: Body) -> Response:
     """Passes DICOMweb searches, retrievals and (POST) storage on to the PACS."""
     store = the_app().datastore()
     if not isinstance(store, Pacs):
@@ -80,4 +79,11 @@ def proxy(path: str, request: Request, content: Annotated[bytes, Depends(body)])
         raise checks.refuse(405, "New objects can only be sent to studies.")
     headers = {name: request.headers[name] for name in _SENT if name in request.headers}
     answer = store.web.pass_on(request.method, resource, request.url.query, headers, content)
-    return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
+    media_type = answer.headers.get("content-type", "application/octet-stream")
+    if answer.content and not _TYPES.match(media_type.lower()):
+        status = answer.status_code if answer.status_code >= 400 else 502
+        kind = f"{media_type[:50]!r}, status {answer.status_code}"
+        raise checks.refuse(status, f"The PACS did not answer with DICOM, but with {kind}. See its log.")
+    return Response(
+        answer.content, answer.status_code, media_type=media_type, headers={"x-content-type-options": "nosniff"}
+    )

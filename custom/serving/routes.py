@@ -9,6 +9,8 @@ other requests during a segmentation.
 from __future__ import annotations
 
 import hmac
+import json
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,18 +19,21 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Form, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
-from monailabel.endpoints.infer import send_response
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.utils.async_tasks.task import AsyncTask
+from monailabel.utils.async_tasks.utils import tasks
+from monailabel.utils.others.generic import get_mime_type
+from requests_toolbelt import MultipartEncoder
 
 from custom.errors import MissingDataError
 from custom.serving import checks
-from custom.serving.inputs import Content, place_in_queue, the_app
+from custom.serving.inputs import ASKS_PACS, Content, place_in_queue, the_app
 
 router = APIRouter()
+_starting = threading.Lock()  # requests run in threads
 
 
-@router.get("/info/")
+@router.get("/info/", dependencies=[ASKS_PACS])
 def info() -> Any:
     """Models, trainers, strategies and the state of the studies."""
     return the_app().info()
@@ -52,20 +57,37 @@ def infer(
         raise checks.refuse(400, "DICOM SEG needs a series of the PACS. For an uploaded scan use output=image.")
     if session_id:
         request["session_image"] = app.sessions().get_session(checks.session(app, session_id)).image
-    else:
-        request["image"] = checks.image(app, image)
     if output == "dicom_seg":
         request["result_extension"] = ".nii.gz"
     with place_in_queue():
+        if not session_id:
+            request["image"] = checks.image(app, image)
         result = app.infer(request)
     if output != "dicom_seg":
-        return send_response(app.datastore(), result, output, background_tasks)
+        background_tasks.add_task(Path(result["file"]).unlink)
+        return _answer(Path(result["file"]), result["params"], output)
     try:
         seg = app.dicom_seg(name, image, result["file"], result["params"])
     finally:
         Path(result["file"]).unlink()
     background_tasks.add_task(seg.unlink)
     return FileResponse(seg, media_type="application/dicom", filename=f"{name}.dcm")
+
+
+def _answer(file: Path, params: dict[str, Any], output: str | None) -> Any:
+    """A segmentation as a viewer asks for it: the file, its parameters, or both as a form."""
+    if output == "json":
+        return params
+    media_type = get_mime_type(str(file))
+    if output == "image":
+        return FileResponse(file, media_type=media_type, filename=file.name)
+    form = MultipartEncoder(
+        {
+            "params": (None, json.dumps(params), "application/json"),
+            "image": (file.name, file.read_bytes(), media_type),
+        }
+    )
+    return Response(form.to_string(), media_type=form.content_type)
 
 
 @router.post("/activelearning/{strategy}")
@@ -103,7 +125,7 @@ for path, task in {"/train/": "train", "/scoring/": "scoring", "/batch/infer": "
     router.add_api_route(path, _stop(task), methods=["DELETE"], name=f"stop {task}")
 
 
-@router.post("/train/")
+@router.post("/train/", dependencies=[ASKS_PACS])
 def train_all(params: Content) -> Any:
     """Trains the models that the body names; without names, all that have enough saved labels (OHIF's button)."""
     app = the_app()
@@ -112,15 +134,16 @@ def train_all(params: Content) -> Any:
     if not models:
         raise MissingDataError("No model can be trained yet. Save label maps of at least two subjects.")
     asked = {name: checks.train_params(app, name, checks.params_of_model(params, name)) for name in models}
-    return {name: _start("train", {"model": name}, chosen, enqueue=True) for name, chosen in asked.items()}
+    started = _start("train", [{"model": name} | chosen for name, chosen in asked.items()], enqueue=True)
+    return dict(zip(asked, started, strict=True))
 
 
-@router.post("/train/{model}")
+@router.post("/train/{model}", dependencies=[ASKS_PACS])
 def train(model: str, params: Content, enqueue: bool = False) -> Any:
     """Trains one model on its saved labels."""
     app = the_app()
     name = checks.model(app, model)
-    return _start("train", {"model": name}, checks.train_params(app, name, params), enqueue)
+    return _start("train", [{"model": name} | checks.train_params(app, name, params)], enqueue)[0]
 
 
 @router.post("/scoring/{method}")
@@ -128,13 +151,11 @@ def score(method: str, run_sync: bool = False) -> Any:
     """Scores predictions against saved labels, or measures uncertainty."""
     app = the_app()
     name = checks.scoring(app, method)
-    if not run_sync:
-        return _start("scoring", {"method": name}, {}, enqueue=False)
     with place_in_queue():
-        return app.scoring({"method": name})
+        return app.scoring({"method": name}) if run_sync else _start("scoring", [{"method": name}])[0]
 
 
-@router.post("/batch/infer/{model}")
+@router.post("/batch/infer/{model}", dependencies=[ASKS_PACS])
 def batch_infer(
     model: str,
     params: Content,
@@ -147,14 +168,29 @@ def batch_infer(
     chosen = checks.infer_params(app, name, {key: value for key, value in params.items() if key not in ignored})
     # Two workers take turns. With one worker MONAI Label would stop at the first image that fails.
     fixed = {"multi_gpu": False, "max_workers": 2, "label_tag": "original"}
-    return _start("batch_infer", {"model": name, "images": images.value}, chosen | fixed, enqueue=False)
+    return _start("batch_infer", [{"model": name, "images": images.value} | chosen | fixed])[0]
 
 
-def _start(method: str, request: dict[str, Any], params: dict[str, Any], enqueue: bool) -> Any:
-    state, detail = AsyncTask.run(method, request=request, params=params, enqueue=enqueue)
-    if state is None:
-        raise checks.refuse(429, f"{detail.strip('+ ')}. Wait until it is done, or stop it with DELETE.")
-    return state
+def _start(method: str, requests: list[dict[str, Any]], enqueue: bool = False) -> list[Any]:
+    """Starts tasks, each in a process of its own, one after another; all of them or none.
+
+    Args:
+        method: "train", "scoring" or "batch_infer".
+        requests: of the tasks.
+        enqueue: whether they may wait for others. A model that trains or waits already is never queued again.
+
+    Returns:
+        What MONAI Label says about each task.
+    """
+    with _starting:
+        unfinished = [task["request"] for task in tasks(method) if task["status"] in ("SUBMITTED", "RUNNING")]
+        models = {request.get("model") for request in requests}
+        if enqueue:
+            unfinished = [request for request in unfinished if request.get("model") in models]
+        if unfinished:
+            running = f"A task of {method} runs already ({unfinished[0].get('model') or unfinished[0].get('method')})"
+            raise checks.refuse(429, f"{running}. Wait until it is done, or stop it with DELETE.")
+        return [AsyncTask.run(method, request=request, enqueue=True)[0] for request in requests]
 
 
 @router.get("/model/info/{model}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -62,6 +63,7 @@ class SegmentationTask(InferTask):
             ready = time.monotonic()
             device = name_to_device(first_of(request.get("device")))
             labels, uncertainty = self.bundle.segment(files, folder, weights, device)
+            gc.collect()  # torch's first imports keep the frames of the call that they were made in, with its tensors
             present = np.unique(np.asarray(open_volume(labels).dataobj))
             # viewers name segments by their position among the labels that are present
             names = {name: code for name, code in self.bundle.labels.items() if code in present}

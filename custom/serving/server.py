@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +24,7 @@ from custom.serving.dicomweb import PacsError
 from custom.serving.guard import Guard
 
 logger = logging.getLogger(__name__)
+_PATH = re.compile(r"(?<![\w:/.])/([^\s/'\":,()]+)/(?:[^\s/'\":,()]+/)*")
 
 
 @asynccontextmanager
@@ -45,7 +48,12 @@ def create_app(host: str, token: str, origins: Sequence[str], largest: int, publ
         public_url: the address of a proxy in front, one of the origins; "" if there is none.
     """
     app = FastAPI(
-        title="Brain MRI Bundles", description=custom.RESEARCH_USE_ONLY, version=custom.__version__, lifespan=_lifespan
+        title="Brain MRI Bundles",
+        description=custom.RESEARCH_USE_ONLY,
+        version=custom.__version__,
+        lifespan=_lifespan,
+        docs_url=None,  # their pages would load scripts from another host
+        redoc_url=None,
     )
     app.state.token, app.state.public_url = token, public_url
     app.include_router(pages.router)
@@ -78,6 +86,20 @@ async def _disconnected(_request: Request, _error: Exception) -> JSONResponse:
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     if cause := find_cause(error):
         status = 404 if isinstance(cause, MissingDataError) else 502 if isinstance(cause, PacsError) else 400
-        return JSONResponse({"detail": str(cause)}, status)
+        app = app_instance()
+        folders = app.studies, Path(app.app_dir).parent
+        return JSONResponse({"detail": _without_folders(str(cause), folders)}, status)
     logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
     return JSONResponse({"detail": "The server failed. Its log has the reason (/logs/)."}, status_code=500)
+
+
+def _without_folders(sentence: str, folders: Sequence[str | Path]) -> str:
+    """A sentence with names of files instead of their paths on the server.
+
+    Args:
+        sentence: of an error.
+        folders: known folders, whose names may have spaces.
+    """
+    for folder in folders:
+        sentence = sentence.replace(f"{folder}/", "")
+    return _PATH.sub(lambda match: "" if Path(f"/{match[1]}").is_dir() else match[0], sentence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -64,7 +63,7 @@ class Store(LocalDatastore):
             yield
 
     def _update_datastore_file(self, lock: bool = True) -> None:  # noqa: ARG002
-        content = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+        content = self._datastore.model_dump_json(exclude={"base_path"}, indent=2, fallback=str)
         with written_whole(self._datastore_config_path) as partial:
             partial.write_text(content, encoding="utf-8")
         self._config_ts = Path(self._datastore_config_path).stat().st_mtime
@@ -121,6 +120,12 @@ class Store(LocalDatastore):
         """What is stored about an image."""
         with self._change():
             return dict(super().get_image_info(image_id))
+
+    def get_infos(self, images: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """{image id: what is stored about it}, for many images in one step."""
+        with self._change():
+            objects = self._datastore.objects
+            return {name: dict(objects[name].image.info) if name in objects else {} for name in images}
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """What is stored about a label map."""
@@ -184,17 +189,25 @@ class Studies(Store):
         self.folder = Path(folder)
         self.together = together
         super().__init__(folder, same_labels)
-        self._seen: tuple[int, ...] = ()
+        self._seen: list[set[str]] = []
         self._listed: set[str] = set()
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
         files: dict[str, str] = super()._list_files(path, patterns)
+        files = {name: file for name, file in files.items() if self._is_inside(Path(path) / name)}
         if Path(path).resolve() != self.folder.resolve():
             return files
         kept = {name for name in files if not name.startswith(".") and not RESULTS.search(scan_name(name))}
         if self.together:
             kept = {self._reference(group) for group in self._grouped(kept).values()}
         return {name: name for name in sorted(kept, key=natural_order)}
+
+    def _is_inside(self, file: Path) -> bool:
+        """Whether a file is no link to a file outside the folder, which this server would offer to others."""
+        if not file.is_symlink() or file.resolve().is_relative_to(self.folder.resolve()):
+            return True
+        logger.warning("%s is left out: it is a link to a file outside the folder.", file)
+        return False
 
     @staticmethod
     def _grouped(names: set[str]) -> dict[str, dict[str | None, str]]:
@@ -212,7 +225,10 @@ class Studies(Store):
         """The ids of the images. The folder is read again if something changed in it."""
         with self._threads:
             folders = (self.folder, *(self.folder / "labels" / tag for tag in ("final", "original")))
-            now = tuple(folder.stat().st_mtime_ns for folder in folders if folder.is_dir())
+            # names, and not the folders' times, which the server's own notes change
+            now = [
+                {entry.name for entry in os.scandir(path) if entry.name[0] != "."} for path in folders if path.is_dir()
+            ]
             if now != self._seen:
                 self.refresh()
                 self._listed = {self._to_id(name)[0] for name in self._list_files(str(self.folder), PATTERNS)}
@@ -222,19 +238,19 @@ class Studies(Store):
 
     def get_labeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
         """The ids of images with a final label map."""
-        listed = self.list_images()
+        listed = set(self.list_images())
         with self._threads:
             return [image_id for image_id in super().get_labeled_images(label_tag, labels) if image_id in listed]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:
         """The ids of images without a final label map."""
-        listed = self.list_images()
+        listed = set(self.list_images())
         with self._threads:
             return [image_id for image_id in super().get_unlabeled_images(label_tag, labels) if image_id in listed]
 
     def json(self) -> dict[str, Any]:
         """The content of the datastore's file, with the listed images only."""
-        listed, content = self.list_images(), super().json()
+        listed, content = set(self.list_images()), super().json()
         return content | {"objects": {name: entry for name, entry in content["objects"].items() if name in listed}}
 
     def files_of(self, image_id: str, channels: Sequence[str | None]) -> list[str]:
@@ -253,7 +269,7 @@ class Studies(Store):
         files: dict[str | None, list[str]] = {}
         for path in (path for pattern in PATTERNS for path in sorted(self.folder.glob(pattern))):
             other, contrast = study_and_contrast(path)
-            if other == study and not RESULTS.search(scan_name(path)):
+            if other == study and not RESULTS.search(scan_name(path)) and self._is_inside(path):
                 files.setdefault(contrast, []).append(str(path))
         for contrast in channels:
             check_one(

@@ -9,12 +9,12 @@ from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.responses import FileResponse
 
 from custom.errors import MissingDataError
-from custom.reading.volumes import open_volume
+from custom.reading.volumes import read_volume
 from custom.serving import checks
 from custom.serving.grids import EXTENSIONS
-from custom.serving.inputs import Upload, temporary_upload, the_app
+from custom.serving.inputs import ASKS_PACS, Upload, temporary_upload, the_app
 
-router = APIRouter()
+router = APIRouter(dependencies=[ASKS_PACS])
 
 
 @router.get("/datastore/")
@@ -33,7 +33,7 @@ def add_image(file: Upload, image: str = "", params: str = Form("{}")) -> Any:
     checks.parse_json(params)
     name, ending = checks.new_image(app, image, file.filename)
     with temporary_upload(file, ending) as path:
-        if len(open_volume(path).shape) < 3:
+        if read_volume(path).ndim < 3:
             raise checks.refuse(400, "The file is not a volume. Send a 3D NIfTI file.")
         app.datastore().add_image(name, str(path), {})
     return {"image": name}
@@ -112,6 +112,8 @@ def create_session(files: Annotated[list[UploadFile], File()]) -> Any:
     if len(files) != 1:
         raise checks.refuse(400, f"A session takes one scan, got {len(files)}. Add several scans to the studies.")
     with temporary_upload(files[0], checks.upload_ending(files[0].filename, EXTENSIONS)) as path:
+        if read_volume(path).ndim < 3:
+            raise checks.refuse(400, "The file is not a volume. Send a 3D NIfTI or NRRD file.")
         session_id, session = the_app().sessions().add_session(str(path))
     return {"session_id": session_id, "session_info": session.to_json()}
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -312,7 +313,9 @@ def test_3d_slicers_submit_label(server: Server, studies: Path, pairs: dict, tmp
 
 def test_a_training_that_3d_slicer_asks_for(server: Server) -> None:
     """Of a list it sends the first, of all else what /info/ says or the user typed over it."""
-    for name, trainer in server.ask("GET", "/info/").json()["trainers"].items():
+    trainers = server.ask("GET", "/info/").json()["trainers"]
+    assert len(trainers) == 4
+    for name, trainer in trainers.items():
         params = {key: value[0] if isinstance(value, list) else value for key, value in trainer["config"].items()}
         answer = server.ask("POST", f"/train/{name}", json=params)
         # past the checks: nobody saved labels yet
@@ -321,6 +324,15 @@ def test_a_training_that_3d_slicer_asks_for(server: Server) -> None:
         assert status["status"] == "ERROR"
         assert "needs saved labels of at least two subjects" in "".join(status["details"])
     assert server.ask("POST", "/train/", json={}).status_code == 404  # OHIF's button, which names no model
+
+
+def test_two_trainings_asked_for_at_once_are_one(own: Any) -> None:
+    server, _ = own((1,), "--bundles", "iseg")
+    for path in (f"/train/{INFANT}", f"/train/{INFANT}?enqueue=true", "/scoring/uncertainty"):
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _, path=path: server.ask("POST", path, json={}), range(4)))
+        assert sorted(answer.status_code for answer in answers) == [200, 429, 429, 429], path
+        server.finished(f"/{path.split('/')[1]}/")
 
 
 def test_processes_keep_each_others_changes(pairs: dict, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import highdicom
 import nibabel
@@ -28,6 +29,7 @@ import custom
 from custom.errors import DataError
 from custom.running.bundles import find_bundles
 from custom.serving.dicom_seg import read_seg
+from custom.serving.dicomweb import DicomWeb
 from custom.serving.pacs import Pacs
 from tests.label.conftest import INFANT, TISSUE, Orthanc, Server, free_port, wait_for
 from tests.label.dicom_series import send
@@ -224,11 +226,17 @@ def test_a_pacs_that_stops(runs: Path, tmp_path: Path) -> None:
 
 class Failing(BaseHTTPRequestHandler):
     """A PACS that lists one MR and one SEG series, and fails at all else: status 500, a redirect, an empty answer or a
-    page, by `failure`."""
+    page, by `failure`. With "hang" it answers nothing until `released`."""
 
     failure = "500"
+    released = threading.Event()
+    running: ClassVar[list[int]] = []  # how many requests hung, at each request
 
     def do_GET(self) -> None:
+        if self.failure == "hang":
+            self.running.append(self.running[-1] + 1 if self.running else 1)
+            self.released.wait(300)
+            return
         modality = "SEG" if "Modality=SEG" in self.path else "MR"
         if "/series?" in self.path:
             listed = {
@@ -285,6 +293,27 @@ def test_a_pacs_that_fails(behind_failing: Server, failure: str, monkeypatch: py
         assert answer.status_code == 502, (path, answer.text)
         assert re.search(r"The PACS .* could not .*\. See its log\.", answer.json()["detail"])
     assert "Traceback" not in behind_failing.log.read_text()
+
+
+def test_a_pacs_that_hangs_does_not_stop_the_rest(behind_failing: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """45 requests were more than the server has threads. It calls the PACS 8 times at once, and answers the rest."""
+    monkeypatch.setattr(Failing, "failure", "hang")
+    with ThreadPoolExecutor(45) as pool:
+        paths = ["/proxy/dicom/studies", "/datastore/image?image=1.2.9", "/info/"] * 15
+        hanging = [pool.submit(behind_failing.ask, "GET", path) for path in paths]
+        wait_for(lambda: len(Failing.running) >= 8, 60, behind_failing.log)
+        for path in ("/auth/", "/logs/", "/ohif/", "/"):
+            assert requests.get(behind_failing.url + path, timeout=20).status_code == 200, path
+        assert len(Failing.running) == 8
+        Failing.released.set()
+        assert {answer.result().status_code for answer in hanging} <= {200, 404, 502}
+
+
+def test_a_search_ends_after_30_seconds() -> None:
+    """Also where the client of DICOMweb makes it, and not for a scan that takes longer."""
+    web = DicomWeb("http://127.0.0.1:9/dicom-web")
+    seconds = [client._session.get_adapter("http://x").seconds for client in (web._searching, web._client)]
+    assert seconds == [30, 300]
 
 
 def test_uncertainty_is_measured_by_another_process(

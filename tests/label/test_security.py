@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import nibabel
+import numpy as np
 import pytest
 import requests
 from monailabel.client import MONAILabelClient
@@ -51,6 +54,18 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def packed(shape: tuple[int, ...], share: float = 1.0) -> bytes:
+    """A volume of zeros as .nii.gz, or the first part of its bytes."""
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    content = gzip.compress(header.binaryblock + bytes(4 + math.prod(shape)), 6)
+    return content[: int(len(content) * share)]
+
+
+CUT = packed((50, 59, 48), 0.5)
+BOMB = packed((400, 400, 1000))
 ATTACKS: dict[str, tuple[Any, ...]] = {
     # what: method, path, arguments of requests
     "image: a relative path": ("POST", f"/infer/{TISSUE}?image=../outside"),
@@ -147,6 +162,7 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
             }
         },
     ),
+    "label: cut short": ("PUT", "/datastore/label?image=sub-01_T1w", {"files": {"label": ("label.nii.gz", CUT)}}),
     "label: none sent": ("PUT", "/datastore/label?image=sub-01_T1w"),
     "label: a model that there isn't": (
         "PUT",
@@ -178,6 +194,12 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
         {"files": {"file": ("a" * 300 + ".nii.gz", b"x")}},
     ),
     "upload: no volume": ("PUT", "/datastore/image?image=x", {"files": {"file": ("x.nii.gz", gzip.compress(b"x"))}}),
+    "upload: cut short": ("PUT", "/datastore/image?image=x", {"files": {"file": ("x.nii.gz", CUT)}}),
+    "upload: 155 kB that stand for 160 million voxels": (
+        "PUT",
+        "/datastore/image?image=x",
+        {"files": {"file": ("x.nii.gz", BOMB)}},
+    ),
     "upload: too large": ("PUT", "/datastore/image?image=x", {"files": {"file": ("x.nii.gz", b"x" * 3 * 2**20)}}),
     "upload: delete an image": ("DELETE", "/datastore/image?id=sub-01_T1w"),
     "info: the server's own words": (
@@ -198,6 +220,9 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
     "info: endless": ("PUT", "/datastore/image/info?image=sub-01_T1w", {"data": {"info": '{"a": 1e999}'}}),
     "info: no object": ("PUT", "/datastore/image/info?image=sub-01_T1w", {"data": {"info": "3"}}),
     "session: a name of 300 letters": ("PUT", "/session/", {"files": {"files": ("a" * 300 + ".exe", b"x")}}),
+    "session: garbage": ("PUT", "/session/", {"files": {"files": ("x.nii.gz", b"garbage")}}),
+    "session: cut short": ("PUT", "/session/", {"files": {"files": ("x.nii.gz", CUT)}}),
+    "session: too many voxels": ("PUT", "/session/", {"files": {"files": ("x.nii.gz", BOMB)}}),
     "session: DICOM SEG": (
         "POST",
         f"/infer/{TISSUE}?session_id=00000000-0000-0000-0000-000000000000&output=dicom_seg&image=../x",
@@ -209,9 +234,11 @@ ATTACKS: dict[str, tuple[Any, ...]] = {
     "session: two files": ("PUT", "/session/", {"files": [("files", ("a.nii", b"x")), ("files", ("b.nii", b"x"))]}),
     "pages: a path": ("GET", "/static/..%2f..%2fsecret.txt"),
     "pages: pathology": ("POST", "/infer/wsi/x?image=FOLDER/outside.nii.gz", {"json": {}}),
+    "pages: scripts of another host": ("GET", "/docs"),
     "pages: reload": ("POST", "/reload"),
     "pages: a PACS that there isn't": ("GET", "/proxy/dicom/studies"),
     "body: too large": ("POST", f"/train/{TISSUE}", {"data": b" " * 3 * 2**20}),
+    "body: JSON of 1.1 MB": ("POST", f"/train/{TISSUE}", {"data": b'{"a": "' + b" " * 1_100_000 + b'"}'}),
     "body: a login of 100 kB": ("POST", "/auth/token", {"data": b"password=" + b"x" * 100_000}),
     "body: too large, length not said": ("POST", f"/train/{TISSUE}", {"data": (b" " * 2**20 for _ in range(4))}),
     "body: parts without end": (
@@ -246,6 +273,7 @@ def test_attacks(attack: str, place: tuple[Server, Path]) -> None:
     if answer.headers.get("content-type") == "application/json":  # uvicorn itself refuses what is no HTTP
         assert len(answer.json()["detail"]) > 8
     assert SECRET not in answer.text
+    assert tempfile.gettempdir() not in answer.text.replace(str(folder), "")  # an attacker's own words may come back
     assert contents(folder) == before
     assert sorted(folder.parent.iterdir()) == above
 
@@ -373,6 +401,8 @@ def test_behind_a_proxy(pairs: dict[str, nibabel.Nifti1Image], runs: Path, tmp_p
         (("--host", "192.168.1.5", "--token", "short"), "Others can reach 192.168.1.5"),
         (("--host", "::"), "Others can reach ::"),
         (("--public_url", "https://label.example"), "Others can reach https://label.example"),
+        (("--token", "tökentökentökentöken"), "The token may have letters, digits and signs of ASCII only"),
+        (("--max_voxels", "0"), "BRAINMRI_MAX_VOXELS must be a whole number above 0, got '0'."),
         (("--port", "99999"), "--port must be from 1 to 65535, got 99999."),
         (
             ("--origins", "viewer.example"),
