@@ -76,7 +76,8 @@ def _of_system(error: OSError) -> WriteError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WriteError.of_full_disk(error.filename or "A file")
     if error.errno == errno.ENAMETOOLONG:
-        return WriteError(f"The name {error.filename} is too long for the file system. Use a shorter one.")
+        name = error.filename2 or error.filename  # of a rename the new one
+        return WriteError(f"The name {name} is too long for the file system. Use a shorter one.")
     return None
 
 

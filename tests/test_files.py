@@ -190,7 +190,8 @@ def test_the_longest_names(name: str, tmp_path: Path) -> None:
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long") as caught, written_whole(tmp_path / ("n" * 300)) as partial:
         partial.write_text("whole")
-    assert str(find_cause(caught.value)).endswith("nnn is too long for the file system. Use a shorter one.")
+    sentence = f"The name {tmp_path}/{'n' * 300} is too long for the file system. Use a shorter one."
+    assert str(find_cause(caught.value)) == sentence
 
 
 FULL = r"could not be written, because the disk is full\. Free some space"

@@ -16,7 +16,7 @@ import numpy as np
 
 from custom.samples import brats, brats_slices, iseg, mni152
 from scripts.chaos import start
-from scripts.chaos.rows import Attack, Disk, fingerprint, half_written, processes_in, size_of
+from scripts.chaos.rows import Attack, Disk, fingerprint, half_written, problem_of, processes_in, size_of
 
 SMALL = ["--roi_size", "[32,32,32]", "--samples_per_volume", 1]
 MINE = "written by the user"
@@ -164,7 +164,8 @@ class Kills(Attack):
 def lost_files(folder: Path, has_label: bool) -> list[str]:
     """What the user made and is no more."""
     lost = [] if (folder / "notes.txt").read_text() == MINE else [f"{folder}/notes.txt"]
-    labels = [path for path in folder.rglob("head_seg.nii.gz") if nibabel.load(path).shape == (5, 5, 5)]
+    whole = [path for path in folder.rglob("head_seg.nii.gz") if not problem_of(path)]
+    labels = [path for path in whole if nibabel.load(path).shape == (5, 5, 5)]
     return lost + ([f"{folder}: the corrected label"] if has_label and not labels else [])
 
 
@@ -206,7 +207,8 @@ class FullDisk(Attack):
         self.row.notes = [f"{self.full} were full"]
 
     def _fill(self, attack: Kills, disk: Disk, folder: Path, log: Path) -> None:
-        disk.grow(attack.before + int(self.rng.uniform(0.05, 0.95) * (attack.after - attack.before)) + 4096)
+        used, needed = shutil.disk_usage(folder).used, attack.after - attack.before
+        disk.grow(used + int(self.rng.uniform(0.05, 0.95) * needed) + 4096)
         code, said = start.run(attack.command.words(folder), self.work, log), log.read_text(encoding="utf-8")
         self.full += code != 0
         if code is None or "Traceback" in said or (code and "disk is full" not in said and "No space" not in said):

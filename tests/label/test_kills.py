@@ -28,9 +28,11 @@ def test_saved_labels(ending: str, tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     studies.mkdir()
     label(studies / "scan.nii.gz", 1)
-    store, final, values = Store(str(studies), True), studies / "labels/final", []
-    store.save_label("scan", str(label(tmp_path / "old.nii.gz", 2)), "final", {})
-    new = label(tmp_path / f"new{ending}", 3)
+    final, values = studies / "labels/final", []
+    old, new = label(tmp_path / "old.nii.gz", 2), label(tmp_path / f"new{ending}", 3)
+
+    def save(path: Path) -> None:
+        Store(str(studies), True).save_label("scan", str(path), "final", {})
 
     def check() -> None:
         saved = [value_of(path) for path in final.glob("scan.nii*")]
@@ -39,7 +41,8 @@ def test_saved_labels(ending: str, tmp_path: Path) -> None:
         assert 2 in saved + kept
         values.append(max(saved))
 
-    assert killed_everywhere(lambda: store.save_label("scan", str(new), "final", {}), studies, check) > 4
+    save(old)
+    assert killed_everywhere(lambda: save(new), studies, check) > 4
     assert [values[0], values[-1]] == [2, 3]
     assert [path.name for path in final.glob("scan.nii*")] == [f"scan{ending}"]
 
