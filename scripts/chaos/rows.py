@@ -23,6 +23,8 @@ from custom.checkpoints.load import load_checkpoint
 
 APPENDED = ("run.log", "events.out.tfevents")  # these are written line by line, not whole
 
+WITH_PLACES_OR_TIMES = ("volumes.csv", "comparison.csv")
+
 
 @dataclass
 class Row:
@@ -105,7 +107,7 @@ def content(path: Path) -> Any:
         return hashlib.sha256(np.ascontiguousarray(nibabel.load(path).dataobj).tobytes()).hexdigest()
     if path.suffix == ".pt":
         return _digest(load_checkpoint(path))
-    if path.suffix in (".tsv", ".npy") or (path.suffix == ".csv" and path.name != "volumes.csv"):
+    if path.suffix in (".csv", ".tsv", ".npy") and path.name not in WITH_PLACES_OR_TIMES:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     return None
 
