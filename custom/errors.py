@@ -4,9 +4,11 @@ BrainMRIError
 ├── DataError              a scan or data set that cannot be used as it is
 │   └── MissingDataError   a folder or file that does not exist where it was expected
 ├── CheckpointError        weights that are missing, damaged or of another network
+├── WriteError             a full disk, or a name that the file system does not take
 └── ConfigError            an unknown option, or a value of the wrong kind
 """
 
+import errno
 import json
 import multiprocessing
 
@@ -34,18 +36,28 @@ class CheckpointError(BrainMRIError):
     """Weights that are missing, damaged, or of another network."""
 
 
+class WriteError(BrainMRIError):
+    """A file that could not be written: the disk is full, or the name is too long."""
+
+    @classmethod
+    def of_full_disk(cls, path: object) -> "WriteError":
+        """The sentence for a file that did not fit."""
+        return cls(f"{path} could not be written, because the disk is full. Free some space, then run it again.")
+
+
 class ConfigError(BrainMRIError, ValueError):
     """An unknown option, a value of the wrong kind, or a device that does not exist."""
 
 
-_CLASSES = {kind.__name__: kind for kind in (BrainMRIError, DataError, MissingDataError, CheckpointError, ConfigError)}
+_KINDS = (BrainMRIError, DataError, MissingDataError, CheckpointError, WriteError, ConfigError)
+_CLASSES = {kind.__name__: kind for kind in _KINDS}
 
 
 def find_cause(error: BaseException) -> BrainMRIError | None:
     """The first BrainMRIError among an exception and its causes (MONAI and Ignite wrap what transforms raise).
 
-    An error of missing memory becomes a DataError.
-
+    An error of missing memory counts as DataError.
+    The system's errors for a full disk and for a name that is too long count as WriteError, wherever they come from.
     PyTorch passes an error of a data loader's process on as text only. A BrainMRIError that is raised in a child
     process carries its class and sentence as a marked note, which is part of that text.
     """
@@ -55,19 +67,30 @@ def find_cause(error: BaseException) -> BrainMRIError | None:
             return marked
         if isinstance(cause, BrainMRIError):
             return cause
-        if _is_memory(cause):
+        if is_out_of_memory(cause):
             reason = str(cause).strip().splitlines()[0][:200] if str(cause).strip() else "no more can be allocated"
             return DataError(f"The memory is not enough ({reason}). Use a smaller scan or batch, or a larger machine.")
+        if isinstance(cause, OSError) and (sentence := _of_system(cause)):
+            return sentence
         cause = cause.__cause__ or cause.__context__
     return None
 
 
-def _is_memory(error: BaseException) -> bool:
-    """Whether memory was missing: torch raises a RuntimeError for that."""
-    text = str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was missing, of a GPU or the CPU: torch raises a RuntimeError for that."""
+    texts = ("out of memory", "allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
     )
+
+
+def _of_system(error: OSError) -> WriteError | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WriteError.of_full_disk(error.filename or "A file")
+    if error.errno == errno.ENAMETOOLONG:
+        name = error.filename2 or error.filename  # of a rename the new one
+        return WriteError(f"The name {name} is too long for the file system. Use a shorter one.")
+    return None
 
 
 def _from_worker(text: str) -> BrainMRIError | None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,8 @@ if not torch.cuda.is_available():  # before triton is imported, by custom.losses
     os.environ["TRITON_INTERPRET"] = "1"
 
 import custom.cli
+from custom.running import Predictor
+from custom.running.bundles import config_files
 from custom.samples import brats as brats_sample
 from custom.samples import brats_slices as slices_sample
 from custom.samples import hcp as hcp_sample
@@ -35,8 +37,10 @@ from custom.samples import mni152 as mni152_sample
 from custom.samples import msd as msd_sample
 from custom.samples import synthseg_labels as maps_sample
 from custom.samples import tumor_images as images_sample
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # hooks of pytest
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 Brainmri = Callable[..., subprocess.CompletedProcess]
 
 
@@ -182,6 +186,45 @@ def run_command(words: list[str], cwd: Path, *outputs: Path) -> None:
     os.chdir(cwd)
     sys.argv = ["brainmri", *words]
     custom.cli.main()
+
+
+@pytest.fixture(scope="session")
+def predictor() -> Predictor:
+    """The shipped network, as brainmri segment uses it."""
+    return Predictor(config_files("brain_mri_tissue", "inference.json"))
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from custom.locks import run_locked
+with run_locked(Path(sys.argv[1])):
+    print("taken", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds tmp_path until it reads a line."""
+    call = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(call, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "taken\n"
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, check=False, capture_output=True).returncode:
+        pytest.skip("This user cannot mount a tmpfs.")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 SMALL_RUN = ("--roi_size", "[32,32,32]", "--samples_per_volume", "1")

@@ -313,7 +313,9 @@ def test_a_config_reads_from_top_to_bottom(bundle: str, file: str) -> None:
 
 @bundle
 def test_no_absolute_paths(bundle: str) -> None:
-    for path in (BUNDLES[bundle] / "configs").rglob("*.json"):
+    paths = sorted((BUNDLES[bundle] / "configs").rglob("*.json"))
+    assert paths
+    for path in paths:
         assert '"/' not in path.read_text(), path
 
 
@@ -323,7 +325,9 @@ def test_every_option_is_documented(bundle: str) -> None:
     split = page.split(f"## {bundle}")[1].split("\n## ")[0]
     built = {"imports", "training", "evaluating", "inferring", "run", "bundle_root", "network", "preprocessing"}
     for file in ("train.json", "evaluate.json", "inference.json"):
-        for key, value in json.loads((BUNDLES[bundle] / "configs" / file).read_text()).items():
+        content = json.loads((BUNDLES[bundle] / "configs" / file).read_text())
+        assert content
+        for key, value in content.items():
             is_option = not isinstance(value, dict) and "#" not in key and not key.startswith("_") and key not in built
             known = key in ("handlers", "iterations_per_epoch", "average") or f"`{key}`" in split
             assert not is_option or known, f"{file}: {key}"

@@ -80,7 +80,9 @@ def test_pooling_changes_nothing_at_128(name: str) -> None:
 def test_gradient_reaches_every_parameter(name: str) -> None:
     network = build(name).eval()  # in training, batch norm takes away the bias before it
     network(noise(2, 3, 128, 128)).square().mean().backward()
-    for parameter_name, parameter in network.named_parameters():
+    parameters = dict(network.named_parameters())
+    assert parameters
+    for parameter_name, parameter in parameters.items():
         assert parameter.grad is not None, parameter_name
         assert torch.isfinite(parameter.grad).all(), parameter_name
         assert parameter.grad.abs().sum() > 0, parameter_name

@@ -203,6 +203,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture) -> None:
     text = printed([command, "--help"], capsys)
+    assert "--help" in text
     for name in cli.COMMANDS.names(command):
         assert re.search(rf"--{name}( [A-Z\[]\S*)? [a-z0-9][^-]{{4}}", text, re.IGNORECASE), name
     for parameter in inspect.signature(cli.COMMANDS.commands[command]).parameters.values():
@@ -316,6 +317,7 @@ def test_every_option_has_a_meaning(bundle: str) -> None:
         for name, default in content.items():
             if not name.startswith("_") and "#" not in name and is_constant(default):
                 assert meanings[name]["meaning"], name
+    assert len(meanings) > 8
     for name, about in meanings.items():
         assert set(about) <= {"meaning", "default", "kind", "none"}
         assert about["meaning"][-1] != "."

@@ -44,7 +44,8 @@ def test_kernels_equal_the_plain_way(
     monkeypatch.setattr(dice_triton, "WARPS", 1)  # several programs, each of several tiles
     monkeypatch.setattr(dice_triton, "HELD", 16)
     torch.manual_seed(0)
-    flags = itertools.product((False, True), repeat=3)
+    flags = list(itertools.product((False, True), repeat=3))
+    assert len(flags) == 8
     for (squared, jaccard, batch), (dtype, label_type, classes) in zip(flags, itertools.cycle(KINDS), strict=False):
         logits = (3 * torch.randn(2, classes, 5, 9, 7)).to(DEVICE, dtype)
         logits = logits.contiguous(memory_format=torch.channels_last_3d) if jaccard else logits
@@ -97,7 +98,7 @@ def test_wrong_labels_are_found(value: float, dtype: torch.dtype, found: float) 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device here: in the interpreter programs run one by one")
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device: in the interpreter programs run one by one")
 def test_same_bits_at_every_run() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 4, 96, 96, 64, device=DEVICE)

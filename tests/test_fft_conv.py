@@ -43,6 +43,7 @@ def test_any_sizes(size: tuple[int, ...], taps: tuple[int, ...], batch: int, cha
     """Odd and even kernels, larger ones than the image too; output and gradients in float64."""
     image, kernel = pair((batch, channels, *size), (2, channels, *taps), torch.float64)
     direct = results(lambda x, w: conv3d(x, w, padding="same"), image, kernel)
+    assert len(direct) == 3
     for found, expected in zip(results(fft_conv3d, image, kernel), direct, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
@@ -53,6 +54,7 @@ def test_precision(dtype: torch.dtype, tolerance: float, taps: int) -> None:
     """A kernel larger than the image along each axis, and a smaller one."""
     image, kernel = pair((1, 2, 13, 11, 14), (3, 2, taps, taps, taps), dtype)
     direct = results(lambda x, w: conv3d(x, w, padding="same"), image, kernel)
+    assert len(direct) == 3
     for found, expected in zip(results(fft_conv3d, image, kernel), direct, strict=True):
         assert found.dtype == dtype
         assert relative(found, expected) < tolerance

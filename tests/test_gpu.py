@@ -18,7 +18,7 @@ from custom.transforms import Structures, SynthesizeScand
 from tests.conftest import SMALL_RUN, Brainmri
 from tests.test_synthesize_scan import head
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
 def test_trains_resumes_and_evaluates_in_half_precision(iseg_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:

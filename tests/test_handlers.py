@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas
@@ -13,8 +16,9 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import RandGaussianNoise
 
-from custom.errors import CheckpointError
-from custom.handlers import EarlyStop, EpochSeed, LoadWeights, SegmentationScores, WritesFiles, run_files
+from custom.checkpoints.load import load_checkpoint
+from custom.errors import CheckpointError, ConfigError
+from custom.handlers import Checkpoint, EarlyStop, EpochSeed, LoadWeights, SegmentationScores, WritesFiles, run_files
 
 
 @pytest.mark.parametrize(
@@ -129,3 +133,70 @@ def test_weights_that_dont_fit(content: object, sentence: str, tmp_path: Path) -
     LoadWeights(path, network).attach(engine)
     with pytest.raises(CheckpointError, match=sentence):
         engine.run([0])
+
+
+class StopError(Exception):
+    pass
+
+
+def trained_once(folder: Path, stop_after: int | None, resume: bool = False) -> None:
+    """Four epochs of three steps, with everything that a bundle's trainer has; or an error after some epoch."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+
+    def step(engine: Engine, batch: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        network(batch).square().mean().backward()
+        optimizer.step()
+        schedule.step()
+
+    trainer = Engine(step)
+
+    @trainer.on(Events.STARTED)
+    def as_monai_does() -> None:
+        trainer.state.rank, trainer.scaler = 0, None
+
+    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1))
+    objects = {"optimizer": optimizer, "lr_scheduler": schedule}
+    Checkpoint(folder, network, evaluator, objects, resume=resume).attach(trainer)
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def stop() -> None:
+        if trainer.state.epoch == stop_after:
+            raise StopError
+
+    trainer.run([torch.full((1, 2), float(value)) for value in range(3)], max_epochs=4)
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert_equal(value, second[name])
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def test_a_resumed_run_is_the_same_in_everything(tmp_path: Path) -> None:
+    trained_once(tmp_path / "whole", None)
+    with pytest.raises(StopError):
+        trained_once(tmp_path / "stopped", 2)
+    trained_once(tmp_path / "stopped", None, resume=True)
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "stopped"))
+    assert whole["trainer"] == {"epoch": 4, "iteration": 12}
+    assert whole["lr_scheduler"]["_step_count"] == 13
+    assert_equal(whole, resumed)
+
+
+def test_no_training_in_the_folder_of_another(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    sentence = rf"{re.escape(str(tmp_path))} is used by process {holder.pid} on .*\. Wait until it ends, or use another"
+    with pytest.raises(ConfigError, match=sentence):
+        trained_once(tmp_path, None)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    holder.communicate("\n")
+    trained_once(tmp_path, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "model.pt"}

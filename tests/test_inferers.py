@@ -8,10 +8,9 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import DynUNet
 from torch import nn
 
-from custom.errors import DataError
+from custom.errors import DataError, is_out_of_memory
 from custom.inferers import CPUAutocastInferer, ForegroundInferer
 from custom.inferers.foreground import network_stride
-from custom.inferers.memory_fallback import is_out_of_memory
 
 torch.manual_seed(0)
 BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # a CPU without AVX-512 stays in float32

@@ -44,7 +44,9 @@ def test_sample_is_seeded_and_subjects_differ(iseg_dir: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(("contrast", "nearly_equal"), [("infant", True), ("adult", False)])
 def test_contrast(contrast: str, nearly_equal: bool) -> None:
     """Grey and white matter differ by less than two deviations of the least noise, for infants only."""
-    for csf, grey, white in sample.TISSUE_MEANS[contrast].values():
+    means = sample.TISSUE_MEANS[contrast]
+    assert set(means) == {"T1", "T2"}
+    for csf, grey, white in means.values():
         brightest = max(csf, grey, white)
         assert (abs(grey - white) < 2 * min(sample.NOISE) * brightest) == nearly_equal
 
@@ -90,7 +92,9 @@ def test_split_is_by_person(iseg_dir: Path, fold: int, training: list[int], vali
 
 
 def test_files_of_an_item_are_one_persons(iseg_dir: Path) -> None:
-    for item in iseg.datalist(iseg_dir, "training"):
+    items = iseg.datalist(iseg_dir, "training")
+    assert len(items) == 7
+    for item in items:
         names = [Path(path).name for path in [*item["image"], item["label"]]]
         assert names == [f"{item['subject']}-{role}.hdr" for role in ("T1", "T2", "label")]
 

@@ -13,7 +13,7 @@ import custom
 PACKAGE = Path(custom.__file__).parent
 LAYERS = (  # from the bottom up; a folder imports from lower lines only
     {"errors"},
-    {"files"},
+    {"files", "locks"},
     {"networks", "losses"},
     {"checkpoints", "reading"},
     {"transforms", "inferers", "metrics"},
@@ -26,7 +26,7 @@ LAYERS = (  # from the bottom up; a folder imports from lower lines only
     {"cli"},
 )
 LEVELS = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
-LOOSE = {"__init__", "cli", "errors", "files"}
+LOOSE = {"__init__", "cli", "errors", "files", "locks"}
 
 
 def imports(root: Path) -> dict[str, set[str]]:

@@ -18,7 +18,7 @@ from custom.losses import MultiClassDiceCELoss, MultiClassDiceLoss, WithAuxiliar
 from custom.losses.dice_operator import dice_and_ce
 
 CUDA = pytest.param(
-    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 )
 on_every_device = pytest.mark.parametrize("device", ["cpu", CUDA])
 
@@ -185,6 +185,7 @@ def test_blocks_add_up(dtype: torch.dtype, limit: float, device: str) -> None:
         "strided": logits.repeat_interleave(2, dim=4)[..., ::2],
         "axes swapped": logits.transpose(2, 4).contiguous().transpose(2, 4),
     }
+    assert len({x.stride() for x in layouts.values()}) == len(layouts)
     for name, x in layouts.items():
         value, slope = gradient(MultiClassDiceCELoss(), x.to(device), labels.to(device))
         assert abs(value.item() - expected.item()) < 10 * limit, name
@@ -305,7 +306,9 @@ def test_is_one_operator_for_the_compiler(device: str) -> None:
             torch.randn(items, 3, 4, 5, device=device),
             torch.randint(0, 3, (items, 1, 4, 5), device=device),
         )
-        for ours, theirs in zip(gradient(compiled, logits, labels), gradient(loss, logits, labels), strict=True):
+        plain = gradient(loss, logits, labels)
+        assert len(plain) == 2
+        for ours, theirs in zip(gradient(compiled, logits, labels), plain, strict=True):
             torch.testing.assert_close(ours, theirs)
 
 

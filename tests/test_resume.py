@@ -62,6 +62,8 @@ def test_killed_ten_times(iseg_dir: Path, brainmri: Brainmri, start_brainmri: Ca
     assert brainmri(*resumed, cwd=tmp_path).returncode == 0
     assert load_checkpoint(killed / "last.pt")["trainer"] == {"epoch": EPOCHS, "iteration": EPOCHS * 7}
     assert_same_weights(whole / "last.pt", killed / "last.pt")
+    schedules = [load_checkpoint(path / "last.pt")["lr_scheduler"] for path in (whole, killed)]
+    assert schedules[0] == schedules[1]
     best, other = (torch.load(path / "model.pt", weights_only=True) for path in (whole, killed))
     assert all(torch.equal(best[name], other[name]) for name in best)
 

@@ -474,19 +474,15 @@ def test_dicom_beside_other_scans(
 def no_permission(path: Path) -> None:
     path.write_bytes(b"secret")
     path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("This user may read every file.")
 
 
 def failing_disk(path: Path) -> None:
     """A file that opens, but reading it fails, for root too: the first page of a process's memory."""
-    if not Path("/proc/self/mem").is_file():
-        pytest.skip("This system has no /proc.")
     path.symlink_to("/proc/self/mem")
 
 
-UNREADABLE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no permission": (no_permission, r"cannot be read (Permission denied)"),
+UNREADABLE: dict[str, tuple[Callable[[Path], None], str]] = {  # root may read every file
+    **({} if os.geteuid() == 0 else {"no permission": (no_permission, r"cannot be read (Permission denied)")}),
     "failing disk": (failing_disk, r"cannot be read (Input/output error)"),
     "a pipe": (os.mkfifo, ""),
     "a link to nothing": (lambda path: path.symlink_to("nowhere"), ""),

@@ -36,12 +36,6 @@ MASKS = ("mask", "intracranial")
 
 
 @pytest.fixture(scope="session")
-def predictor() -> Predictor:
-    """The shipped network, as brainmri segment uses it."""
-    return Predictor(config_files("brain_mri_tissue", "inference.json"))
-
-
-@pytest.fixture(scope="session")
 def mni152_2mm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mni152.write(tmp_path_factory.mktemp("sample") / "mni152", spacing=2)
 

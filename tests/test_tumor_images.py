@@ -455,7 +455,9 @@ def test_head_mask_says_what_it_takes(shape: tuple, threshold: float, sentence: 
 
 def test_crop_of_real_heads(cheng_dir: Path) -> None:
     """Every crop holds the head: most of the brightness, and at least a tenth of the image."""
-    for item in items(cheng_dir, "test", classes=THREE):
+    heads = items(cheng_dir, "test", classes=THREE)
+    assert len(heads) > 50
+    for item in heads:
         loaded = LoadRGBd("image")(item)
         before, after = loaded["image"], CropToHeadd("image")(loaded)["image"]
         assert after.sum() > 0.9 * before.sum(), item["subject"]

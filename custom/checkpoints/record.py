@@ -96,10 +96,11 @@ def subjects_of(data: Sequence[Mapping[str, Any]]) -> list[str]:
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     status = Path(path).stat()
-    return _sha256(str(path), status.st_size, status.st_mtime_ns)
+    # st_ctime_ns changes with the content even where a program sets the file's time, as rsync and cp -p do
+    return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=64)  # a server asks again and again
-def _sha256(path: str, _size: int, _time_ns: int) -> str:
+def _sha256(path: str, _size: int, _time_ns: int, _changed_ns: int) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
 """Several networks under one configuration: trained, scored, and put into one table and one figure.
 
 Each network and seed is trained and evaluated in a process of its own, in OUTPUT_DIR/NETWORK-seedN; what is finished is
-not run again, and what was stopped goes on after its last epoch. Several processes may share an OUTPUT_DIR, each with
-other networks or seeds.
+not run again, and what was stopped goes on after its last epoch. These processes end with the command. Several commands
+may share an OUTPUT_DIR, each with other networks or seeds: a folder takes one run at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import resource
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,13 @@ import pandas
 import torch
 
 from custom.errors import ConfigError, DataError
-from custom.files import written_whole
+from custom.files import read_json, written_whole
+from custom.locks import run_locked
 from custom.networks.cost import count_parameters, gflops
 from custom.reports.comparison import comparison_figure
 from custom.reports.of_run import save_figure
 from custom.running.bundles import config_files, find_bundle, mixins, read_metadata
+from custom.running.processes import end_with_parent, run_child
 from custom.running.workflow import StrictWorkflow, run
 
 COST, SCORES = "cost.json", "evaluation/scores.csv"  # of one network and seed: written after training, and last
@@ -70,8 +71,7 @@ def compare(
             if not all((folder / name).is_file() for name in (COST, SCORES)):
                 print(f"== {network}, seed {seed}: {folder}", flush=True)
                 words = [bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides)]
-                done = subprocess.run([sys.executable, "-m", "custom.commands.compare", *words], check=False)
-                if done.returncode:
+                if run_child([sys.executable, "-m", "custom.commands.compare", *words]):
                     raise DataError(
                         f"{network} with seed {seed} failed, as shown above. Run the command again to go on."
                     )
@@ -98,7 +98,7 @@ def _check_plan(
     if not plan.is_file():
         with written_whole(plan) as partial:
             partial.write_text(json.dumps(settings, indent=1) + "\n")
-    if (earlier := json.loads(plan.read_text(encoding="utf-8"))) != settings:
+    if (earlier := read_json(plan)) != settings:
         raise ConfigError(f"{output_dir} holds a comparison with {earlier}. Use a new output_dir.")
 
 
@@ -209,8 +209,10 @@ if __name__ == "__main__":
     from custom.errors import find_cause
 
     name, network, seed, folder, recipe, overrides = sys.argv[1:]
+    end_with_parent()
     try:
-        _train_and_score(name, network, int(seed), Path(folder), recipe, json.loads(overrides))
+        with run_locked(Path(folder)):
+            _train_and_score(name, network, int(seed), Path(folder), recipe, json.loads(overrides))
     except Exception as error:
         if cause := find_cause(error):
             sys.exit(f"brainmri: {cause}")

@@ -15,9 +15,9 @@ from typing import Any
 import custom
 from custom.checkpoints.record import device_name, sha256_of, versions
 from custom.commands.segment_files import results_of, wanted_files, write_files
-from custom.commands.segment_jobs import Job, Options, find_jobs, share_of
+from custom.commands.segment_jobs import Job, Options, find_jobs, in_turn, share_of
 from custom.errors import ConfigError, DataError, find_cause
-from custom.files import set_aside, written_whole
+from custom.files import keep_earlier, set_aside, written_whole
 from custom.reading.formats import all_files
 from custom.running import Predictor
 from custom.running.confidence import read_fits
@@ -31,8 +31,8 @@ def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, optio
     """Segments every scan in some places, and goes on after one that can't be.
 
     A scan is skipped if its record (.json, written last) has the same checksums of scan, mask and weights, and the same
-    settings. Earlier results of
-    others move to earlier/. volumes.csv has a row for every record in output_dir.
+    settings. Earlier results of others are kept in earlier/. volumes.csv has a row for every record in output_dir.
+    Several processes may work on one output_dir at once: they share the scans.
 
     Returns:
         How many scans failed.
@@ -46,7 +46,7 @@ def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, optio
     jobs = share_of(find_jobs(places, output_dir, options))
     fits = read_fits(predictor.path, predictor.sha256)
     failures = []
-    for index, job in enumerate(jobs, start=1):
+    for index, job in in_turn(jobs, output_dir):
         results, head = results_of(job.scans[0], job.inside, output_dir), f"[{index}/{len(jobs)}] {job.inside}"
         try:
             made_from = _made_from(predictor, job)
@@ -64,9 +64,11 @@ def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, optio
             unforeseen = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             failures.append(f"{job.inside}: {find_cause(error) or unforeseen}")
             print(f"{head}: failed", flush=True)
-    collect(output_dir)
-    if failures:
-        print("\n".join([f"{len(failures)} of {len(jobs)} scans failed:", *failures]), file=sys.stderr)
+    try:
+        collect(output_dir)
+    finally:  # a full disk must not hide the list
+        if failures:
+            print("\n".join([f"{len(failures)} of {len(jobs)} scans failed:", *failures]), file=sys.stderr)
     return len(failures)
 
 
@@ -127,11 +129,16 @@ def _segment_one(
     except DataError as error:
         raise DataError(f"{job.scans[0]}: {error}") from error
     start = time.perf_counter()
-    of_this_scan = _is_made_from(results["record"], made_from)  # its files stay: a user may have edited them
-    outdated = ["record"] if of_this_scan else list(results)
-    set_aside(results["record"].parent, [results[name].name for name in outdated])
-    missing = [name for name in wanted if not results[name].is_file()]
-    write_files(segmentation, results, missing, job.scans[0].name)
+    outdated: list[Path] = []
+    if _is_made_from(results["record"], made_from):  # its files stay: a user may have edited them
+        wanted = [name for name in wanted if not results[name].is_file()]
+    else:
+        keep_earlier(results["record"].parent, [path.name for path in results.values()])
+        results["record"].unlink(missing_ok=True)  # first: it does not describe the files from here on
+        outdated = [path for name, path in results.items() if name not in wanted]
+    write_files(segmentation, results, wanted, job.scans[0].name)
+    for path in outdated:
+        path.unlink(missing_ok=True)
     seconds = predictor.seconds | {"write": time.perf_counter() - start}
     mask = {} if job.mask is None else {"mask": str(job.mask)}
     joint = {"joint_scans": [str(scan) for scan in job.scans]} if len(job.scans) > 1 else {}
@@ -153,7 +160,7 @@ def _segment_one(
         "command": " ".join(["brainmri", *sys.argv[1:]]),
         "note": custom.RESEARCH_USE_ONLY,
     }
-    with written_whole(results["record"]) as partial:
+    with written_whole(results["record"], keep_old=True) as partial:
         partial.write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")
     return record
 
@@ -179,7 +186,7 @@ def collect(output_dir: Path) -> None:
     if not set(before) <= set(table.splitlines()):
         set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
     with written_whole(target) as partial:
-        partial.write_text(table, encoding="utf-8")
+        partial.write_text(table, encoding="utf-8", errors="backslashreplace")  # names of any bytes
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

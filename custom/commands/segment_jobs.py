@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from custom import locks
 from custom.commands.segment_files import results_of
 from custom.errors import ConfigError, DataError
 from custom.reading.scans import BIDS, find_scans, stem
@@ -71,6 +74,36 @@ def share_of(scans: Sequence[Any]) -> Sequence[Any]:
             )
         return scans[(number - least) // step :: count]
     return scans
+
+
+def in_turn(jobs: Sequence[Job], output_dir: Path) -> Iterator[tuple[int, Job]]:
+    """The jobs with their numbers from 1. Those that other processes work on come when these have ended.
+
+    So several processes started on one folder share the work. A job is this process's until the next one is asked for.
+    """
+    waiting = list(enumerate(jobs, start=1))
+    while waiting:
+        busy = []
+        for number, job in waiting:
+            record = results_of(job.scans[0], job.inside, Path())["record"]
+            lock = output_dir / f".lock-{hashlib.sha256(os.fsencode(record)).hexdigest()[:16]}"
+            if not _take(lock):
+                busy.append((number, job))
+                continue
+            try:
+                yield number, job
+            finally:
+                locks.release(lock)
+        if len(busy) == len(waiting):
+            time.sleep(0.5)
+        waiting = busy
+
+
+def _take(lock: Path) -> bool:
+    try:
+        return locks.take(lock)
+    except OSError:
+        return True  # a full disk: writing the results will say so
 
 
 def find_jobs(places: Sequence[str], output_dir: Path, options: Options) -> list[Job]:

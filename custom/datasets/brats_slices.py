@@ -27,7 +27,7 @@ from tqdm import tqdm
 from custom.datasets.brats import CHANNELS, LABELS
 from custom.datasets.split import split_by_participant
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.files import written_whole
+from custom.files import is_partial, read_json, written_whole
 from custom.reading.labels import TOLERANCE
 from custom.reading.volumes import existing_folder, natural_order
 
@@ -126,8 +126,8 @@ def prepare(dataset_dir: str | Path, output_dir: str | Path) -> Path:
         raise DataError(f"{dataset_dir} is prepared already. Use it as it is.")
     listing = {str(volume): [item["slice"] for item in slices] for volume, slices in everyone.items()}
     plan = folder / "plan.json"
-    others = folder.exists() and any(folder.iterdir())
-    if json.loads(plan.read_text(encoding="utf-8")) != listing if plan.is_file() else others:
+    others = folder.exists() and any(not is_partial(path) for path in folder.iterdir())
+    if read_json(plan) != listing if plan.is_file() else others:
         raise DataError(f"{folder} holds other files. Use a new folder.")
     with written_whole(plan) as partial:
         partial.write_text(json.dumps(listing))
@@ -207,7 +207,7 @@ def _slices(dataset_dir: str | Path) -> dict[int, list[dict]]:
     """{volume: its slices in order}, of either form."""
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     if (folder / "prepared.json").is_file():
-        listing = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
+        listing = read_json(folder / "prepared.json")
         slices_of = {int(volume): _rows(folder, volume, slices) for volume, slices in listing.items()}
     elif (folder / "plan.json").is_file():
         raise DataError(f"{folder} is prepared in part only. Run `brainmri prepare` again to complete it.")

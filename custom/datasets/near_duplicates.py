@@ -37,8 +37,8 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
     Args:
         folder: of the data set.
         images: paths below it.
-        cache_dir: where a file of hashes is kept, which is not in the data set; None for none. A file that has another
-            size or time than when it was read is read again.
+        cache_dir: where a file of hashes is kept, which is not in the data set; None for none. A file that was changed
+            since it was read is read again.
 
     Returns:
         {image: 64 hexadecimal digits}, in the images' order, and a sentence for each image that can't be used.
@@ -49,8 +49,9 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
     stamps = {}
     for image in images:
         stat = (folder / image).stat()
-        stamps[image] = [stat.st_size, stat.st_mtime_ns]
-    new = [image for image in images if known.get(image, [])[:2] != stamps[image]]
+        # st_ctime_ns changes with the content even where a program sets the file's time, as rsync and cp -p do
+        stamps[image] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    new = [image for image in images if known.get(image, [])[:-1] != stamps[image]]
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
         results = pool.map(_hash, [folder / image for image in new])
         hash_or_error = dict(
@@ -62,7 +63,7 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
         with written_whole(cache) as partial:
             partial.write_text(json.dumps(known), encoding="utf-8")
     broken = {image for image, result in hash_or_error.items() if isinstance(result, DataError)}
-    return {image: known[image][2] for image in images if image not in broken}, problems
+    return {image: known[image][-1] for image in images if image not in broken}, problems
 
 
 def _read_cache(cache: Path | None) -> dict[str, list]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import custom
 from custom.checkpoints.find import trained_weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import device_name, subjects_of, versions, write_record
-from custom.errors import CheckpointError
+from custom.errors import CheckpointError, WriteError
 from custom.files import set_aside, written_whole
 from custom.handlers.run_files import WritesFiles, run_files
+from custom.locks import release, take_run
 
 logger = logging.getLogger(__name__)
 # Engines are Any below: MONAI's have a scaler, and a state with more attributes, than Ignite's types know.
@@ -35,7 +37,7 @@ class Checkpoint(WritesFiles):
     A new run in a folder that holds an earlier one moves that into earlier/<time of its last epoch>. Attach it
     after the handlers whose state it keeps, so that they have seen the epoch that it saves.
 
-    Of several processes the first one writes; all restore.
+    Of several processes the first one writes; all restore. No other run can write to the folder meanwhile.
 
     Args:
         output_dir: where the files go.
@@ -51,6 +53,7 @@ class Checkpoint(WritesFiles):
         describe: gives the run's options. custom.running.StrictWorkflow sets it.
 
     Raises:
+        ConfigError: at the start, when another process trains in the folder.
         CheckpointError: at the start, when `resume` meets a damaged file or another network's; after an epoch,
             when the disk is full (the last whole checkpoint stays).
     """
@@ -87,6 +90,10 @@ class Checkpoint(WritesFiles):
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
     def _start(self, engine: Any) -> None:
+        if engine.state.rank == 0:
+            # a run that fails keeps the lock until its engine is gone: an Ignite handler of exceptions would hide them
+            give_back = weakref.finalize(self, release, take_run(self.folder))
+            engine.add_event_handler(Events.COMPLETED, lambda: give_back())
         if self.resume and (self.folder / "last.pt").exists():
             self._restore(engine)
             return
@@ -143,7 +150,7 @@ class Checkpoint(WritesFiles):
                 self.saved_best = None if unvalidated else best
             with written_whole(self.folder / "last.pt") as partial:
                 torch.save(state, partial)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, WriteError) as error:
             raise CheckpointError(
                 f"{self.folder} cannot be written to ({error}). Free some space or use another output_dir, "
                 "then continue with --resume True."
@@ -173,5 +180,6 @@ def _restore_position(schedule: LambdaLR, step: int, iteration_then: int, iterat
         base * rate(schedule.last_epoch) for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
     ]
     schedule._last_lr = rates
+    schedule._step_count = schedule.last_epoch + 1  # as in a run without a stop: making a schedule is its first step
     for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate

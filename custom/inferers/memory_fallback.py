@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from custom.errors import DataError
+from custom.errors import DataError, is_out_of_memory
 
 Result = TypeVar("Result")
 
@@ -36,8 +36,3 @@ def first_that_fits(ways: Sequence[tuple[str, Callable[[], Result]]]) -> Result:
         "The memory is not enough for this scan. Close other programs, use smaller windows (roi_size), or the CPU "
         "(device=cpu)."
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of PyTorch says that a device, or the CPU, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

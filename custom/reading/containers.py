@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import nibabel
 
-from custom.errors import MissingDataError
+from custom.errors import DataError, MissingDataError
 from custom.reading.dicom_header import is_dicom
 
 PAIRS = ((".hdr", ".img"), (".img", ".hdr"))
@@ -55,7 +56,9 @@ def files_of(path: Path) -> tuple[Path, Path]:
 
     Raises:
         MissingDataError: one of the files does not exist.
+        DataError: a pipe or a device, which a program may wait for without end.
     """
+    require_regular(path)
     if path.is_symlink() and not path.exists():
         raise MissingDataError(f"{path} is a link to {path.readlink()}, which does not exist. Fetch that file.")
     if not path.is_file():
@@ -66,6 +69,16 @@ def files_of(path: Path) -> tuple[Path, Path]:
                 partner = _partner(path, ending + pack, other)
                 return (path, partner) if ending == ".hdr" else (partner, path)
     return path, path
+
+
+def require_regular(path: Path) -> None:
+    """Raises DataError for a pipe, a socket or a device. A path that does not exist, or is a folder, passes."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise DataError(f"{path} is a pipe or a device, and no file. Leave it out.")
 
 
 def _partner(path: Path, ending: str, other: str) -> Path:

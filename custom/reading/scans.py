@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.reading.containers import files_of
+from custom.reading.containers import files_of, require_regular
 from custom.reading.dicom import holds_dicom
 from custom.reading.formats import read_voxels
 from custom.reading.intensities import with_low_background
@@ -61,11 +61,18 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
 
     Raises:
         MissingDataError: a place does not exist, or has no scan.
+        DataError: a pipe or device, or a list that names itself.
     """
+    return _find(places, without, ())
+
+
+def _find(places: Iterable[str | Path], without: str | Path | None, lists: tuple[Path, ...]) -> list[tuple[Path, Path]]:
+    """As find_scans; `lists` are those in which these places stand."""
     paths: dict[Path, Path] = {}
     for place in (Path(place).expanduser().absolute() for place in places):
+        require_regular(place)
         if place.is_file() and place.suffix == ".txt":
-            here = _listed(place, without)
+            here = _listed(place, without, lists)
         elif place.is_file():
             scan = _header_file(place)
             here = [(scan, Path(scan.name))]
@@ -84,16 +91,19 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
     return list(paths.items())
 
 
-def _listed(file: Path, without: str | Path | None) -> list[tuple[Path, Path]]:
+def _listed(file: Path, without: str | Path | None, lists: tuple[Path, ...]) -> list[tuple[Path, Path]]:
     """The scans that a text file names, one place in a line.
 
     Lines are relative to the file's own folder, so that a list moves with its scans.
     """
+    if file.resolve() in lists:
+        raise DataError(f"The list {file} names itself, directly or by another list. Remove that line.")
     pairs = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")  # names of any bytes
+    for number, line in enumerate(text.splitlines(), start=1):
         if place := line.strip():
             try:
-                pairs += find_scans(file.parent / Path(place).expanduser(), without=without)
+                pairs += _find([file.parent / Path(place).expanduser()], without, (*lists, file.resolve()))
             except MissingDataError as error:
                 raise MissingDataError(f"{file}, line {number}: {error}") from error
     return pairs

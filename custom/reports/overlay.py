@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from PIL import Image, ImageDraw
 
 from custom import RESEARCH_USE_ONLY
-from custom.files import written_whole
+from custom.files import printable, written_whole
 from custom.reports.segmentation import PLANES, colour_of, limits_of
 
 OPACITY = 0.5
@@ -77,7 +77,7 @@ def overlay_figure(
             ax.set_axis_off()
     patches = [Patch(color=colour_of(code), label=name) for code, name in names.items() if code]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), title=RESEARCH_USE_ONLY)
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)  # names of files may hold anything
     return figure
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from custom import RESEARCH_USE_ONLY
+from custom.files import printable
 
 COLOURS = ("black", "#56b4e9", "#e69f00", "#f0e442", "#009e73", "#cc79a7", "#d55e00")  # Okabe, Ito: colour-blind safe
 PLANES = ("sagittal", "coronal", "axial")  # across the first, second and third axis
@@ -73,5 +74,5 @@ def segmentation_figure(
             ax.set(xticks=[], yticks=[], title=f"{name}, {plane}")
     patches = [Patch(color=shades[code], label=name) for code, name in labels.items() if code]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), title=RESEARCH_USE_ONLY)
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)  # names of files may hold anything
     return figure

@@ -102,7 +102,7 @@ def _remove(handler: logging.Handler) -> None:
 
 
 class _RunLog(logging.Handler):
-    """Keeps messages until the run has begun, then appends them to folder/run.log."""
+    """Keeps messages until the run has begun, then appends them to folder/run.log. A full disk stops no run."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(logging.DEBUG)
@@ -120,19 +120,26 @@ class _RunLog(logging.Handler):
         if self.file is None:
             self.waiting.append(text)
         else:
-            self.file.write(text)
-            self.file.flush()
+            with contextlib.suppress(OSError):
+                self.file.write(text)
+                self.file.flush()
 
     def open(self) -> None:
+        with contextlib.suppress(OSError):
+            self._open()
+
+    def _open(self) -> None:
         if self.file is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.file = (self.folder / FILE).open("a", encoding="utf-8")
+            # names of files may have bytes that are no text
+            self.file = (self.folder / FILE).open("a", encoding="utf-8", errors="backslashreplace")
             self.write("".join(self.waiting))
             self.waiting.clear()
 
     def close(self) -> None:
         if self.file is not None:
-            self.file.close()
+            with contextlib.suppress(OSError):  # what was not written yet
+                self.file.close()
             self.file = None
         super().close()
 
@@ -145,7 +152,8 @@ class _Printed:
         self.log = log
 
     def write(self, text: str) -> int:
-        text = without_partial(text)
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        text = without_partial(text).encode(encoding, "backslashreplace").decode(encoding)
         if self.log is not None and "\r" not in text:  # a progress bar returns to the start of its line
             self.log.write(text)
         return self.stream.write(text)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 
 from custom.errors import ConfigError, DataError, MissingDataError
-from custom.files import set_aside, written_whole
+from custom.files import keep_earlier, remove_leftovers, written_whole
 from custom.reading.scans import RESULTS
 from custom.reading.volumes import natural_order, participant_of
 from custom.serving.contrasts import ORDER, scan_name, study_and_contrast
@@ -55,6 +55,8 @@ class Store(LocalDatastore):
             raise ConfigError(
                 f"Cannot write to {folder} ({error}), where label maps are saved. Make the folder writable."
             ) from error
+        for place in (Path(folder), *Path(folder).glob("labels/*")):
+            remove_leftovers(place)  # of a server that was killed
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:
@@ -69,7 +71,7 @@ class Store(LocalDatastore):
         self._config_ts = Path(self._datastore_config_path).stat().st_mtime
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Saves a label map and returns its id, that of the image. An older label map moves to the folder earlier/.
+        """Saves a label map and returns its id, that of the image. An older label map is kept in earlier/.
 
         Raises:
             MissingDataError: no such image.
@@ -80,9 +82,12 @@ class Store(LocalDatastore):
                 raise MissingDataError(
                     f"The studies have no image {image_id!r}. /datastore/?output=all lists all images."
                 )
+            names = [image_id + other for other in (".nii.gz", ".nii", ".nrrd")]
             with written_whole(folder / f"{image_id}{ending}") as partial:
                 shutil.copy(label_filename, partial)
-                set_aside(folder, [image_id + other for other in (".nii.gz", ".nii", ".nrrd")])
+                keep_earlier(folder, names)
+            for name in set(names) - {f"{image_id}{ending}"}:
+                (folder / name).unlink(missing_ok=True)
             info = label_info | {"ts": int(time.time()), "name": f"{image_id}{ending}"}
             self._datastore.objects[image_id].labels[label_tag] = DataModel(info=info, ext=ending)
             self._update_datastore_file()

@@ -52,7 +52,9 @@ class KeepOnDiskd(Transform):
         """Returns the item with its keys replaced, as the class describes."""
         path = Path(data[self.source])
         status = path.stat() if path.is_file() else None
-        key = (VERSION, self.steps, self.keys, str(path.absolute()), status and (status.st_size, status.st_mtime_ns))
+        # st_ctime_ns changes with the content even where a program sets the file's time, as rsync and cp -p do
+        stamp = status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        key = (VERSION, self.steps, self.keys, str(path.absolute()), stamp)
         kept = self.cache_dir / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
         result = dict(data)
         try:
