@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
+
+from custom.errors import DataError, MissingDataError
 
 ORDER = ("T1", "T1ce", "T2", "FLAIR")  # the first that a study has stands for it, whatever bundles are served
 _ENDINGS = (".nii.gz", ".nii")
@@ -117,3 +120,17 @@ def study_and_contrast(file: str | Path) -> tuple[str, str | None]:
             rest = parts[: max(0, place - 1)] + parts[last + 1 :]
             return "".join(rest).strip("_-. ") or scan_name(file), contrast
     return scan_name(file), None
+
+
+def check_one(scans: Sequence[str], contrast: str | None, study: str, advice: str) -> None:
+    """Checks that a study has exactly one scan of a contrast.
+
+    Raises:
+        MissingDataError: it has none.
+        DataError: it has several.
+    """
+    if not scans:
+        raise MissingDataError(f"{study} has no {contrast} scan, which this model needs. {advice}.")
+    if len(scans) > 1:
+        names = ", ".join(sorted(Path(scan).name for scan in scans))
+        raise DataError(f"{study} has {len(scans)} {contrast} scans: {names}. Keep one, or rename the others.")

@@ -19,11 +19,11 @@ from custom.errors import DataError, MissingDataError
 from custom.reading.nifti import save_nifti
 from custom.reading.scans import read_scan
 from custom.reading.volumes import natural_order, open_volume
-from custom.serving.contrasts import ORDER, scan_name
+from custom.serving.contrasts import ORDER, check_one, scan_name
 from custom.serving.dicom_seg import Algorithm, read_seg, write_seg
 from custom.serving.dicomweb import DicomWeb, PacsError
 from custom.serving.grids import save_labels
-from custom.serving.studies import Store, check_one
+from custom.serving.studies import Store
 
 logger = logging.getLogger(__name__)
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")

@@ -20,7 +20,7 @@ from custom.errors import ConfigError, DataError, MissingDataError
 from custom.files import keep_earlier, remove_leftovers, written_whole
 from custom.reading.scans import RESULTS
 from custom.reading.volumes import natural_order, participant_of
-from custom.serving.contrasts import ORDER, scan_name, study_and_contrast
+from custom.serving.contrasts import ORDER, check_one, scan_name, study_and_contrast
 
 logger = logging.getLogger(__name__)
 PATTERNS = ("*.nii.gz", "*.nii")
@@ -289,17 +289,3 @@ class Studies(Store):
     def reference(self, image_id: str) -> str:
         """The file on whose grid the label maps of an image are."""
         return str(self.get_image_uri(image_id))
-
-
-def check_one(scans: Sequence[str], contrast: str | None, study: str, advice: str) -> None:
-    """Checks that a study has exactly one scan of a contrast.
-
-    Raises:
-        MissingDataError: it has none.
-        DataError: it has several.
-    """
-    if not scans:
-        raise MissingDataError(f"{study} has no {contrast} scan, which this model needs. {advice}.")
-    if len(scans) > 1:
-        names = ", ".join(sorted(Path(scan).name for scan in scans))
-        raise DataError(f"{study} has {len(scans)} {contrast} scans: {names}. Keep one, or rename the others.")
