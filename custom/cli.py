@@ -20,7 +20,7 @@ from typing import Any
 import custom
 from custom import datasets, samples
 from custom.commands.command_line import CommandLine
-from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS
+from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS, STOPPED
 from custom.commands.options import Word, as_path, convert, typed
 from custom.errors import ConfigError, DataError, find_cause
 from custom.files import without_partial
@@ -172,8 +172,8 @@ def segment(
         predictor = Predictor(files, **(settings | {"output_dir": str(folder)}))
         print(f"Weights: {predictor.path}", flush=True)
         failed = segment(predictor, places, folder, options)
-        if (folder / "volumes.csv").is_file():
-            print(f"Labels, figures and volumes.csv are in {folder}. {custom.RESEARCH_USE_ONLY}")
+        where = f"Labels, figures and volumes.csv are in {folder}. " if (folder / "volumes.csv").is_file() else ""
+        print(f"{where}{custom.RESEARCH_USE_ONLY}")
     if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
         raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
 
@@ -282,8 +282,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if isinstance(written, Path):
                 print(written)
         except KeyboardInterrupt:
-            sentence = "stopped. What finished epochs learned is kept; --resume True goes on with it."
-            print(f"\nbrainmri: {sentence}", file=sys.stderr)
+            print(f"\nbrainmri: stopped{STOPPED.get(call.function.__name__, '')}.", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             if cause := find_cause(error):

@@ -44,6 +44,11 @@ FORMS: dict[str, Callable[[Weights], dict[str, Any]]] = {
     "nnU-Net": lambda weights: {"network_weights": weights, "current_epoch": 9, "trainer_name": "nnUNetTrainer"},
     "Lightning": lambda weights: {"state_dict": behind("net.")(weights), "global_step": 8},
     "Lightning, compiled": lambda weights: {"state_dict": behind("model._orig_mod.")(weights)},
+    "Lightning, with a loss": lambda weights: {"state_dict": behind("net.")(weights) | {"loss.weight": torch.ones(2)}},
+    "two classes deep": lambda weights: behind("task.module.net.")(weights) | {"task.counter": torch.zeros(1)},
+    "DeepSpeed": lambda weights: {"module": weights, "global_steps": 4},
+    "Composer": lambda weights: {"state": {"model": behind("module.")(weights)}, "rng": []},
+    "double precision": lambda weights: {name: value.double() for name, value in weights.items()},
     "both at once": lambda weights: {"model": {"state_dict": behind("module.")(weights)}},
     "AveragedModel": of_averaged_model,
     "last.pt": lambda weights: {"network": weights, "trainer": {"epoch": 1}, "optimizer": {"state": {}}},
@@ -87,7 +92,19 @@ REFUSED = {
     "TorchScript": (save_script, r"w\.pt is a TorchScript program, not weights\. Use the model\.pt that it was"),
     "objects": (save_objects, r"w\.pt holds Python objects besides tensors, which are not loaded because they could"),
     "another network": (save_other, r"w\.pt holds another network's weights"),
-    "no weights": (lambda path: torch.save({"epoch": 3}, path), r"w\.pt holds another network's weights"),
+    "two networks": (
+        lambda path: torch.save(behind("a.")(network(1).state_dict()) | behind("b.")(network(2).state_dict()), path),
+        r"w\.pt holds another network's weights",
+    ),
+    "no weights": (lambda path: torch.save({"epoch": 3}, path), r"w\.pt holds no weights, but only epoch\. Give"),
+    "NaN": (
+        lambda path: torch.save({name: value * torch.nan for name, value in network(1).state_dict().items()}, path),
+        r"w\.pt holds NaN or infinite weights \(\S+ first\), as a training that diverged leaves them\. Use an earlier",
+    ),
+    "safetensors": (
+        lambda path: path.write_bytes((20).to_bytes(8, "little") + b'{"a": {}}'.ljust(20) + bytes(8)),
+        r"w\.pt is a safetensors file\. Save its tensors with torch\.save",
+    ),
     "text": (lambda path: path.write_text("hello"), r"w\.pt can't be read .*\. It is cut short or no file of weights"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from custom.serving.contrasts import contrast_of, study_and_contrast
@@ -16,7 +18,8 @@ NAMES = {
         |3D T1 Gadovist|T1 Gadavist|T1 Magnevist|Clariscan T1 VIBE|T1 Gd-DTPA|T1 gadobutrol|T1 3D gado|T1 TSE dopo mdc
         |T1 m.d.c.|T1 après injection|T1 na contrast|T1 po kontraście|T1 kontrastl\u0131|T1 增强|T1 造影|ceT1|T1+
         |T1 + Gd|T1W POST|T1 SPACE post|t1_space_sag_KM|Ax BRAVO +C|T1 C-spine +C|SAG T1 C SPINE POST
-        |T1 post fossa GD|Pre-op T1 +C|post op T1 GAD|T1 basal ganglia +C|T1 POST-GAD""",
+        |T1 post fossa GD|Pre-op T1 +C|post op T1 GAD|T1 basal ganglia +C|T1 POST-GAD|T1 조영
+        |T1wCE|T1wGd|T1 GBCA""",
     "T2": "T2 TSE|t2_space_sag|T2 VISTA|Sag CUBE T2|T2 TFE|AXT2|eT2W|PROPELLER T2|T2 +C|T2 C-spine|t2_tirm_cor_fs",
     "FLAIR": """VISTA FLAIR|Sag CUBE T2 FLAIR|t2_spc_da-fl_sag_p2|t2_tirm_tra_dark-fluid|t2_tirm_tra|FLAIR +C
         |3D_VIEW_FLAIR""",
@@ -32,6 +35,7 @@ NAMES = {
 )
 def test_contrast_of_a_series(text: str, contrast: str | None) -> None:
     assert contrast_of(text) == contrast
+    assert contrast_of(unicodedata.normalize("NFD", text)) == contrast
     assert contrast_of(text.upper()) == contrast
 
 
@@ -53,6 +57,7 @@ def test_contrast_of_a_series(text: str, contrast: str | None) -> None:
         ("sub-KM01_T1w.nii.gz", "sub-KM01", "T1"),
         ("sub-KM01_ses-post_T1w.nii.gz", "sub-KM01_ses-post", "T1"),
         ("sub-KM01_ce-gadolinium_T1w.nii.gz", "sub-KM01", "T1ce"),
+        ("P1_T1wCE.nii.gz", "P1", "T1ce"),
     ],
 )
 def test_agents_in_file_names(file: str, study: str, contrast: str) -> None:

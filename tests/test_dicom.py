@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,10 @@ ONE_VOLUME: dict[str, Callable[[Path], Path]] = {
         write_series(p / "a"), README=b"From the scanner.\r\n", **{"a.jpg": b"\xff\xd8\0", "VERSION.txt": b""}
     ),
     "six texts that come first": lambda p: beside(write_series(p / "a"), **{f"A{k}": b"Notes" for k in range(6)}),
+    "a packed copy of a slice": lambda p: beside(
+        write_series(p / "a", "{:d}.dcm"), **{"5.dcm.gz": gzip.compress((p / "a/5.dcm").read_bytes())}
+    ),
+    "slices a little aside": lambda p: aside(p / "a", lambda k: 0.001 * (k % 2)),
     "a report": lambda p: with_report(p / "a"),
     "thickness": lambda p: written_in_turns(p / "a", 0x00180050, "DS", "5", "5.0000", "4.99999", "5e0"),
     "pixel spacing": lambda p: written_in_turns(p / "a", 0x00280030, "DS", r"5\5", r"5.000\5.0", r"4.99999\5.00001"),
@@ -199,6 +204,33 @@ def compressed(folder: Path, ends: bool) -> Path:
     return folder
 
 
+def aside(folder: Path, millimetres: Callable[[int], float]) -> Path:
+    """A series of which slice k lies some millimetres to the left."""
+    for k in range(N):
+        write_slice(folder / f"IM{k:03d}", k, tags={0x00200032: ("DS", rf"{millimetres(k) - 100:g}\-120\{5 * k - 60}")})
+    return folder
+
+
+def higher(folder: Path, millimetres: Callable[[int], float]) -> Path:
+    """A series of which slice k lies some millimetres higher."""
+    for k in range(N):
+        height = 5 * k - 60 + millimetres(k)
+        write_slice(folder / f"IM{k:03d}", k, tags={0x00200032: ("DS", rf"-100\-120\{height:g}")})
+    return folder
+
+
+def replaced(path: Path, content: bytes, name: str = "") -> Path:
+    """Puts something else in the place of a slice; returns the folder."""
+    path.unlink()
+    (path.parent / (name or path.name)).write_bytes(content)
+    return path.parent
+
+
+def packed_slice(folder: Path) -> Path:
+    path = write_series(folder, "IM{:03d}.dcm") / "IM005.dcm"
+    return replaced(path, gzip.compress(path.read_bytes()), "IM005.dcm.gz")
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "pixels cut": (lambda p: cut(write_series(p) / "IM007", 3500), r"IM007 is cut short \(3500 bytes\)\. Copy"),
     "header cut": (lambda p: cut(write_series(p) / "IM023", 420), r"IM023 is cut short \(420 bytes"),
@@ -249,6 +281,39 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda p: written_in_turns(p, 0x00180081, "DS", "50", "51", "50.1"),
         r"mixes slices that differ in echo time \(50: 16 slices, 51: 8 slices\)",
     ),
+    "inversion times in turns": (
+        lambda p: written_in_turns(p, 0x00180082, "DS", "400", "2500"),
+        r"mixes slices that differ in inversion time \(400: 12 slices, 2500: 12 slices\)\. Give",
+    ),
+    "flip angles in turns": (
+        lambda p: written_in_turns(p, 0x00181314, "DS", "5", "20", "5.01"),
+        r"mixes slices that differ in flip angle \(5: 16 slices, 20: 8 slices\)\. Give",
+    ),
+    "a second stack aside": (
+        lambda p: aside(p, lambda k: 30 * (k > 11)),
+        r"holds slices that lie aside of the others \(IM011, 14\.3 mm\), as those of two stacks do\. Give the files",
+    ),
+    "one slice aside": (
+        lambda p: aside(p, lambda k: 8 * (k == 7)),
+        r"holds slices that lie aside of the others \(IM007, 8 mm\)",
+    ),
+    "a second stack above": (
+        lambda p: higher(p, lambda k: 40 * (k > 11)),
+        r"lacks slices, or holds two stacks \(IM011 and IM012 are 45 mm apart, most slices 5 mm\)\. Export",
+    ),
+    "each second slice of a third is missing": (
+        lambda p: higher(p, lambda k: 5 * max(0, k - 15)),
+        r"lacks slices, or holds two stacks \(IM015 and IM016 are 10 mm apart, most slices 5 mm\)\. Export",
+    ),
+    "a web page for a slice": (
+        lambda p: replaced(write_series(p) / "IM005", b"<html>404 Not Found</html>\n"),
+        r"IM005 is a text in the place of a slice\. Copy it again",
+    ),
+    "a web page with the images' ending": (
+        lambda p: replaced(write_series(p, "{:d}.dcm") / "5.dcm", b"Forbidden", "five.dcm"),
+        r"five\.dcm is a text in the place of a slice",
+    ),
+    "a packed slice": (packed_slice, r"IM005\.dcm\.gz is packed by gzip or bzip2, so its slice is missing\. Unpack it"),
     "only an object of a vendor's own": (
         lambda p: write(p / "a", {0x00080016: ("UI", PRIVATE), 0x00080018: ("UI", "1.9")}).parent,
         r"has no DICOM series that can be read\. Give",
@@ -390,6 +455,20 @@ def test_a_header_by_hand(tmp_path: Path) -> None:
     assert header.pixels[1] - header.pixels[0] == 2 * 3 * SHAPE[0] * SHAPE[1]
     (tmp_path / "text").write_text("no DICOM at all")
     assert read_header(tmp_path / "text") is None
+
+
+@pytest.mark.parametrize(
+    ("tags", "warned"),
+    [({}, True), ({0x00180081: ("DS", "90")}, False), ({0x0020000E: ("UI", "1.2.4")}, False)],
+)
+def test_a_series_in_two_folders(tags: Tags, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Half of the slices lie in each folder; another echo time or series is another volume."""
+    write_series(tmp_path / "1", slices=range(12))
+    write_series(tmp_path / "2", slices=range(12, N), tags=tags)
+    assert len(find_scans(tmp_path)) == 2
+    sentence = f"{tmp_path}/1 and {tmp_path}/2 hold files of one DICOM series. If these are slices of one volume,"
+    assert (sentence in caplog.text) == warned
+    assert bool(caplog.text) == warned
 
 
 def test_a_folder_with_dicom_and_other_scans(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

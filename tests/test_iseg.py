@@ -148,10 +148,8 @@ def rewrite(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[
     return spoil
 
 
-def with_nan(array: np.ndarray) -> np.ndarray:
-    array = array.astype(np.float32)
-    array[20, 20, 20] = np.nan
-    return array
+def only_nan(array: np.ndarray) -> np.ndarray:
+    return np.full_like(array, np.nan, dtype=np.float32)
 
 
 def with_code_99(array: np.ndarray) -> np.ndarray:
@@ -188,12 +186,12 @@ BAD_DATA = {
     ),
     "truncated img": (truncate, r"subject-2-T2\.img is cut short \(1000 of \d+ bytes\)\. Copy it again"),
     "truncated nii.gz": (truncate_gzip, r"subject-2-T2\.nii\.gz can't be read to its end .*\. Copy the file again"),
-    "empty header": (empty_header, r"subject-2-T2\.hdr has no header that can be read .*\. Copy the file again"),
+    "empty header": (empty_header, r"subject-2-T2\.hdr is empty \(0 bytes\)\. Copy it again"),
     "other shape": (
         rewrite("subject-2-T2.hdr", lambda array: array[:-1]),
         r"subject-2-T2\.hdr has the shape \(49, 59, 48\) but .*subject-2-T1\.hdr has \(50, 59, 48\)\. Resample",
     ),
-    "NaN": (rewrite("subject-2-T2.hdr", with_nan), r"subject-2-T2\.hdr has 1 voxels that are NaN or infinite\. Export"),
+    "NaN": (rewrite("subject-2-T2.hdr", only_nan), r"subject-2-T2\.hdr holds NaN everywhere\. Export"),
     "all zero": (rewrite("subject-2-T2.hdr", np.zeros_like), r"subject-2-T2\.hdr holds nothing but zeros\. Export"),
     "unknown code": (
         rewrite("subject-2-label.hdr", with_code_99),

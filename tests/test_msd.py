@@ -113,7 +113,12 @@ def remove(name: str) -> Callable[[Path], None]:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no dataset.json": (remove("dataset.json"), r"own/dataset\.json does not exist\. The folder needs a dataset\.json"),
     "no labels": (edit(labels=None), r"own/dataset\.json needs \"modality\" or \"channel_names\", and \"labels\""),
-    "no JSON": (lambda p: (p / "dataset.json").write_text("{"), r"own/dataset\.json needs .*JSONDecodeError"),
+    "no JSON": (lambda p: (p / "dataset.json").write_text("{"), r"own/dataset\.json is no JSON text \(.*line 1 column"),
+    "a comment": (lambda p: (p / "dataset.json").write_text("// mine\n{}"), r"own/dataset\.json is no JSON text"),
+    "another encoding": (
+        lambda p: (p / "dataset.json").write_bytes('{"name": "Läsionen, größer"}'.encode("latin-1")),
+        r"own/dataset\.json is no JSON text \('utf-8' codec .*Correct it there, and save it in UTF-8\.",
+    ),
     "file gone": (remove("imagesTr/sub-3.nii.gz"), r"imagesTr/sub-3\.nii\.gz does not exist\. Correct its path"),
     "codes with a gap": (edit(labels={"0": "background", "4": "ET"}), r"label codes \[0, 4\]\. Number them 0, 1, 2"),
     "a list of another form": (edit(training=[{"scan": "x"}]), r"lists its cases under \"training\" in no form"),
@@ -192,6 +197,13 @@ def with_ending(ending: str, given: str | None) -> Callable[[Path], None]:
     return change
 
 
+def with_plain_names(folder: Path) -> None:
+    """imagesTr/CASE.nii.gz without a list of the cases."""
+    names = {"background": 0, "CSF": 1, "GM": 2, "WM": 3}
+    content = {"channel_names": {"0": "T1"}, "labels": names, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
 def with_encoding(encoding: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         (folder / "dataset.json").write_text((folder / "dataset.json").read_text(), encoding=encoding)
@@ -225,6 +237,7 @@ FORMS: dict[str, tuple[Callable[[Path], object], int]] = {
     "version 2, an ending without its dot": (with_ending(".nii", "nii"), 2),
     "version 2, .mgz": (with_ending(".mgz", ".mgz"), 2),
     "version 2, no ending is named": (with_ending(".nii", None), 2),
+    "version 2, one channel without a number": (with_plain_names, 1),
     "lists of images": (with_lists_of_images, 2),
     "UTF-8 with a byte order mark": (with_encoding("utf-8-sig"), 1),
     "UTF-16 with a byte order mark": (with_encoding("utf-16"), 1),
@@ -292,6 +305,16 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "regions and ignore": (
         in_version_2(labels={"background": 0, "a": [1, 2], "b": 2, "ignore": 3}),
         r"\"labels\": \{\"background\": 0, \"label 1\": 1, \"b\": 2, \"ignore\": 3\}",
+    ),
+    "half a code": (in_version_2(labels={"background": 0, "a": 1.5}), r"the label code 1\.5 is no whole number"),
+    "a name as a code": (
+        in_version_2(labels={"background": 0, "a": "1_0"}),
+        r"the label code '1_0' is no whole number",
+    ),
+    "half a code in a region": (in_version_2(labels={"background": 0, "a": [1, 1.5]}), r"code 1\.5 is no whole"),
+    "background is not 0": (
+        in_version_2(labels={"tumor": 0, "Background": 1}),
+        r"dataset\.json gives \"background\" another code than 0\. Give it the code 0",
     ),
     "one code twice": (in_version_2(labels={"background": 0, "a": 1, "b": 1}), r"gives the code 1 two names in"),
     "one name twice": (edit(labels={"0": "background", "1": "a", "2": "a"}), r"gives several codes the name 'a' in"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
 import os
+import re
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from custom.reading.formats import all_files
 from custom.reading.intensities import with_low_background
 from custom.reading.scans import find_scans, read_scan
 from custom.reading.volumes import open_volume, read_problem
-from custom.transforms import LoadScand
+from custom.transforms import LoadScand, LoadVolumesd
 from tests.dicom_files import write_series, write_slice
 
 SHAPE = (50, 60, 40)
@@ -140,6 +143,17 @@ def other_ends(path: Path, name: str, before: bytes, after: bytes) -> Path:
     return path / name
 
 
+def slices_of_a_list(path: Path) -> Path:
+    """A MetaImage whose voxels lie in one file for each slice."""
+    header = itk_image(path / "a.mhd").read_text()
+    (path / "a.raw").unlink()
+    for k in range(SHAPE[2]):
+        (path / f"{k:02d}.raw").write_bytes(np.ascontiguousarray(VOXELS[:, :, k].T).tobytes())
+    names = "\n".join(f"{k:02d}.raw" for k in range(SHAPE[2]))
+    (path / "a.mhd").write_text(header.replace("= a.raw", f"= LIST\n{names}"))
+    return path / "a.mhd"
+
+
 SEVERAL_FILES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ".hdr": (pair, ["a.hdr", "a.img"]),
     ".hdr, Analyze": (lambda p: analyze(p, "a.hdr"), ["a.hdr", "a.img"]),
@@ -150,6 +164,7 @@ SEVERAL_FILES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         lambda p: other_ends(SAME_SCAN[".mhd"](p).parent, "a.mhd", b"\n", b"\r\n"),
         ["a.mhd", "a.raw"],
     ),
+    ".mhd with a list": (slices_of_a_list, ["a.mhd", *(f"{k:02d}.raw" for k in range(SHAPE[2]))]),
     ".nhdr": (SAME_SCAN[".nhdr"], ["a.nhdr", "a.raw"]),
     ".nhdr with \\r\\n": (
         lambda p: other_ends(SAME_SCAN[".nhdr"](p).parent, "a.nhdr", b"\n", b"\r\n"),
@@ -283,7 +298,73 @@ def lonely(path: Path, made: Path) -> Path:
     return made
 
 
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def zipped(path: Path) -> Path:
+    with zipfile.ZipFile(path.with_suffix(".gz"), "w") as archive:
+        archive.write(path, path.name)
+    return path.with_suffix(".gz")
+
+
+def with_bytes(path: Path, at: int, content: bytes) -> Path:
+    old = path.read_bytes()
+    at = at % len(old)
+    return written(path, old[:at] + content + old[at + len(content) :])
+
+
+def packed_meta(path: Path, share: float) -> Path:
+    """A MetaImage with packed voxels, of which only the first share is there."""
+    image = itk.imread(str(itk_image(path.with_suffix(".nrrd"))))
+    itk.imwrite(image, str(path), compression=True)
+    voxels = path if path.suffix == ".mha" else path.with_suffix(".zraw")
+    voxels.write_bytes(voxels.read_bytes()[: int(share * voxels.stat().st_size)])
+    return path
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "xz": (lambda p: packed(nifti(p / "a.nii"), "a.nii.gz", lzma.compress), r"a\.nii\.gz is packed by xz\. Unpack it"),
+    "zip": (lambda p: zipped(nifti(p / "a.nii")), r"a\.gz is a zip archive\. Unpack it"),
+    "packed twice": (
+        lambda p: packed(nifti(p / "a.nii.gz"), "b.nii.gz"),
+        r"b\.nii\.gz is packed twice by gzip\. Unpack it",
+    ),
+    "a web page": (
+        lambda p: written(p / "a.nii.gz", b"<!DOCTYPE html>\n<html> Sign in"),
+        r"a\.nii\.gz is a text \('<!DOCTYPE html> <html> Sign in'\.\.\.\) and no scan\. Download",
+    ),
+    "a pointer of Git LFS": (
+        lambda p: written(p / "a.nrrd", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        r"a\.nrrd is only a pointer of Git LFS\. Fetch the file itself with git lfs pull",
+    ),
+    "a pointer of git-annex": (
+        lambda p: written(p / "a.nii", b"/annex/objects/MD5E-s12--0a.nii\n"),
+        r"a\.nii is only a pointer of git-annex\. Fetch .* datalad get",
+    ),
+    "empty": (lambda p: written(p / "a.mgz", b""), r"a\.mgz is empty \(0 bytes\)\. Copy it again"),
+    "a wrong checksum": (
+        lambda p: with_bytes(nifti(p / "a.nii.gz"), -8, b"\0\1\2\3"),
+        r"a\.nii\.gz can't be read to its end \(CRC check failed .*\)\. Copy the file again",
+    ),
+    "voxels that begin in the header": (
+        lambda p: with_bytes(nifti(p / "a.nii"), 108, struct.pack("<f", 0)),
+        r"a\.nii says that its voxels begin at byte 0, inside its header\. Set vox_offset in the header to 352",
+    ),
+    "packed .mha, cut": (
+        lambda p: packed_meta(p / "a.mha", 0.9),
+        r"a\.mha is cut short \(\d+ of 240000 bytes of voxels\)\. Copy",
+    ),
+    "packed .mhd, cut": (lambda p: packed_meta(p / "a.mhd", 0.5), r"a\.zraw is cut short \(\d+ of 240000 bytes"),
+    ".mhd, cut": (
+        lambda p: written(itk_image(p / "a.mhd", "a.raw"), b"\1" * 1000).with_suffix(".mhd"),
+        r"a\.raw is cut short \(1000 of 240000 bytes of voxels\)\. Copy it again",
+    ),
+    ".mhd with a list, a file is gone": (
+        lambda p: lonely(slices_of_a_list(p).with_name("07.raw"), p / "a.mhd"),
+        r"07\.raw does not exist\. a\.mhd names it as the file of its voxels",
+    ),
     "complex64": (
         lambda p: nifti(p / "a.nii", VOXELS.astype(np.complex64)),
         r"a\.nii is complex, .*\. Save its magnitude",
@@ -327,6 +408,69 @@ def test_refused(make: Callable[[Path], Path], sentence: str, tmp_path: Path) ->
     with pytest.raises(DataError, match=sentence) as refused:
         read_scan(make(tmp_path))
     assert "\n" not in str(refused.value)
+
+
+READ_ALIKE = [
+    "xz", "packed twice", "a pointer of git-annex", "empty", "a wrong checksum", "voxels that begin in the header",
+    "packed .mha, cut", "packed .mhd, cut", ".mhd, cut",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_ALIKE)
+def test_verify_and_training_refuse_the_same(name: str, tmp_path: Path) -> None:
+    make, sentence = REFUSED[name]
+    path = make(tmp_path)
+    problem = read_problem(path)
+    assert problem is not None
+    assert re.search(sentence, problem)
+    with pytest.raises(DataError, match=sentence):
+        LoadVolumesd("image")({"image": str(path)})
+
+
+@pytest.mark.parametrize("least", [0.0, -5.0])
+def test_nan_counts_as_background_everywhere(least: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """SPM and FSL write NaN around a brain. `verify`, training and segmenting take it for the background."""
+    scan = np.where(INSIDE, BRAIN, np.nan).astype(np.float32)
+    scan[25, 30, 20] = least
+    path = nifti(tmp_path / "a.nii.gz", scan)
+    assert read_problem(path) is None
+    expected = np.where(INSIDE, scan, least)
+    np.testing.assert_array_equal(LoadVolumesd("image")({"image": str(path)})["image"], expected)
+    assert f"a.nii.gz: {(~INSIDE).sum()} voxels are NaN or infinite: they count as" in caplog.text
+    np.testing.assert_array_equal(LoadScand("image")({"image": path})["image"][0], expected)
+
+
+def test_nan_in_one_of_two_channels(tmp_path: Path) -> None:
+    paths = [nifti(tmp_path / "a.nii"), nifti(tmp_path / "b.nii", np.where(VOXELS > 3, VOXELS, np.nan))]
+    loaded = LoadVolumesd("image")({"image": [str(path) for path in paths]})["image"]
+    np.testing.assert_array_equal(loaded, np.stack([VOXELS, np.where(VOXELS > 3, VOXELS, 0)]))
+
+
+def test_one_value_everywhere_is_refused_alike(tmp_path: Path) -> None:
+    path = nifti(tmp_path / "a.nii", np.full(SHAPE, 7, np.float32))
+    sentence = f"{path} holds the value 7 everywhere. Export the scan again."
+    assert read_problem(path) == sentence
+    for load in (LoadVolumesd("image"), LoadScand("image")):
+        with pytest.raises(DataError, match=re.escape(sentence)):
+            load({"image": str(path)})
+
+
+def test_voxel_sizes_that_contradict_the_affine(tmp_path: Path) -> None:
+    path = with_bytes(nifti(tmp_path / "a.nii"), 80, struct.pack("<3f", 1, 1, 2))
+    _, affine, warnings = read_scan(path)
+    np.testing.assert_allclose(affine, AFFINE, atol=1e-4)
+    assert warnings == [
+        "its header gives voxels the sizes 1 x 1 x 2 (pixdim) and 1.2 x 1.2 x 2 (sform): the sform is used"
+    ]
+
+
+def test_places_of_one_file_are_one_scan_inside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ".." in a place, results would be written beside their folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = nifti(tmp_path / "here/a.nii")
+    assert find_scans("a.nii", "../here/a.nii", "./a.nii", tmp_path / "here/../here") == [(path, Path("a.nii"))]
+    assert find_scans("..") == [(path, Path("here/a.nii"))]
 
 
 def test_verify_names_complex_files(tmp_path: Path) -> None:

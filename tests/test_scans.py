@@ -126,7 +126,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "colour NRRD": (lambda p: colour_nrrd(p / "a.nrrd"), r"a\.nrrd has 3 values a voxel, as colour and diffusion"),
     "no DICOM": (
         lambda p: (p / "x.dcm").write_text("no") and p / "x.dcm",
-        r"x\.dcm can't be read \(.*\)\. Copy it again",
+        r"x\.dcm is a text \('no'\.\.\.\) and no scan\. Download or copy",
     ),
     "constant": (lambda p: save_nifti(p / "a.nii.gz", np.full(SHAPE, 7, np.int16)), r"holds the value 7 everywhere"),
     "empty": (lambda p: save_nifti(p / "a.nii.gz", np.zeros(SHAPE, np.int16)), r"holds the value 0 everywhere"),
@@ -146,7 +146,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no scan": (
         lambda p: (p / "a.nii").write_text("x" * 500) and p / "a.nii",
-        r"a\.nii has no header that can be read",
+        r"a\.nii is a text \('x{40}'\.\.\.\) and no scan\. Download",
     ),
     "nothing": (lambda p: p / "a.nii.gz", r"a\.nii\.gz does not exist"),
 }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -78,7 +81,7 @@ def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmr
     assert "[1/3] broken.nii.gz: failed" in result.stdout
     assert "Research use only, not a medical device." in result.stdout
     assert "1 of 3 scans failed:\nbroken.nii.gz: " in result.stderr
-    assert "has no header that can be read" in result.stderr
+    assert "broken.nii.gz is a text ('no scan'...) and no scan." in result.stderr
     assert result.stderr.strip().endswith("brainmri: 1 of the scans couldn't be segmented, as listed above.")
     made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert made == {
@@ -341,3 +344,54 @@ def test_one_sentence(words: list[str], sentence: str, brainmri: Brainmri, tmp_p
     assert last.startswith("brainmri: ")
     assert sentence in last
     assert {path.name for path in tmp_path.iterdir()} == {"a", "clash"}
+
+
+def test_no_results_are_promised_where_none_are(brainmri: Brainmri, tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((50, 50, 50), np.uint8), np.eye(4)), tmp_path / "x.nii")
+    result = brainmri("segment", "x.nii", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "x.nii: failed" in result.stdout
+    assert "volumes.csv" not in result.stdout
+    assert {path.name for path in (tmp_path / "segmentations").iterdir()} == {"run.log"}
+
+
+def test_interrupted(mni152_dir: Path, tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "custom.cli", "segment", str(mni152_dir / mni152.T1), "--output_dir", "out"]
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(call, **pipes, cwd=tmp_path, preexec_fn=heed)
+    assert process.stdout is not None
+    assert any(line.startswith("Weights: ") for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)  # a shell says 130 for both
+    assert errors.strip().splitlines()[-1] == (
+        "brainmri: stopped. Finished results are kept; the same command goes on with the other scans."
+    )
+    assert "Traceback" not in errors
+
+
+def record_and_collect(out: Path, name: str, start: Any) -> None:
+    """What a process of `brainmri segment` does at its end."""
+    record = {"scan": name, "volumes_ml": {"GM": 1.0}, "warnings": [], "weights_sha256": "x", "version": "1"}
+    for number in range(10):
+        start.wait(60)
+        (out / f"{name}-{number}_seg.json").write_text(json.dumps(record | {"scan": f"{name}-{number}"}))
+        collect(out)
+
+
+def test_processes_lose_no_row_of_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for repeat in range(3):
+        out = tmp_path / str(repeat)
+        out.mkdir()
+        start = context.Barrier(3)
+        processes = [context.Process(target=record_and_collect, args=(out, name, start)) for name in "abc"]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+        expected = sorted(f"{name}-{number}" for name in "abc" for number in range(10))
+        assert sorted(pandas.read_csv(out / "volumes.csv")["scan"]) == expected
+        assert not (out / "earlier").exists()

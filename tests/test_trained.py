@@ -29,6 +29,7 @@ from custom.errors import CheckpointError
 from custom.networks import SubpixelUNet
 from custom.running.bundles import config_files, find_bundle, read_metadata
 from custom.running.description import chosen_mixins, differences, encoded, references, resolved
+from custom.running.recorded import changes
 from custom.running.workflow import StrictWorkflow
 from tests.conftest import Brainmri
 
@@ -99,6 +100,10 @@ def test_options_as_plain_data() -> None:
         (1, 2, {"o": 2}),
         ({"_target_": "A", "n": 1, "m": 2}, {"_target_": "A", "n": 3, "m": 2}, {"o#n": 3}),
         ({"_target_": "A", "n": 1}, {"_target_": "B", "n": 1}, {"o": {"_target_": "B", "n": 1}}),
+        ([4, 8], [4, 16], {"o": [4, 16]}),
+        ([{"_target_": "A", "n": 1}, "@b"], [{"_target_": "A", "n": 2}, "@b"], {"o#0#n": 2}),
+        ([{"_target_": "A"}, {"_target_": "B"}], [{"_target_": "A"}], {"o": [{"_target_": "A"}]}),
+        ([{"n": 1}, {"_target_": "B"}], [{"n": 1}, {"_target_": "C"}], {"o#1": {"_target_": "C"}}),
         ({"_target_": "A", "n": 1}, {"_target_": "A", "m": 1}, {"o": {"_target_": "A", "m": 1}}),
     ],
 )
@@ -250,6 +255,36 @@ def test_a_given_option_also_wins_inside_another_one(weights: Path) -> None:
     for more, number in (({"samples_per_volume": 3}, 3), ({}, 5)):
         crop = evaluation("brats_mri_tumor", weights, **more).get_parsed_content("crop#2#num_samples")
         assert crop == number
+
+
+def test_a_list_of_an_earlier_record_follows_a_given_option(weights: Path) -> None:
+    """Earlier versions recorded the value of brats's crop#2#num_samples, which is @samples_per_volume."""
+    known = described_training("brats_mri_tumor", samples_per_volume=5)
+    known["options"]["crop"][2]["num_samples"] = 5
+    record(weights, "brats_mri_tumor", **known)
+    _, settings = call("evaluating", "brats_mri_tumor", weights, samples_per_volume=3)
+    assert settings == {"samples_per_volume": 3, "dataset_dir": str(weights.parent)}
+    known["options"]["crop"][2]["neg"] = 4  # a difference of its own stays
+    record(weights, "brats_mri_tumor", **known)
+    _, settings = call("evaluating", "brats_mri_tumor", weights)
+    assert settings == {"samples_per_volume": 5, "crop#2#neg": 4, "dataset_dir": str(weights.parent)}
+
+
+def test_a_part_that_is_an_expression_of_a_given_option_follows_it(weights: Path) -> None:
+    files = config_files("iseg", "train.json")
+    parser = ConfigParser(ConfigParser.load_config_files(files) | {"evaluating": "@a", "a": {"n": "$@fold + 1"}})
+    parser.parse()
+    assert changes(parser, ["a", "fold"], {"a": {"n": 3}, "fold": 2}) == {"fold": 2}
+    assert changes(parser, ["a", "fold"], {"a": {"n": 4}, "fold": 2}) == {"fold": 2, "a#n": 4}
+
+
+def test_last_pt_has_the_record_of_its_run(weights: Path) -> None:
+    labels = "${0: 'background', 1: 'lesion'}"
+    record(weights, "brain_mri_tissue", recipe=["own_scans"], options={"labels": labels, "spacing": 1.0})
+    last = shutil.copy(weights, weights.with_name("last.pt"))
+    assert call("inferring", "brain_mri_tissue", Path(last))[1] == {"labels": labels, "spacing": 1.0}
+    other = shutil.copy(weights, weights.with_name("other.pt"))
+    assert call("inferring", "brain_mri_tissue", Path(other))[1] == {}
 
 
 def test_weights_of_another_bundle(weights: Path) -> None:

@@ -32,6 +32,14 @@ def test_what_fits_is_taken(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "whole"), [("max_epochs", 1e2, 100), ("fold", 1.0, 1), ("roi_size", [32.0, 64, 32], [32, 64, 32])]
+)
+def test_whole_numbers_may_have_a_point(name: str, value: object, whole: object) -> None:
+    taken = StrictWorkflow(config_files("iseg", "train.json"), logging_file=False, **{name: value}).parser[name]
+    assert repr(taken) == repr(whole)
+
+
+@pytest.mark.parametrize(
     ("override", "sentence"),
     [
         ({"max_epoch": 1}, "There is no option 'max_epoch'; did you mean 'max_epochs'?"),
@@ -40,6 +48,11 @@ def test_what_fits_is_taken(name: str, value: object) -> None:
         ({"amp": "false"}, "amp must be True or False, as its default True is; got 'false'."),
         ({"amp": 1}, "amp must be True or False, as its default True is; got 1."),
         ({"learning_rate": "1e-3x"}, "learning_rate must be a number, as its default 0.001 is; got '1e-3x'."),
+        ({"max_epochs": 2.5}, "max_epochs must be a whole number, as its default 300 is; got 2.5."),
+        ({"fold": float("inf")}, "fold must be a whole number, as its default 0 is; got inf."),
+        ({"roi_size": [32.5, 32, 32]}, "roi_size must be whole numbers, as its default [128, 128, 64] is; got [32.5,"),
+        ({"roi_size": [32, "a", 32]}, "roi_size must be whole numbers, as its default [128, 128, 64] is; got [32, 'a'"),
+        ({"networkk": 1}, "There is no option 'networkk'; did you mean 'network_def'?"),
         ({"max_epochs": True}, "max_epochs must be a number, as its default 300 is; got True."),
         ({"max_epochs": 0}, "max_epochs must be a whole number of 1 or more, got 0."),
         ({"val_interval": 2.5}, "val_interval must be a whole number of 1 or more, got 2.5."),

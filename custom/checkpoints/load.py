@@ -14,7 +14,8 @@ from custom.errors import CheckpointError
 
 # Where trainings keep weights among other things, the most useful first: a moving average, then the network itself.
 CONTAINERS = (
-    "average", "network", "state_dict", "model_state_dict", "network_weights", "model", "net", "weights", "ema",
+    "average", "network", "state_dict", "model_state_dict", "network_weights", "model", "module", "net", "weights",
+    "ema", "state",
 )  # fmt: skip
 WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and DistributedDataParallel; torch.compile
 
@@ -58,6 +59,12 @@ def _unreadable(path: Path, error: Exception) -> str:
             f"{path} holds Python objects besides tensors, which are not loaded because they could run code. "
             "Save its weights alone, with torch.save(network.state_dict(), FILE)."
         )
+    with path.open("rb") as file:
+        start = file.read(10)
+    if len(start) == 10 and start[8:9] == b"{":
+        return (
+            f"{path} is a safetensors file. Save its tensors with torch.save(safetensors.torch.load_file(FILE), ...)."
+        )
     return f"{path} can't be read ({type(error).__name__}). It is cut short or no file of weights. Copy it again."
 
 
@@ -70,7 +77,7 @@ def plain_weights(content: Mapping[str, Any], names: Collection[str] = ()) -> di
     Args:
         content: what `load_checkpoint` reads.
         names: of the network's tensors; with them, a prefix of the training's own class ("net." of a Lightning module)
-            is taken off too, where no name fits with it.
+            is taken off too, where no name fits with it, and what else that class holds is left out.
     """
     weights = dict(content)
     while inner := next((weights[key] for key in CONTAINERS if _holds_weights(weights.get(key))), None):
@@ -79,12 +86,22 @@ def plain_weights(content: Mapping[str, Any], names: Collection[str] = ()) -> di
         del weights["n_averaged"]
     while prefix := next((text for text in WRAPPERS if _all_start_with(weights, text)), None):
         weights = _without(weights, prefix)
-    while names and not set(weights) & set(names):
-        first = {name.partition(".")[0] for name in weights}
-        if len(first) != 1 or not all("." in name for name in weights):
-            break
-        weights = _without(weights, f"{first.pop()}.")
+    if names and not set(weights) & set(names):
+        return _behind_a_prefix(weights, names)
     return weights
+
+
+def _behind_a_prefix(weights: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The tensors that bear all of the names behind one prefix; other ones, as of a loss, are left out.
+
+    Where there is no such prefix, or more than one, the weights are returned as they are.
+    """
+    first = next(iter(names))
+    prefixes = {name.removesuffix(first) for name in weights if name.endswith(f".{first}")}
+    fitting = [prefix for prefix in prefixes if all(f"{prefix}{name}" in weights for name in names)]
+    if len(fitting) != 1:
+        return weights
+    return {name: weights[f"{fitting[0]}{name}"] for name in names}
 
 
 def _holds_weights(value: Any) -> bool:
@@ -120,16 +137,25 @@ def load_weights(network: torch.nn.Module, weights: Mapping[str, Any], path: str
         path: where they come from, for the error message.
 
     Raises:
-        CheckpointError: names or shapes differ.
+        CheckpointError: names or shapes differ, or values are not finite.
     """
     own = network.state_dict()
     weights = plain_weights(weights, own)
+    if not any(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(
+            f"{path} holds no weights, but only {', '.join(map(str, weights)) or 'nothing'}. Give a file of weights."
+        )
     unfit = [name for name in own if name not in weights or _shape(weights[name]) != own[name].shape]
     unknown = [name for name in weights if name not in own]
     if unfit:
         raise CheckpointError(_of_another(path, f"{len(unfit)} of {len(own)} tensors don't fit, {unfit[0]} first"))
     if unknown:
         raise CheckpointError(_of_another(path, f"this network has no tensor {unknown[0]}"))
+    if invalid := [name for name in own if not torch.isfinite(weights[name]).all()]:
+        raise CheckpointError(
+            f"{path} holds NaN or infinite weights ({invalid[0]} first), as a training that diverged leaves them. "
+            "Use an earlier checkpoint, or train with a lower learning_rate."
+        )
     network.load_state_dict(weights)
 
 

@@ -77,10 +77,9 @@ class CommandLine:
 
     def read(self, words: Sequence[str]) -> Call:
         """The call that the words ask for. Prints help or the version and exits, if they ask for that."""
-        before = [word for word in words if word.startswith("-")]
         name = next((word for word in words if not word.startswith("-")), None)
         if name is None:
-            self._without_command(before)
+            self._without_command([word for word in words if word.startswith("-")])
         if name not in self.commands:
             near = difflib.get_close_matches(name, self.commands, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -103,6 +102,8 @@ class CommandLine:
             self._help_of(name, places, given.get("bundle")).print_help()
             sys.exit(0)
         parser = self.parser_of(name)
+        if "" in [*places, *given.values()]:  # as a path it would be the current folder
+            parser.error("an argument or option is empty, as from a variable of the shell that is not set")
         own = [*COMMON, *(parameter.name for parameter in self._parameters(name) if _is_option(parameter))]
         others = {key: value for key, value in given.items() if key not in own}
         if others and not self._takes_others(name):

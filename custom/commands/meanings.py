@@ -46,3 +46,10 @@ SAMPLE_OPTIONS = {
     "images": "number of images, 80 or more (tumor_images)",
     "seed": "seed of the random numbers (all but mni152)",
 }
+# What a command that was stopped leaves, and how to go on.
+STOPPED = {
+    "train": ". What finished epochs learned is kept; --resume True goes on with it",
+    "compare": ". What finished epochs learned is kept; the same command goes on with it",
+    "quickstart": ". What finished epochs learned is kept; the same command goes on with it",
+    "segment": ". Finished results are kept; the same command goes on with the other scans",
+}

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,26 @@ def _segment_one(
 
 
 def collect(output_dir: Path) -> None:
-    """volumes.csv: a row for every record. It is made anew from the records, so several processes may each do it."""
+    """volumes.csv: a row for every record, written anew until no other process has added a record meanwhile."""
+    target, written = output_dir / "volumes.csv", ""
+    while True:
+        # read before the records, so that no row of another process counts as unknown
+        before = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
+        table = _table(output_dir)
+        if table == written:
+            return
+        if not set(before) <= set(table.splitlines()):
+            with suppress(FileNotFoundError):  # another process has set it aside
+                set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
+        with written_whole(target) as partial:
+            partial.write_text(table, encoding="utf-8", errors="backslashreplace")  # names of any bytes
+        written = table
+
+
+def _table(output_dir: Path) -> str:
+    """The rows of all records in a folder and below it, as CSV; "" if there are none."""
+    import pandas
+
     rows = []
     for path in sorted(output_dir.rglob("*seg.json")):
         inside = path.relative_to(output_dir)
@@ -177,16 +197,7 @@ def collect(output_dir: Path) -> None:
             rows.append(_row(record))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # another program's file, or one that another process is moving
-    if not rows:
-        return
-    import pandas
-
-    table, target = pandas.DataFrame(rows).to_csv(index=False), output_dir / "volumes.csv"
-    before = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
-    if not set(before) <= set(table.splitlines()):
-        set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
-    with written_whole(target) as partial:
-        partial.write_text(table, encoding="utf-8", errors="backslashreplace")  # names of any bytes
+    return str(pandas.DataFrame(rows).to_csv(index=False)) if rows else ""
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

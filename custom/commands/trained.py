@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from custom.checkpoints.find import default_weights
+from custom.checkpoints.find import FILE, default_weights
 from custom.checkpoints.record import read_record
 from custom.commands.options import typed
 from custom.errors import CheckpointError
@@ -39,6 +39,8 @@ def trained_call(
     output_dir = output_dir_of(config_files(bundle, base), _text(overrides, "output_dir"))
     weights = Path(_text(overrides, "ckpt_path") or default_weights(output_dir, folder)).expanduser()
     record = read_record(weights)
+    if not record and weights.name == "last.pt":  # of the run whose record lies beside model.pt
+        record = read_record(weights.with_name(FILE))
     if record.get("bundle", folder.name) != folder.name:
         raise CheckpointError(
             f"{weights} was trained with the bundle {record['bundle']}, not with {folder.name}. Use that bundle."

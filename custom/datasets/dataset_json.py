@@ -11,6 +11,7 @@ ignore_label.md.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from custom.errors import DataError, MissingDataError
 from custom.reading.volumes import existing_folder
 
 HOW_TO_GET = "The folder needs a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
+_NUMBER = re.compile(r"-?[0-9]+")
+BACKGROUND = "background"
 IGNORE = "ignore"  # nnU-Net's name for voxels that nobody labelled
 
 
@@ -55,6 +58,9 @@ def read_description(dataset_dir: str | Path) -> Description:
         raise MissingDataError(f"{file} does not exist. {HOW_TO_GET}")
     try:
         content = json.loads(file.read_bytes())  # bytes: json finds the encoding and drops a byte order mark
+    except ValueError as error:
+        raise DataError(f"{file} is no JSON text ({error}). Correct it there, and save it in UTF-8.") from error
+    try:
         given = content.get("modality") or content["channel_names"]
         channels = _channels(given)
         pairs = [_name_and_codes(key, value) for key, value in content["labels"].items()]
@@ -77,11 +83,18 @@ def _channels(given: Any) -> tuple[str, ...]:
 def _name_and_codes(key: str, value: Any) -> tuple[str, tuple[int, ...]]:
     """("CSF", (1,)) of "1": "CSF" or "CSF": 1; ("brain", (1, 2)) of the region "brain": [1, 2]."""
     if isinstance(value, list):
-        return key, tuple(int(code) for code in value)
-    try:
-        return str(value), (int(key),)
-    except ValueError:
-        return key, (int(value),)
+        return key, tuple(_code(code) for code in value)
+    if isinstance(value, str) and _NUMBER.fullmatch(key):
+        return value, (int(key),)
+    return key, (_code(value),)
+
+
+def _code(value: Any) -> int:
+    """A label code; int() alone would take 1.5 for 1 and the text 1_0 for 10."""
+    whole = _NUMBER.fullmatch(value) if isinstance(value, str) else int(value) == value
+    if not whole:
+        raise ValueError(f"the label code {value!r} is no whole number")
+    return int(value)
 
 
 def _labels(
@@ -102,6 +115,8 @@ def _labels(
             ignore_code = code
         else:
             names[code] = name
+    if names.get(0, BACKGROUND).casefold() != BACKGROUND and BACKGROUND in map(str.casefold, names.values()):
+        raise DataError(f'{file} gives "background" another code than 0. Give it the code 0, in the label maps too.')
     if twice := sorted({name for name in names.values() if list(names.values()).count(name) > 1}):
         raise DataError(
             f'{file} gives several codes the name {twice[0]!r} in "labels". Give each code a name of its own.'

@@ -8,7 +8,7 @@ Files, in one of three ways:
   imagesTr/CASE.nii.gz does not exist, the image's channels are CASE_0000.nii.gz, CASE_0001.nii.gz, ...
 - Entries by name (nnU-Net version 2): "dataset" holds {CASE: {"images": [path, ...], "label": path}}.
 - No list (nnU-Net version 2): CASE's channels are imagesTr/CASE_0000.nii.gz, CASE_0001..., its label is
-  labelsTr/CASE.nii.gz, and unlabelled cases are in imagesTs.
+  labelsTr/CASE.nii.gz, and unlabelled cases are in imagesTs. A single channel may also be imagesTr/CASE.nii.gz.
 
 Paths are relative to dataset.json, or absolute. "file_ending" may be that of any format of custom.reading.volumes.
 """
@@ -196,15 +196,19 @@ def _unlisted_cases(known: Description, part: str) -> list[dict[str, Any]]:
     """The cases of imagesTr or imagesTs; one with a label map and no image is among them, so that it is missed."""
     folder, ending = known.file.parent, _ending(known, part)
     images = [path for path in folder.glob(f"images{part}/*{ending}") if not path.name.startswith(".")]
-    names = {match for path in images if _CHANNEL.search(match := path.name.removesuffix(ending))}
-    cases = {_CHANNEL.sub("", name) for name in names}
+    names = {path.name.removesuffix(ending) for path in images}
+    plain = {name for name in names if not _CHANNEL.search(name)} if len(known.channels) == 1 else set()
+    cases = {_CHANNEL.sub("", name) for name in names if _CHANNEL.search(name)} | plain
     if part == "Tr":
         label_maps = folder.glob(f"labelsTr/*{ending}")
         cases |= {path.name.removesuffix(ending) for path in label_maps if not path.name.startswith(".")}
     _refuse_more_channels(known, images)
     result = []
     for name in cases:
-        image = [str(folder / f"images{part}" / f"{name}_{n:04d}{ending}") for n in range(len(known.channels))]
+        files = [f"{name}_{n:04d}{ending}" for n in range(len(known.channels))]
+        if name in plain and f"{name}_0000" not in names:
+            files = [f"{name}{ending}"]
+        image = [str(folder / f"images{part}" / file) for file in files]
         label = {"label": str(folder / "labelsTr" / f"{name}{ending}")} if part == "Tr" else {}
         result.append({"subject": name, "image": image, **label})
     return result

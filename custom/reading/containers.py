@@ -6,6 +6,7 @@ import bz2
 import gzip
 import stat
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ def open_unpacked(path: Path) -> Any:
     """Opens a file for reading, through gzip or bzip2 where its content is packed."""
     opener = OPENERS.get(_magic(path))
     return opener(path, "rb") if opener else path.open("rb")
+
+
+def check_packed(path: Path) -> None:
+    """Reads a packed file to its end, where its checksum lies, which readers of voxels do not reach.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not is_packed(path):
+        return
+    try:
+        with open_unpacked(path) as file:
+            while file.read(1 << 24):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} can't be read to its end ({error}). Copy the file again.") from error
 
 
 def _magic(path: Path) -> bytes:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from custom.errors import DataError
+from custom.reading.containers import is_packed
 from custom.reading.dicom_header import SAMPLES, SERIES, DicomHeader, is_dicom, read_header
-from custom.reading.dicom_slices import DIFFERENCES, Slice, slices_of
+from custom.reading.dicom_slices import Slice, slices_of
+from custom.reading.dicom_volume import (
+    OF_A_VOLUME,
+    check_gaps,
+    check_one_grid,
+    check_one_volume,
+    check_straight,
+    grouped,
+)
 from custom.reading.limits import check_scan
 from custom.reading.volumes import natural_order
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 MODALITY = 0x00080060
-SAME_PLACE = 0.01  # mm, between the positions of two slices
-ROUNDED = ("echo time", "b-value")  # scanners write these with jitter
-UNEVEN = 0.1  # mm, between a gap of slices and the mean gap
 OTHER_FILES = {".txt", ".json", ".csv", ".tsv", ".xml", ".html", ".pdf", ".jpg", ".jpeg", ".png", ".bmp", ".gif"}
 OTHER_FILES |= {".zip", ".db", ".ini", ".inf", ".exe", ".md", ".log", ".nii", ".gz", ".bval", ".bvec"}
 
@@ -45,6 +49,19 @@ def _begins_as_dicom(path: Path) -> bool:
         return False
 
 
+def volume_of(folder: Path) -> Hashable:
+    """What slices of one volume share, from the first image of a folder; None if no image can be read."""
+    for file in dicom_files(folder):
+        try:
+            header = read_header(file)
+            if header and header.pixels:
+                kinds = slices_of(header)[0].differences
+                return header.text(SERIES), *(kinds.get(name) for name in (*OF_A_VOLUME, "temporal position"))
+        except (DataError, OSError):  # reading the folder says so
+            return None
+    return None
+
+
 def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Reads a series from a folder, or a multi-frame file.
 
@@ -60,17 +77,11 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     slices, copies = _without_copies(slices, {header.path: header for header in headers})
     if copies:
         warnings.append(f"{copies} of its files are copies of others: each slice is used once")
-    _check_one_grid(path, slices)
+    check_one_grid(path, slices)
     slices = sorted(slices, key=lambda image: image.height)
-    _check_one_volume(path, slices)
-    gaps = np.diff([image.height for image in slices])
-    if len(gaps) and np.abs(gaps - gaps.mean()).max() > UNEVEN:
-        wide = int(gaps.argmax())
-        pair = f"{slices[wide].name} and {slices[wide + 1].name} are {gaps[wide]:.4g} mm apart"
-        warnings.append(
-            f"its slices are unevenly spaced, so some may be missing: lengths along them are wrong ({pair}, "
-            f"the mean is {gaps.mean():.4g} mm)"
-        )
+    check_one_volume(path, slices)
+    check_straight(path, slices)
+    warnings += check_gaps(path, slices)
     affine = _affine(slices)
     check_scan(path, (*slices[0].shape, len(slices)), affine)
     return _pixels(path, slices), affine, warnings
@@ -84,7 +95,7 @@ def _headers(path: Path) -> list[DicomHeader]:
     if not headers:
         raise DataError(f"{path} has no DICOM series that can be read. Give the folder that holds its files.")
     _check_other_files([file for file, header in read.items() if header is None], headers)
-    series = _grouped(headers, lambda header: header.text(SERIES))
+    series = grouped(headers, lambda header: header.text(SERIES))
     if len(series) > 1:
         listed = ", ".join(f"{group[0].path.name} and {len(group) - 1} more" for group in series)
         raise DataError(f"{path} holds {len(series)} DICOM series ({listed}). Give each a folder of its own.")
@@ -101,10 +112,20 @@ def _headers(path: Path) -> list[DicomHeader]:
 
 
 def _check_other_files(others: Sequence[Path], headers: Sequence[DicomHeader]) -> None:
-    """Refuses a file that is named like the images but is neither DICOM nor a text, as a broken copy leaves it."""
-    endings = {_ending(header.path) for header in headers}
+    """Refuses a file that is named like the images but is none, as a broken copy or download leaves it.
+
+    A text beside the images is no slice, unless it has their ending or their name with another number.
+    """
+    endings = {_ending(header.path) for header in headers} - OTHER_FILES
+    patterns = {_pattern(header.path) for header in headers}
     for file in others:
-        if _ending(file) in endings - OTHER_FILES and not _is_text(file):
+        plain, ending = file.with_suffix(""), _ending(file)
+        if is_packed(file) and _pattern(plain) in patterns and not plain.exists():
+            raise DataError(f"{file} is packed by gzip or bzip2, so its slice is missing. Unpack it.")
+        if _is_text(file):
+            if _pattern(file) in patterns or (ending and ending in endings):
+                raise DataError(f"{file} is a text in the place of a slice. Copy it again, or remove it.")
+        elif ending in endings:
             size = file.stat().st_size
             raise DataError(
                 f"{file} is cut short ({size} bytes that are no DICOM). Copy it again, or take it out of the folder."
@@ -117,24 +138,22 @@ def _ending(file: Path) -> str:
     return "" if ending[1:].isdigit() or len(ending) > 5 else ending
 
 
+def _pattern(file: Path) -> str:
+    """The name with # for every number: IM#.dcm."""
+    return re.sub(r"\d+", "#", file.name.lower())
+
+
 def _is_text(file: Path) -> bool:
     with file.open("rb") as opened:
         start = opened.read(1000)
     return bool(start) and all(byte >= 32 or byte in b"\t\r\n\f" for byte in start)
 
 
-def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
-    groups: dict[Hashable, list[T]] = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return list(groups.values())
-
-
 def _without_copies(slices: list[Slice], headers: Mapping[Path, DicomHeader]) -> tuple[list[Slice], int]:
     """The slices without exact copies of others (one SOPInstanceUID, equal pixels), and how many files these were."""
     kept, copies = [], set()
     compared: set[tuple[Path, Path]] = set()
-    for group in _grouped(slices, lambda image: (image.instance or image.path, image.frame)):
+    for group in grouped(slices, lambda image: (image.instance or image.path, image.frame)):
         first, *others = group
         for other in others:
             pair = (first.path, other.path)
@@ -152,106 +171,6 @@ def _without_copies(slices: list[Slice], headers: Mapping[Path, DicomHeader]) ->
 def _pixel_bytes(header: DicomHeader) -> bytes:
     first, last = header.pixels or (0, 0)
     return header.path.read_bytes()[first:last]
-
-
-def _check_one_grid(path: Path, slices: list[Slice]) -> None:
-    """Refuses slices that differ in orientation, size or stack; numbers are compared as numbers, not as texts."""
-    remedy = _remedy(path, slices)
-    stacks = _grouped(slices, lambda image: image.stack)
-    if len(stacks) > 1:
-        listed = ", ".join(f"{group[0].stack or 'without a name'}: {len(group)} slices" for group in stacks)
-        raise DataError(f"{path} holds {len(stacks)} stacks of slices ({listed}). {remedy}")
-    first = slices[0]
-    for other in slices:
-        names = f"{first.name} and {other.name}"
-        if np.abs(other.axes - first.axes).max() > 2e-3:
-            raise DataError(f"{path} holds slices of different orientations ({names}), as a localizer does. {remedy}")
-        if other.shape != first.shape:
-            sizes = " and ".join(f"{each.shape[0]}x{each.shape[1]}" for each in (first, other))
-            raise DataError(f"{path} holds slices of different sizes ({names}: {sizes} pixels). {remedy}")
-        if not np.allclose(other.spacing, first.spacing, rtol=2e-3, atol=0):
-            sizes = " and ".join(f"{each.spacing[0]:g}x{each.spacing[1]:g}" for each in (first, other))
-            raise DataError(f"{path} holds pixels of different sizes ({names}: {sizes} mm). {remedy}")
-        if other.frame is not None and other.path == first.path and other.slope != first.slope:
-            raise DataError(
-                f"{path} scales the values of its frames differently ({names}). Convert it to NIfTI, with dcm2niix."
-            )
-
-
-def _check_one_volume(path: Path, slices: list[Slice]) -> None:
-    """Refuses two slices at one position, and slices of different kinds in one volume.
-
-    Args:
-        path: as the user gave it.
-        slices: sorted by their height.
-    """
-    places: list[list[Slice]] = []
-    for image in slices:
-        if places and image.height - places[-1][0].height < SAME_PLACE:
-            places[-1].append(image)
-        else:
-            places.append([image])
-    most = max(len(place) for place in places)
-    remedy = _remedy(path, slices)
-    if most > 1 and all(len(place) == most for place in places):
-        size = "x".join(map(str, (*slices[0].shape, len(places), most)))
-        raise DataError(
-            f"{path} is a series of volumes ({size}). Save one of them, or their mean, as a 3D file or in a folder of "
-            f"its own. {_difference(slices, most)}. See {_names(places[0])}."
-        )
-    if most > 1:
-        twice = next(place for place in places if len(place) == most)
-        raise DataError(
-            f"{path} has {most} slices at the same position ({_names(twice)}). {_difference(twice, most)}. {remedy}"
-        )
-    if len(slices) == 1:
-        size = "x".join(map(str, (*slices[0].shape, 1)))
-        whole = "Give the whole 3D scan" if path.is_dir() else "Give the folder that holds the slices of its series"
-        raise DataError(f"{path} is a slice, not a volume ({size}). {whole}.")
-    for name in ("image type", "echo time", "b-value"):
-        kinds = _kinds(name, slices)
-        if len(kinds) > 1:
-            listed = ", ".join(f"{_shown(group[0], name)}: {len(group)} slices" for group in kinds)
-            raise DataError(f"{path} mixes slices that differ in {name} ({listed}). {remedy}")
-
-
-def _remedy(path: Path, slices: list[Slice]) -> str:
-    if path.is_dir() and all(image.frame is None for image in slices):
-        return "Give the files of each a folder of its own."
-    return "Convert it to NIfTI, with dcm2niix, and give one of the results."
-
-
-def _difference(slices: list[Slice], most: int) -> str:
-    """Which tag tells `most` volumes apart, with its values."""
-    for name in ("image type", *DIFFERENCES):
-        kinds = _kinds(name, slices)
-        if len(kinds) == most and all(name in group[0].differences for group in kinds):
-            return f"They differ in {name} ({', '.join(_shown(group[0], name) for group in kinds)})"
-    return "No known tag tells them apart"
-
-
-def _kinds(name: str, slices: list[Slice]) -> list[list[Slice]]:
-    """The slices by their value of a tag. Of ROUNDED tags, numbers within 1% of their neighbour are one kind."""
-    values = [image.differences.get(name, "") for image in slices]
-    numbers = sorted({value for value in values if not isinstance(value, str)})
-    share = 0.01 if name in ROUNDED else 0.0
-    steps = np.diff(numbers, prepend=numbers[:1]) > share * np.maximum(1, np.abs(numbers))
-    kind_of = dict(zip(numbers, np.cumsum(steps), strict=True))
-    return _grouped(slices, lambda image: _kind(image.differences.get(name, ""), kind_of))
-
-
-def _kind(value: str | float, kind_of: Mapping[float, int]) -> Hashable:
-    return value if isinstance(value, str) else int(kind_of[value])
-
-
-def _shown(image: Slice, name: str) -> str:
-    value = image.differences.get(name, "none")
-    return value if isinstance(value, str) else f"{value:g}"
-
-
-def _names(slices: list[Slice]) -> str:
-    shown = ", ".join(image.name for image in slices[:3])
-    return f"{shown} and {len(slices) - 3} more" if len(slices) > 3 else shown
 
 
 def _pixels(path: Path, slices: list[Slice]) -> np.ndarray:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from custom.errors import DataError, MissingDataError
-from custom.reading.containers import NIBABEL_FORMATS, files_of, format_of, is_packed
+from custom.errors import DataError
+from custom.reading.containers import NIBABEL_FORMATS, check_packed, files_of, format_of, is_packed
 from custom.reading.dicom import read_dicom
+from custom.reading.foreign import what_it_is
 from custom.reading.itk_volumes import affine_of_header
 from custom.reading.limits import check_scan, unreadable
+from custom.reading.meta_image import check_complete, read_fields, voxel_files
 from custom.reading.orientation import affine_of, no_orientation
 from custom.reading.volumes import open_volume
 
@@ -53,6 +55,7 @@ def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
     except Exception as error:
         raise unreadable(path, error) from error
+    check_packed(files_of(path)[1])
     return voxels, affine, warnings
 
 
@@ -67,7 +70,11 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
         io.ReadImageInformation()
         components, pixel_type = io.GetNumberOfComponents(), io.GetPixelType()
         size = tuple(int(io.GetDimensions(axis)) for axis in range(io.GetNumberOfDimensions()))
+    except DataError:
+        raise
     except Exception as error:
+        if reason := what_it_is(path):
+            raise DataError(f"{path} {reason}.") from error
         reason = " ".join(str(error).strip().splitlines()[-1:])
         raise DataError(f"{path} can't be read ({reason}). Copy it again, or convert it to NIfTI.") from error
     if pixel_type == itk.CommonEnums.IOPixel_COMPLEX:
@@ -93,7 +100,7 @@ def _image_io(path: Path, kind: str, itk: Any) -> Any:
     if kind == "NRRD":
         return itk.NrrdImageIO.New()
     if kind == "MetaImage":
-        _check_element_file(path)
+        check_complete(path)
         return itk.MetaImageIO.New()
     io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if io is None:
@@ -101,21 +108,16 @@ def _image_io(path: Path, kind: str, itk: Any) -> Any:
     return io
 
 
-def _check_element_file(path: Path) -> None:
-    """Raises MissingDataError if the voxels of a MetaImage lie in a file of their own that does not exist."""
-    name = _meta_fields(path).get("ElementDataFile", "LOCAL")
-    if name.upper() not in ("LOCAL", "LIST") and "%" not in name and not (path.parent / name).is_file():
-        raise MissingDataError(f"{path.parent / name} does not exist. {path.name} names it as the file of its voxels.")
-
-
 def all_files(scan: Path) -> list[Path]:
     """Every file that a scan's voxels come from: those of a DICOM folder, both of a pair, or the scan alone."""
     if scan.is_dir():
         return [path for path in sorted(scan.iterdir()) if path.is_file()]
     files = list(files_of(scan))
-    if scan.suffix.lower() in (".mhd", ".nhdr"):
+    if scan.suffix.lower() in (".mha", ".mhd"):
+        files += voxel_files(scan)
+    elif scan.suffix.lower() == ".nhdr":
         text = scan.read_bytes()[:10_000].decode("latin-1")
-        named = re.search(r"^(?:ElementDataFile *=|data ?file:) *(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
+        named = re.search(r"^data ?file: *(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
         files += [scan.parent / named[1]] if named else []
     return [path for path in dict.fromkeys(files) if path.is_file()]
 
@@ -123,21 +125,7 @@ def all_files(scan: Path) -> list[Path]:
 def _has_orientation(path: Path, kind: str, image: Any) -> bool:
     if kind == "NRRD":
         return "NRRD_space" in dict(image)
-    return kind == "MetaImage" and bool({"TransformMatrix", "Orientation", "Rotation"} & set(_meta_fields(path)))
-
-
-def _meta_fields(path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        lines = file.read(10_000).decode("latin-1").splitlines()
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, equals, value = line.partition("=")
-        if not equals:
-            break
-        fields[name.strip()] = value.strip()
-        if name.strip() == "ElementDataFile":
-            break
-    return fields
+    return kind == "MetaImage" and bool({"TransformMatrix", "Orientation", "Rotation"} & set(read_fields(path)))
 
 
 def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -21,14 +21,7 @@ def with_low_background(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     Returns:
         The voxels, changed in a copy; warnings, a sentence each.
     """
-    warnings = []
-    finite = np.isfinite(voxels)
-    if not finite.all():
-        least = float(voxels[finite].min())
-        value = min(least, 0.0)
-        voxels = np.where(finite, voxels, np.float32(value))
-        as_what = "0" if value == 0 else f"background ({value:.4g})"
-        warnings.append(f"{int((~finite).sum())} voxels are NaN or infinite: they count as {as_what}")
+    voxels, warnings = without_nan(voxels)
     background = _border_value(voxels)
     if background is None:
         return voxels, warnings
@@ -45,6 +38,24 @@ def with_low_background(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
         f"it counts as {least:.4g}"
     )
     return np.where(_background_mask(voxels, background), np.float32(least), voxels), warnings
+
+
+def without_nan(voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Replaces NaN and infinite voxels, which programs write around a brain, by the background.
+
+    Args:
+        voxels: any shape, float32, with at least one finite value.
+
+    Returns:
+        The voxels, changed in a copy: 0, or the lowest value where that is negative; warnings, a sentence each.
+    """
+    finite = np.isfinite(voxels)
+    if finite.all():
+        return voxels, []
+    value = min(float(voxels[finite].min()), 0.0)
+    as_what = "0" if value == 0 else f"background ({value:.4g})"
+    warning = f"{int((~finite).sum())} voxels are NaN or infinite: they count as {as_what}"
+    return np.where(finite, voxels, np.float32(value)), [warning]
 
 
 def _border_value(voxels: np.ndarray) -> float | None:

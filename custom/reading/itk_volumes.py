@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 
 from custom.errors import DataError
+from custom.reading.meta_image import check_complete
 
 ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -34,6 +35,9 @@ class _Voxels:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy
         import itk
+
+        if self.path.suffix.lower() in (".mha", ".mhd"):
+            check_complete(self.path)
 
         voxels = np.asarray(itk.array_from_image(itk.imread(str(self.path))), dtype=dtype)
         return np.transpose(voxels)

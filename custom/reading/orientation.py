@@ -44,6 +44,7 @@ def affine_of(image: Any) -> tuple[np.ndarray, list[str]]:
         warnings.append(no_orientation(affine))
     elif header["sform_code"] > 0 and header["qform_code"] > 0:
         affine, warnings = _sform_or_qform(header, image.shape, affine)
+    warnings += _sizes(header, affine)
     return _in_mm(affine, image.shape, int(header["xyzt_units"]) & 7, warnings)
 
 
@@ -70,6 +71,15 @@ def _sform_or_qform(header: Any, shape: Sequence[int], sform: np.ndarray) -> tup
     if apart <= APART:
         return sform, []
     return sform, [f"its sform and its qform place it up to {apart:.3g} mm apart: the sform is used"]
+
+
+def _sizes(header: Any, affine: np.ndarray) -> list[str]:
+    """The warning that the header gives voxels another size (pixdim) than its affine does."""
+    sizes, given = np.linalg.norm(affine[:3, :3], axis=0), np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not (given > 0).all() or np.allclose(sizes, given, rtol=0.02, atol=1e-3):
+        return []
+    shown, other = (" x ".join(f"{size:.3g}" for size in each) for each in (given, sizes))
+    return [f"its header gives voxels the sizes {shown} (pixdim) and {other} (sform): the sform is used"]
 
 
 def _places(affine: np.ndarray) -> bool:

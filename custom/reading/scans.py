@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from custom.errors import ConfigError, DataError, MissingDataError
 from custom.reading.containers import files_of, require_regular
-from custom.reading.dicom import holds_dicom
+from custom.reading.dicom import holds_dicom, volume_of
 from custom.reading.formats import read_voxels
 from custom.reading.intensities import with_low_background
 from custom.reading.volumes import natural_order
@@ -69,7 +69,7 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
 def _find(places: Iterable[str | Path], without: str | Path | None, lists: tuple[Path, ...]) -> list[tuple[Path, Path]]:
     """As find_scans; `lists` are those in which these places stand."""
     paths: dict[Path, Path] = {}
-    for place in (Path(place).expanduser().absolute() for place in places):
+    for place in map(_absolute, places):
         require_regular(place)
         if place.is_file() and place.suffix == ".txt":
             here = _listed(place, without, lists)
@@ -88,6 +88,7 @@ def _find(places: Iterable[str | Path], without: str | Path | None, lists: tuple
         if not here:
             raise MissingDataError(f"{place} has no scan. Give a NIfTI, .mgz or NRRD file, or a folder of DICOM files.")
         paths.update(here)
+    _warn_of_divided_series([path for path in paths if path.is_dir()])
     return list(paths.items())
 
 
@@ -107,6 +108,28 @@ def _listed(file: Path, without: str | Path | None, lists: tuple[Path, ...]) -> 
             except MissingDataError as error:
                 raise MissingDataError(f"{file}, line {number}: {error}") from error
     return pairs
+
+
+def _warn_of_divided_series(folders: Iterable[Path]) -> None:
+    """Warns of DICOM folders that share one series, as on discs that hold some hundred files in each folder."""
+    first: dict[Hashable, Path] = {}
+    for folder in folders:
+        volume = volume_of(folder)
+        other = folder if volume is None else first.setdefault(volume, folder)
+        if other != folder:
+            logger.warning(
+                "%s and %s hold files of one DICOM series. If these are slices of one volume, put them in one folder.",
+                other,
+                folder,
+            )
+
+
+def _absolute(place: str | Path) -> Path:
+    """The absolute path without "..", which would lead results out of their folder; links stay as they are."""
+    path = Path(place).expanduser().absolute()
+    if ".." not in path.parts:
+        return path
+    return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
 
 
 def _search(folder: Path, without: str | Path | None) -> Iterable[Path]:

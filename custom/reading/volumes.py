@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 
 from custom.errors import DataError, MissingDataError
 from custom.reading import itk_volumes
-from custom.reading.containers import files_of, largest_ratio, load_by_content
+from custom.reading.containers import check_packed, files_of, largest_ratio, load_by_content
+from custom.reading.foreign import what_it_is
 from custom.reading.labels import LabelCodes, label_map
 from custom.reading.limits import check_size, unreadable
+from custom.reading.orientation import affine_of
 
 
 def natural_order(name: str | Path) -> list[int | str]:
@@ -50,7 +53,7 @@ def open_volume(path: str | Path) -> Any:
             custom.reading.limits allows.
     """
     path = Path(path)
-    _, voxels = files_of(path)
+    header, voxels = files_of(path)
     if path.name.lower().endswith(itk_volumes.ENDINGS):
         volume = itk_volumes.open_by_itk(path)
         check_size(path, volume.shape)
@@ -58,8 +61,14 @@ def open_volume(path: str | Path) -> Any:
     try:
         image = load_by_content(path)
     except Exception as error:
-        raise DataError(f"{path} has no header that can be read ({error}). Copy the file again.") from error
+        reason = what_it_is(header) or f"has no header that can be read ({error}). Copy the file again"
+        raise DataError(f"{path} {reason}.") from error
     offset = getattr(image.dataobj, "offset", 0)
+    if isinstance(image, nibabel.Nifti1Image) and offset < image.header.single_vox_offset:
+        raise DataError(
+            f"{path} says that its voxels begin at byte {offset}, inside its header. Set vox_offset in the header to "
+            f"{image.header.single_vox_offset}."
+        )
     expected = offset + image.get_data_dtype().itemsize * math.prod(int(size) for size in image.shape)
     if voxels.stat().st_size * largest_ratio(voxels) < expected:
         raise DataError(f"{voxels} is cut short ({voxels.stat().st_size} of {expected} bytes). Copy it again.")
@@ -74,7 +83,7 @@ def require_one_grid(paths: Iterable[str | Path]) -> None:
         if other.shape[:3] != reference.shape[:3]:
             shapes = other.shape[:3], reference.shape[:3]
             raise DataError(f"{path} has the shape {shapes[0]} but {first} has {shapes[1]}. Resample them to one grid.")
-        if not in_one_place(other.shape, other.affine, reference.affine):
+        if not in_one_place(other.shape, affine_of(other)[0], affine_of(reference)[0]):
             raise DataError(f"{path} and {first} lie differently in space (their affines). Resample them to one grid.")
 
 
@@ -110,10 +119,13 @@ def voxel_problem(voxels: np.ndarray) -> str | None:
         return "holds complex numbers. Save their magnitude"
     if voxels.dtype.kind not in "buif":
         return f"holds values of the type {voxels.dtype}, not one number per voxel. Save grey values"
-    if not np.isfinite(voxels).all():
-        return f"has {int((~np.isfinite(voxels)).sum())} voxels that are NaN or infinite. Export the scan again"
-    if not voxels.any():
+    finite = voxels[np.isfinite(voxels)]  # others count as background, see custom.reading.intensities.without_nan
+    if not finite.size:
+        return "holds NaN everywhere. Export the scan again"
+    if not finite.any():
         return "holds nothing but zeros. Export the scan again"
+    if finite.min() == finite.max():
+        return f"holds the value {finite[0]:g} everywhere. Export the scan again"
     return None
 
 
@@ -156,9 +168,11 @@ def read_volume(path: str | Path) -> np.ndarray:
     """
     image = open_volume(path)
     try:
-        return np.asanyarray(image.dataobj)
+        voxels: np.ndarray = np.asanyarray(image.dataobj)
     except Exception as error:
         raise unreadable(Path(path), error) from error
+    check_packed(files_of(Path(path))[1])
+    return voxels
 
 
 def case_problems(files: Mapping[Path, LabelCodes | None]) -> list[str]:

@@ -160,6 +160,8 @@ def _description(parser: ConfigParser, files: list[str], settings: dict[str, Any
 def differences(own: Any, recorded: Any, key: str) -> dict[str, Any]:
     """Overrides that turn one option into another one: {"network_def#n_filters": 4}.
 
+    Lists of components are compared one by one, so that one changed component does not replace the others.
+
     Args:
         own: the option as a config has it.
         recorded: the option as it should be.
@@ -167,6 +169,9 @@ def differences(own: Any, recorded: Any, key: str) -> dict[str, Any]:
     """
     if own == recorded:
         return {}
+    if _are_components(own) and _are_components(recorded) and len(own) == len(recorded):
+        pairs = enumerate(zip(own, recorded, strict=True))
+        return {name: value for n, pair in pairs for name, value in differences(*pair, f"{key}#{n}").items()}
     if not (isinstance(own, Mapping) and isinstance(recorded, Mapping)) or own.keys() != recorded.keys():
         return {key: recorded}
     if own.get("_target_") != recorded.get("_target_"):
@@ -175,3 +180,7 @@ def differences(own: Any, recorded: Any, key: str) -> dict[str, Any]:
     for name, content in recorded.items():
         changed |= differences(own[name], content, f"{key}#{name}")
     return changed
+
+
+def _are_components(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)

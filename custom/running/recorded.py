@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -34,10 +35,7 @@ def recorded_overrides(
     parser.parse()
     config = parser.get()
     read = references(config, run_id) & set(option_names(config)) & set(record["options"])
-    own = resolved(parser, sorted(read), without="dataset_dir")
-    changed: dict[str, Any] = {}
-    for name in own:
-        changed |= differences(own[name], record["options"][name], name)
+    changed = changes(parser, sorted(read), record["options"])
     changed = {key: value for key, value in changed.items() if not _is_copy(parser, key, value, record["options"])}
     if run_id == "evaluating":
         changed = {key: value for key, value in changed.items() if not _is_of_data(parser, key)}
@@ -46,6 +44,24 @@ def recorded_overrides(
     for key, value in given.items():
         _compare(key, value, record["options"], read)
     return {key: value for key, value in changed.items() if not any(_overlap(key, other) for other in given)}
+
+
+def changes(parser: ConfigParser, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recorded options change in a config.
+
+    A part of an option that is an expression of other options is no change, if those give it the recorded value: it
+    must follow when the user gives one of them anew.
+    """
+    own = resolved(parser, names, without="dataset_dir")
+    whole = {name: options[name] for name in names if name in differences(own[name], options[name], name)}
+    trained = ConfigParser(copy.deepcopy(parser.get()))
+    trained.update(whole)
+    trained.parse()
+    parts = [name for name in names if name not in whole]
+    own = resolved(trained, parts, without="dataset_dir")
+    for name in parts:
+        whole |= differences(own[name], options[name], name)
+    return whole
 
 
 def _is_copy(parser: ConfigParser, key: str, value: Any, options: Mapping[str, Any]) -> bool:

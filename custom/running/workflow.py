@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ class StrictWorkflow(ConfigWorkflow):
             settings[name] = self._checked(name.removeprefix("+"), value)
         self.parser.update({name: _literal(value) for name, value in settings.items()})
         if self.run_id not in self.parser:
-            raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{self._nearest(self.run_id) or '.'}")
+            nearest = self._nearest(self.run_id, SECTIONS) or "."
+            raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{nearest}")
         data, in_channels = settings.get("data"), self.parser.get("in_channels")
         if data is not None and is_datalist(data) and isinstance(in_channels, int):
             names = channels_of_run(self.parser)
@@ -91,13 +92,31 @@ class StrictWorkflow(ConfigWorkflow):
                 break
         if name == "data" and not is_datalist(value):
             raise ConfigError(f"data must be a list such as [{{'image': ['t1.nii.gz', 't2.nii.gz']}}], got {value!r}.")
+        value = value if "#" in name else _in_whole_numbers(name, value, default)
         if name in COUNTS and (not isinstance(value, int) or value < 1):
             raise ConfigError(f"{name} must be a whole number of 1 or more, got {value!r}.")
         return value
 
-    def _nearest(self, name: str) -> str:
-        close = difflib.get_close_matches(name, _names(self.parser.get()), n=1, cutoff=0.5)
+    def _nearest(self, name: str, sections: Collection[str] = ()) -> str:
+        names = _names(self.parser.get()) if "#" in name else set(self.parser.get()) - SECTIONS | set(sections)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _in_whole_numbers(name: str, value: Any, default: Any) -> Any:
+    """The value with 2.0 as 2, if the default is a whole number or a list of them.
+
+    Raises:
+        ConfigError: the value is another number than a whole one.
+    """
+    numbers = default if isinstance(default, list) else [default]
+    if not numbers or not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        return value
+    for given in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(given, bool) or not isinstance(given, (int, float)) or not float(given).is_integer():
+            kind = "whole numbers" if isinstance(default, list) else "a whole number"
+            raise ConfigError(f"{name} must be {kind}, as its default {default!r} is; got {value!r}.")
+    return type(value)(int(given) for given in value) if isinstance(value, (list, tuple)) else int(value)
 
 
 def _literal(value: Any) -> Any:

@@ -41,9 +41,10 @@ _BRANDS = (
     r"|optimark|pixxoscan|primovist|prohance|vasovist|vueway"
 )
 _AGENT = re.compile(
-    rf"(?<![a-z])(?:ce|gad[a-z]*|gd(?:dtpa|dota)?|m?km|[ck]ontras[tc][a-z]*|cte|mdc|m\.d\.c|pdc|inj(?!ur)[a-z]*|enh(?:anced)?"
-    rf"|post(?:{_MEDIUM})?|{_BRANDS})(?![a-z])|(?<![a-z])c ?\+|\+ ?(?:c|k|gad[a-z]*|gd|km|mdc)(?![a-z])"
-    r"|t1w? ?\+(?! ?[a-z0-9])|(?<![a-z])(?:ce|gad?o?|gd|km|post)t1|增强|造影|조영|контраст"
+    rf"(?<![a-z])(?:ce|gad[a-z]*|gd(?:dtpa|dota)?|m?km|[ck]ontras[tc][a-z]*|cte|mdc|m\.d\.c|pdc|gbca|contr|inj(?!ur)[a-z]*"
+    rf"|enh(?:anced)?|post(?:{_MEDIUM})?|{_BRANDS})(?![a-z])|(?<![a-z])c ?\+|\+ ?(?:c|k|gad[a-z]*|gd|km|mdc)(?![a-z])"
+    r"|t1w? ?\+(?! ?[a-z0-9])|(?<![a-z])(?:ce|gad?o?|gd|km|post)t1|t1w?(?:ce|gado?|gd|km|post)(?![a-z])"
+    r"|增强|造影|조영|контраст"
 )
 _WITHOUT = re.compile(
     rf"(?<![a-z])(?:pre(?:{_MEDIUM})?|non(?:{_MEDIUM}|ce|enh[a-z]*)?|no(?= ?(?:{_MEDIUM}|c|ce)(?![a-z]))|nativ[a-z]*"
@@ -66,6 +67,7 @@ def contrast_of(text: str) -> str | None:
         text: "T1w", "AX T1 POST GAD", "t2_tse_tra", "Sag MPRAGE", "t1_tfl3d nach KM", ...
     """
     plain = "".join(sign for sign in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(sign))
+    plain = unicodedata.normalize("NFC", plain)  # Hangul, which NFKD takes apart
     plain = plain.replace("\u0131", "i")  # the Turkish i without a dot
     minus = _MINUS.search(plain) is not None
     low = re.sub(r"[_\-\u2212]", " ", _MINUS.sub(" ", plain))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -13,9 +15,13 @@ from monai.transforms import LoadImaged
 from monai.utils import ensure_tuple
 
 from custom.errors import DataError
+from custom.reading.containers import check_packed, files_of
+from custom.reading.intensities import without_nan
 from custom.reading.labels import LabelCodes, label_map
 from custom.reading.orientation import affine_of
 from custom.reading.volumes import in_one_place, open_volume, read_problem, require_one_grid, voxel_problem
+
+logger = logging.getLogger(__name__)
 
 
 class VolumeReader(NibabelReader):
@@ -37,6 +43,7 @@ class VolumeReader(NibabelReader):
         for name, image in zip(self.filenames, images, strict=True):
             if image.get_data_dtype().kind not in "buif":  # MONAI would keep the real part, without a word
                 raise DataError(f"{name} holds values of the type {image.get_data_dtype()}.")
+            check_packed(files_of(Path(name))[1])
         self.first = images[0]
         return images if len(images) > 1 else images[0]
 
@@ -51,6 +58,7 @@ class LoadVolumesd(LoadImaged):
 
     Takes LoadImaged's arguments but `reader`. Result: (x, y, z) for one 3D file, channels first or last for several
     (follow it with EnsureChannelFirstd). A label map's values are rounded to whole numbers where they lie within 0.001.
+    NaN and infinite voxels of a scan count as its background, with a warning in the log.
 
     Args:
         keys: of the paths.
@@ -59,8 +67,8 @@ class LoadVolumesd(LoadImaged):
         codes: which values label maps may hold; None allows all whole numbers, for EncodeLabelsd to check.
 
     Raises:
-        DataError: a file is missing or cut short, the files of one key differ in shape, a scan holds NaN, infinity or
-            nothing but zeros, or a label map holds values that are not whole or not among the codes.
+        DataError: a file is missing or cut short, the files of one key differ in shape, a scan has one value
+            everywhere, or a label map holds values that are not whole or not among the codes.
     """
 
     def __init__(
@@ -92,8 +100,16 @@ class LoadVolumesd(LoadImaged):
             if key in self.labels:
                 self._check_label(paths[0], voxels)
                 loaded[key] = loaded[key].round() if isinstance(loaded[key], torch.Tensor) else np.rint(voxels)
-            elif not np.isfinite(voxels).all() or not voxels.any() or len(paths) > 1:
-                self._check_files(paths, voxels)
+            else:
+                volumes = self._volumes(paths, voxels)
+                for path, volume in volumes:
+                    if problem := voxel_problem(volume):
+                        raise DataError(f"{path} {problem}.")
+                for path, volume in volumes:
+                    filled, warnings = without_nan(volume)
+                    volume[...] = filled
+                    for warning in warnings:
+                        logger.warning("%s: %s.", path, warning)
         return loaded
 
     def _explain(self, data: Mapping[Hashable, Any], error: Exception) -> DataError:
@@ -116,12 +132,10 @@ class LoadVolumesd(LoadImaged):
             raise DataError(f"{path} {error}") from error
 
     @staticmethod
-    def _check_files(paths: tuple[Any, ...], voxels: np.ndarray) -> None:
-        """Finds the file to blame: one slice of the stacked array for each file."""
+    def _volumes(paths: tuple[Any, ...], voxels: np.ndarray) -> list[tuple[Any, np.ndarray]]:
+        """Each file with its voxels, a view into the stacked array."""
         axis = 0 if voxels.shape[0] == len(paths) else -1
         volumes = np.moveaxis(voxels, axis, 0) if len(paths) > 1 else [voxels]
         if len(volumes) != len(paths):  # files with several channels each
             paths, volumes = paths[:1], [voxels]
-        for path, volume in zip(paths, volumes, strict=True):
-            if problem := voxel_problem(volume):
-                raise DataError(f"{path} {problem}.")
+        return list(zip(paths, volumes, strict=True))
