@@ -27,6 +27,7 @@ from custom import cli
 from custom.datasets import freesurfer
 from custom.networks.cost import without_values
 from custom.running.bundles import config_files, find_bundles
+from custom.running.hardware import amp_dtype
 from custom.running.workflow import StrictWorkflow
 
 
@@ -258,6 +259,16 @@ def test_what_is_written_twice_is_equal(bundle: str) -> None:
     fixed, used = ([train[one[1:]] if isinstance(one, str) else one for one in chain] for chain in chains)
     of_image = [one | {"keys": "image"} for one in fixed if "image" in one["keys"]]
     assert of_image == [one for one in used if one["_target_"] != "CopyItemsd"]
+
+
+@bundle
+def test_engines_on_cuda_compute_in_the_type_that_the_gpu_has(bundle: str) -> None:
+    """Where MONAI's engine does the mixed precision; AveragedStep does its own."""
+    for file, keys in {"train.json": ("train#trainer", "validate#evaluator"), "inference.json": ("evaluator",)}.items():
+        parser = ConfigParser(config(bundle, file))
+        for key in keys:
+            if "iteration_update" not in parser[key]:
+                assert parser.get_parsed_content(f"{key}#amp_kwargs") == {"dtype": amp_dtype()}, key
 
 
 def test_network_mixins_of_one_name_are_identical() -> None:
