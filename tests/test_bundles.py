@@ -27,7 +27,7 @@ from custom import cli
 from custom.datasets import freesurfer
 from custom.networks.cost import without_values
 from custom.running.bundles import config_files, find_bundles
-from custom.running.hardware import amp_dtype
+from custom.running.hardware import amp_dtype, num_workers
 from custom.running.workflow import StrictWorkflow
 
 
@@ -269,6 +269,16 @@ def test_engines_on_cuda_compute_in_the_type_that_the_gpu_has(bundle: str) -> No
         for key in keys:
             if "iteration_update" not in parser[key]:
                 assert parser.get_parsed_content(f"{key}#amp_kwargs") == {"dtype": amp_dtype()}, key
+
+
+@bundle
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_workers_by_the_device(bundle: str, device: str) -> None:
+    """The tissue bundle draws its scans on the device, in the main process."""
+    expected = 0 if CASES[bundle].dataset == "synthseg_labels" else num_workers(device)
+    for file in ("train.json", "inference.json"):
+        parser = ConfigParser(config(bundle, file) | {"device": device})
+        assert parser.get_parsed_content("num_workers") == expected
 
 
 def test_network_mixins_of_one_name_are_identical() -> None:
