@@ -281,6 +281,28 @@ def test_workers_by_the_device(bundle: str, device: str) -> None:
         assert parser.get_parsed_content("num_workers") == expected
 
 
+@bundle
+@pytest.mark.parametrize("mixin", [None, "multi_gpu_train.json"])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_sets_what_cudnn_may_choose(
+    bundle: str, mixin: str | None, deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of `training` in their order: MONAI's set_determinism comes first and would win otherwise."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "deterministic", not deterministic)  # both are put back after the test
+    monkeypatch.setattr(cudnn, "benchmark", deterministic)
+    parser = ConfigParser(config(bundle, "train.json", mixin) | {"deterministic": deterministic})
+    for number, step in enumerate(parser["training"]):
+        if "set_determinism" in step or "cudnn" in step:
+            parser.get_parsed_content(f"training#{number}")
+    assert (cudnn.deterministic, cudnn.benchmark) == (deterministic, not deterministic)
+
+
+@bundle
+def test_only_the_tissue_bundle_is_not_deterministic_by_default(bundle: str) -> None:
+    assert config(bundle, "train.json")["deterministic"] is (CASES[bundle].dataset != "synthseg_labels")
+
+
 def test_network_mixins_of_one_name_are_identical() -> None:
     texts: dict[str, set[bytes]] = {}
     for folder in BUNDLES.values():
