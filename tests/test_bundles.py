@@ -27,6 +27,7 @@ from custom import cli
 from custom.datasets import freesurfer
 from custom.networks.cost import without_values
 from custom.running.bundles import config_files, find_bundles
+from custom.running.hardware import amp_dtype, num_workers
 from custom.running.workflow import StrictWorkflow
 
 
@@ -258,6 +259,48 @@ def test_what_is_written_twice_is_equal(bundle: str) -> None:
     fixed, used = ([train[one[1:]] if isinstance(one, str) else one for one in chain] for chain in chains)
     of_image = [one | {"keys": "image"} for one in fixed if "image" in one["keys"]]
     assert of_image == [one for one in used if one["_target_"] != "CopyItemsd"]
+
+
+@bundle
+def test_engines_on_cuda_compute_in_the_type_that_the_gpu_has(bundle: str) -> None:
+    """Where MONAI's engine does the mixed precision; AveragedStep does its own."""
+    for file, keys in {"train.json": ("train#trainer", "validate#evaluator"), "inference.json": ("evaluator",)}.items():
+        parser = ConfigParser(config(bundle, file))
+        for key in keys:
+            if "iteration_update" not in parser[key]:
+                assert parser.get_parsed_content(f"{key}#amp_kwargs") == {"dtype": amp_dtype()}, key
+
+
+@bundle
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_workers_by_the_device(bundle: str, device: str) -> None:
+    """The tissue bundle draws its scans on the device, in the main process."""
+    expected = 0 if CASES[bundle].dataset == "synthseg_labels" else num_workers(device)
+    for file in ("train.json", "inference.json"):
+        parser = ConfigParser(config(bundle, file) | {"device": device})
+        assert parser.get_parsed_content("num_workers") == expected
+
+
+@bundle
+@pytest.mark.parametrize("mixin", [None, "multi_gpu_train.json"])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_sets_what_cudnn_may_choose(
+    bundle: str, mixin: str | None, deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of `training` in their order: MONAI's set_determinism comes first and would win otherwise."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "deterministic", not deterministic)  # both are put back after the test
+    monkeypatch.setattr(cudnn, "benchmark", deterministic)
+    parser = ConfigParser(config(bundle, "train.json", mixin) | {"deterministic": deterministic})
+    for number, step in enumerate(parser["training"]):
+        if "set_determinism" in step or "cudnn" in step:
+            parser.get_parsed_content(f"training#{number}")
+    assert (cudnn.deterministic, cudnn.benchmark) == (deterministic, not deterministic)
+
+
+@bundle
+def test_only_the_tissue_bundle_is_not_deterministic_by_default(bundle: str) -> None:
+    assert config(bundle, "train.json")["deterministic"] is (CASES[bundle].dataset != "synthseg_labels")
 
 
 def test_network_mixins_of_one_name_are_identical() -> None:

@@ -87,6 +87,8 @@ def test_lists_and_nested_text_keep_the_number_sign() -> None:
         ("iseg", "max_epochs", "5", 5),
         ("iseg", "max_epochs", "$2 + 1", "$2 + 1"),
         ("iseg", "max_epochs", "two", "two"),  # StrictWorkflow refuses it
+        ("iseg", "num_workers", "2", 2),
+        ("iseg", "num_workers", "1.5", 1.5),  # StrictWorkflow refuses it
         ("iseg", "learning_rate", "1e-3", 0.001),
         ("iseg", "resume", "true", True),
         ("iseg", "resume", "FALSE", False),

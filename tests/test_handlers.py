@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedTrainer
 from monai.transforms import RandGaussianNoise
 
 from custom.checkpoints.load import load_checkpoint
@@ -200,3 +202,30 @@ def test_no_training_in_the_folder_of_another(holder: subprocess.Popen[str], tmp
     holder.communicate("\n")
     trained_once(tmp_path, None)
     assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "model.pt"}
+
+
+def test_a_resumed_run_keeps_the_scale_of_mixed_precision(tmp_path: Path) -> None:
+    """Three steps an epoch, each of which doubles the scale: 4 to 32, then to 256."""
+    scales = []
+    for epochs in (1, 2):
+        network = torch.nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
+        evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=-1, best_metric_epoch=-1, key_metric_name=None))
+        trainer = SupervisedTrainer(
+            device="cpu",
+            max_epochs=epochs,
+            train_data_loader=DataLoader([{"image": torch.ones(1), "label": torch.zeros(1)}] * 3),
+            network=network,
+            optimizer=optimizer,
+            loss_function=torch.nn.MSELoss(),
+            amp_kwargs={"dtype": torch.bfloat16},
+        )
+        # MONAI makes a scaler at the start of a run, which needs a GPU
+        trainer.add_event_handler(Events.STARTED, lambda run, own: vars(run).update(amp=True, scaler=own), scaler)
+        Checkpoint(tmp_path, network, evaluator, {"optimizer": optimizer}, resume=True).attach(trainer)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="CUDA is not available or")
+            trainer.run()
+        scales.append(scaler.get_scale())
+    assert scales == [32.0, 256.0]

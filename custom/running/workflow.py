@@ -22,7 +22,7 @@ from custom.running.bundles import channels_of_run
 from custom.running.data_option import is_datalist, require_channels
 from custom.running.description import SECTIONS, describe_training
 
-COUNTS = ("max_epochs", "val_interval", "batch_size", "samples_per_volume")
+LEAST = {"max_epochs": 1, "val_interval": 1, "batch_size": 1, "samples_per_volume": 1, "num_workers": 0}  # of counts
 
 
 class StrictWorkflow(ConfigWorkflow):
@@ -92,10 +92,12 @@ class StrictWorkflow(ConfigWorkflow):
                 break
         if name == "data" and not is_datalist(value):
             raise ConfigError(f"data must be a list such as [{{'image': ['t1.nii.gz', 't2.nii.gz']}}], got {value!r}.")
-        value = value if "#" in name else _in_whole_numbers(name, value, default)
-        if name in COUNTS and (not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{name} must be a whole number of 1 or more, got {value!r}.")
-        return value
+        if name in LEAST:
+            whole = int(value) if isinstance(value, float) and value.is_integer() else value
+            if not isinstance(whole, int) or isinstance(whole, bool) or whole < LEAST[name]:
+                raise ConfigError(f"{name} must be a whole number of {LEAST[name]} or more, got {value!r}.")
+            return whole
+        return value if "#" in name else _in_whole_numbers(name, value, default)
 
     def _nearest(self, name: str, sections: Collection[str] = ()) -> str:
         names = _names(self.parser.get()) if "#" in name else set(self.parser.get()) - SECTIONS | set(sections)

@@ -2,9 +2,9 @@
 
     python scripts/benchmarks/networks.py [--bundle iseg] [--networks unet3d,vnet_light] [--size 64] [--repeats 3]
 
-A step is one window of noise forward and backward, as the bundles do it: channels-last, bfloat16 on the CPU, float16 on
-CUDA. Networks take turns. Prints seconds (median, least, greatest), how many of the default's steps that is, and what
-autograd keeps for the backward pass, with the weights, in MB.
+A step is one window of noise forward and backward, as the bundles do it: channels-last, bfloat16 on the CPU, and
+custom.running.hardware.amp_dtype on CUDA. Networks take turns. Prints seconds (median, least, greatest), how many of
+the default's steps that is, and what autograd keeps for the backward pass, with the weights, in MB.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser
 from custom.inferers import CPUAutocastInferer
 from custom.networks.cost import count_parameters
 from custom.running.bundles import config_files, find_bundle, mixins
+from custom.running.hardware import amp_dtype
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -75,7 +76,7 @@ def step(network: torch.nn.Module, window: torch.Tensor, inferer: CPUAutocastInf
     start = time.perf_counter()
     with (
         torch.autograd.graph.saved_tensors_hooks(keep_size, lambda tensor: tensor),
-        torch.autocast("cuda", enabled=DEVICE.type == "cuda"),
+        torch.autocast("cuda", amp_dtype(), enabled=DEVICE.type == "cuda"),
     ):
         output = inferer(window, network)
     outputs = output if isinstance(output, tuple) else (output,)
