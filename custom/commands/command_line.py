@@ -14,11 +14,8 @@ from custom.commands.options import NO_VALUE, Word, options_of_command
 from custom.errors import ConfigError
 from custom.running.bundles import find_bundle, find_bundles
 
-COMMON = {
-    "quiet": "print warnings and errors only",
-    "verbose": "print the messages of MONAI and Ignite too",
-    "help": "print this help",
-}
+COMMON = {"quiet": "print warnings and errors only", "verbose": "print the messages of MONAI and Ignite too"}
+COMMON |= {"help": "print this help"}
 Function = Callable[..., object]
 
 
@@ -292,9 +289,9 @@ def _bool(text: str) -> bool:
 
 
 def _whole_number(text: str) -> int:
-    if not text.lstrip("-").isdecimal():
-        raise argparse.ArgumentTypeError(f"it must be a whole number, got {text!r}")
-    return int(text)
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"it must be a whole number, got {text!r}")
 
 
 def _escaped(text: str) -> str:
