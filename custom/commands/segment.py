@@ -179,7 +179,7 @@ def collect(output_dir: Path) -> None:
             with suppress(FileNotFoundError):  # another process has set it aside
                 set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
         with written_whole(target) as partial:
-            partial.write_text(table, encoding="utf-8", errors="backslashreplace")  # names of any bytes
+            partial.write_text(table, encoding="utf-8")
         written = table
 
 
@@ -197,7 +197,8 @@ def _table(output_dir: Path) -> str:
             rows.append(_row(record))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # another program's file, or one that another process is moving
-    return str(pandas.DataFrame(rows).to_csv(index=False)) if rows else ""
+    table = str(pandas.DataFrame(rows).to_csv(index=False)) if rows else ""
+    return table.encode("utf-8", "backslashreplace").decode("utf-8")  # names of any bytes
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     except DataError:
         raise
     except Exception as error:
-        if reason := what_it_is(path):
-            raise DataError(f"{path} {reason}.") from error
+        if what := what_it_is(path):
+            raise DataError(f"{path} {what}.") from error
         reason = " ".join(str(error).strip().splitlines()[-1:])
         raise DataError(f"{path} can't be read ({reason}). Copy it again, or convert it to NIfTI.") from error
     if pixel_type == itk.CommonEnums.IOPixel_COMPLEX:

@@ -59,7 +59,7 @@ def check_complete(path: Path) -> None:
     kind = fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY")
     wanted = voxels * BYTES.get(kind, 4)
     if fields.get("CompressedData", "False").lower() == "true":
-        size = _unpacked_size(file, skipped)
+        size = _unpacked_size(file, skipped, wanted)
     else:
         size = file.stat().st_size - skipped
     if size < wanted:
@@ -87,14 +87,14 @@ def _length_of_header(path: Path) -> int:
     return start.index(b"\n", start.index(b"ElementDataFile")) + 1
 
 
-def _unpacked_size(file: Path, skipped: int) -> int:
-    """How many bytes can be unpacked before the data end or are damaged."""
+def _unpacked_size(file: Path, skipped: int, wanted: int) -> int:
+    """How many bytes can be unpacked before the data end or are damaged; no more than about `wanted` are."""
     unpacker, size = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
     with file.open("rb") as packed:
         packed.seek(skipped)
         try:
-            while block := packed.read(1 << 22):
-                size += len(unpacker.decompress(block))
+            while size < wanted and (block := unpacker.unconsumed_tail or packed.read(1 << 20)):
+                size += len(unpacker.decompress(block, 1 << 24))
         except zlib.error:
             return size
     return size

@@ -63,7 +63,9 @@ def find_scans(*places: str | Path, without: str | Path | None = None) -> list[t
         MissingDataError: a place does not exist, or has no scan.
         DataError: a pipe or device, or a list that names itself.
     """
-    return _find(places, without, ())
+    found = _find(places, without, ())
+    _warn_of_divided_series([path for path, _ in found if path.is_dir()])
+    return found
 
 
 def _find(places: Iterable[str | Path], without: str | Path | None, lists: tuple[Path, ...]) -> list[tuple[Path, Path]]:
@@ -88,7 +90,6 @@ def _find(places: Iterable[str | Path], without: str | Path | None, lists: tuple
         if not here:
             raise MissingDataError(f"{place} has no scan. Give a NIfTI, .mgz or NRRD file, or a folder of DICOM files.")
         paths.update(here)
-    _warn_of_divided_series([path for path in paths if path.is_dir()])
     return list(paths.items())
 
 

@@ -168,7 +168,9 @@ def read_volume(path: str | Path) -> np.ndarray:
     """
     image = open_volume(path)
     try:
-        voxels: np.ndarray = np.asanyarray(image.dataobj)
+        voxels = np.asanyarray(image.dataobj)
+    except DataError:
+        raise
     except Exception as error:
         raise unreadable(Path(path), error) from error
     check_packed(files_of(Path(path))[1])
