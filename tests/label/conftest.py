@@ -53,7 +53,11 @@ class Server:
             self.process = subprocess.Popen(
                 command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=os.environ | environment
             )
-        wait_for(self._answers, 120, self.log)
+        try:
+            wait_for(self._answers, 120, self.log)
+        except AssertionError:
+            self.process.kill()
+            raise
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:
