@@ -168,7 +168,7 @@ def read_volume(path: str | Path) -> np.ndarray:
     """
     image = open_volume(path)
     try:
-        voxels = np.asanyarray(image.dataobj)
+        voxels: np.ndarray = np.asanyarray(image.dataobj)
     except DataError:
         raise
     except Exception as error:
