@@ -122,9 +122,8 @@ def test_a_bad_scan_is_named_by_another_process(hcp_dir: Path, brainmri: Brainmr
     scans = []
     for number in range(3):
         path = tmp_path / f"{number}.nii.gz"
-        nibabel.save(
-            nibabel.Nifti1Image(np.full((8, 8, 8), np.nan if number == 1 else 1, dtype=np.float32), np.eye(4)), path
-        )
+        voxels = np.arange(512, dtype=np.float32).reshape(8, 8, 8) * (np.nan if number == 1 else 1)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
         scans.append({"subject": str(number), "image": str(path)})
     torch.save(HCPNet(1, 2, (50, 50, 50)).state_dict(), tmp_path / "model.pt")
     words = ("--data", str(scans), "--ckpt_path", tmp_path / "model.pt", "--num_workers", 1)
