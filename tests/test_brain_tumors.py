@@ -119,7 +119,7 @@ def spoil_code(path: Path) -> None:
             r"BraTS20_Training_001 has no t1ce file .* Add BraTS20_Training_001_t1ce.nii.gz, or remove",
         ),
         ("t2", lambda path: path.write_bytes(path.read_bytes()[:200]), r"_001_t2.nii.gz .*(cut short|Copy)"),
-        ("flair", lambda path: path.write_bytes(b"no scan"), r"_001_flair.nii.gz has no header that can be read"),
+        ("flair", lambda path: path.write_bytes(b"no scan"), r"_001_flair\.nii\.gz is a text \('no scan'"),
         ("t1", spoil_shape, r"has the shape .* Resample them to one grid"),
         ("seg", spoil_code, r"_001_seg.nii.gz holds the label codes \[3\], but only \[0, 1, 2, 4\] are known"),
         ("t1", lambda path: shutil.copy(path, path.parents[1] / path.name), r"are the same case's t1\. Keep one"),
