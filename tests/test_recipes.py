@@ -107,3 +107,22 @@ def test_several_recipes(iseg_dir: Path, brainmri: Brainmri, tmp_path: Path) -> 
 )
 def test_how_recipes_are_named(given: object, names: list[str]) -> None:
     assert mixins("iseg", None, given) == [f"recipes/{name}.json" for name in names]
+
+
+IMPORTING = [
+    path
+    for folder in find_bundles().values()
+    for path in (folder / "configs/recipes").glob("*.json")
+    if "imports" in json.loads(path.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("recipe", IMPORTING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", ["train.json", "inference.json"])
+def test_imports_of_a_recipe_replace_those_of_the_config(file: str, recipe: Path) -> None:
+    """So they hold all of them but the data set's."""
+    imports = json.loads((recipe.parents[1] / file).read_text(encoding="utf-8"))["imports"]
+    own = json.loads(recipe.read_text(encoding="utf-8"))["imports"]
+    needed = {line for line in imports if "custom.running" in line or line.split(" as ")[0].count(".") < 2}
+    assert len(needed) > 3
+    assert needed - {line for line in imports if "datasets" in line} <= set(own)
