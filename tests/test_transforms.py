@@ -45,15 +45,16 @@ def moved(mm: float) -> np.ndarray:
 @pytest.mark.parametrize("shift", [0, 2e-6, -2e-6, 0.05])
 def test_affines_that_differ_by_rounding_load_as_channels(shift: float, tmp_path: Path) -> None:
     t1, t2 = (np.full((30, 31, 32), value, np.float32) for value in (1, 2))
+    t1[0, 0, 0] = t2[0, 0, 0] = 0  # a constant scan is an error
     paths = [saved(tmp_path / "t1.nii", t1, moved(0)), saved(tmp_path / "t2.nii", t2, moved(shift))]
     loaded = EnsureChannelFirstd("image")(LoadVolumesd("image")({"image": paths}))["image"]
     assert loaded.shape == (2, 30, 31, 32)
-    assert [channel.unique().tolist() for channel in loaded] == [[1], [2]]
+    assert [channel.unique().tolist() for channel in loaded] == [[0, 1], [0, 2]]
     np.testing.assert_array_equal(loaded.affine, moved(0))  # the first one's
 
 
 def test_affines_that_differ_by_more_are_refused(tmp_path: Path) -> None:
-    values = np.ones((30, 31, 32), np.float32)
+    values = np.indices((30, 31, 32), np.float32)[0]
     paths = [saved(tmp_path / "t1.nii", values, moved(0)), saved(tmp_path / "t2.nii", values, moved(0.2))]
     with pytest.raises(DataError, match=r"t2\.nii and .*t1\.nii lie differently in space"):
         LoadVolumesd("image")({"image": paths})
@@ -62,7 +63,7 @@ def test_affines_that_differ_by_more_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("unit", "per_mm"), [("micron", 1000), ("mm", 1), ("meter", 0.001)])
 def test_every_unit_gives_an_affine_in_mm(unit: str, per_mm: float, count: int, tmp_path: Path) -> None:
-    values, stored = np.ones((30, 31, 32), np.float32), np.diag([per_mm, per_mm, per_mm, 1]) @ moved(-7)
+    values, stored = np.indices((30, 31, 32), np.float32)[0], np.diag([per_mm, per_mm, per_mm, 1]) @ moved(-7)
     paths = [saved(tmp_path / f"{number}.nii", values, stored, unit) for number in range(count)]
     loaded = LoadVolumesd("image")({"image": paths if count > 1 else paths[0]})["image"]
     np.testing.assert_allclose(loaded.affine, moved(-7), atol=1e-5)
