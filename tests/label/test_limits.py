@@ -59,11 +59,11 @@ def small_app() -> FastAPI:
 
 @pytest.fixture
 def port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of uvicorn with the guard and time limits of one second; a parameter is the guard's (token, public url).
+    """The port of uvicorn with the guard and short time limits; a parameter is the guard's (token, public url).
 
-    Waits of a second keep the tests fast; the limits of the server are longer.
+    Waits of a second or two keep the tests fast; the limits of the server are longer.
     """
-    monkeypatch.setattr(protocol, "SECONDS", 1)
+    monkeypatch.setattr(protocol, "SECONDS", 2)  # later than the other, whose answer is wanted for half a body
     monkeypatch.setattr(guard, "_PATIENCE", 1)
     token, public_url = getattr(request, "param", ("", ""))
     app = Guard(small_app(), "127.0.0.1", token, [], 4 * 2**20, public_url)
