@@ -62,7 +62,7 @@ def served(folder: Path, *more: object, studies: str | None = None) -> Iterator[
         for path in (folder / "studies" / f"{SCAN}.nii.gz", folder / "outside.nii.gz"):
             nibabel.save(scan, path)
         (folder / "secret.txt").write_text(SECRET)
-    words = ("--studies", studies or folder / "studies", "--runs", folder / "runs", "--bundles", TISSUE, *more)
+    words = ("--studies", studies or folder / "studies", "--runs", f"{folder}_runs", "--bundles", TISSUE, *more)
     server = Server(folder, *words)
     try:
         yield server
@@ -101,15 +101,16 @@ def hostile_requests(row: Row, folder: Path, seconds: float, rng: random.Random)
                 row.other.append(f"{method} {path[:100]}: {type(error).__name__}")
                 continue
             times.append(time.monotonic() - began)
-            if SECRET in answer.text or "root:x" in answer.text or str(folder) in answer.text:
+            said = answer.text if "FOLDER" in f"{path} {rest}" else answer.text.replace(str(folder), SECRET)
+            if SECRET in said or "root:x" in said:
                 row.lost.append(f"leak: {method} {path[:100]}: {answer.text[:200]}")
             if answer.status_code >= 500:
                 row.other.append(f"{method} {path[:100]}: {answer.status_code}")
-            if row.tried % 100 == 0 and contents(folder) != before:
-                row.lost.append(f"files changed after {method} {path[:100]}")
-                before = contents(folder)
-        if contents(folder) != before:
-            row.lost.append("files changed")
+            if row.tried <= len(ATTACKS) or row.tried % 100 == 0:
+                now = contents(folder)
+                changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+                row.lost += [f"{name} changed after {method} {path[:100]}" for name in changed]
+                before = now
         row.notes = [percentiles(times), f"memory {first} MB, then {memory(server)} MB"]
 
 
