@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -67,8 +68,12 @@ def served(folder: Path, *more: object, studies: str | None = None) -> Iterator[
     try:
         yield server
     finally:
-        if server.process.poll() is None:
-            server.stop()
+        server.process.terminate()
+        try:
+            server.process.wait(120)
+        except subprocess.TimeoutExpired:  # it ends a segmentation first
+            server.process.kill()
+            server.process.wait()
 
 
 def memory(server: Server) -> int:
