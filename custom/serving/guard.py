@@ -104,16 +104,18 @@ class Guard:
             return
         boundary = re.search(r'multipart/form-data;.*boundary="?([^";,]+)', headers.get("content-type", ""))
         end = f"--{boundary[1]}--".encode() if boundary else b""
-        seen, tail, complete, start = 0, b"", False, time.monotonic()
+        seen, tail, complete, waited = 0, b"", False, 0.0
 
         async def checked() -> Message:
-            nonlocal seen, tail, complete
+            nonlocal seen, tail, complete, waited
             if complete:
                 return await receive()  # waits until the client goes
+            start = time.monotonic()  # only the client's own time counts, not that in a queue of this server
             try:
-                message = await asyncio.wait_for(receive(), start + _PATIENCE + seen / _SLOWEST - time.monotonic())
+                message = await asyncio.wait_for(receive(), _PATIENCE + seen / _SLOWEST - waited)
             except TimeoutError as error:
                 raise HTTPException(408, "The request came too slowly. Send it again.", _CLOSE) from error
+            waited += time.monotonic() - start
             complete = not message.get("more_body")
             seen += len(message.get("body", b""))
             tail = (tail + message.get("body", b""))[-1024:]

@@ -16,22 +16,26 @@ _OTHER_FILES = 100  # of the server: weights, scans, logs, the database of a bro
 class TimedProtocol(H11Protocol):
     """uvicorn's protocol with a time limit for headers.
 
-    If `limit_concurrency` connections are open, a new one replaces the one that has waited longest for its header, so
-    that silent clients do not shut out others.
+    If nine tenths of `limit_concurrency` are open, a new one replaces one whose client has not sent a whole request and
+    was silent for longest, so that silent clients do not shut out others.
     """
 
     _header_timer: asyncio.TimerHandle | None = None
+    _heard = 0.0  # the loop's time of the client's last bytes
 
     def connection_made(self, transport: Any) -> None:
         """A client connects."""
-        waiting = [other for other in self.connections if getattr(other, "_header_timer", None)]
-        if self.limit_concurrency and len(self.connections) >= self.limit_concurrency - 1 and waiting:
-            min(waiting, key=lambda other: other._header_timer.when())._give_up()
+        if self.limit_concurrency and len(self.connections) >= 0.9 * self.limit_concurrency:
+            waiting = [other for other in self.connections if isinstance(other, TimedProtocol) and other._is_waiting()]
+            if waiting:
+                min(waiting, key=lambda other: other._heard)._give_up()
         super().connection_made(transport)
+        self._heard = self.loop.time()
         self._wait_for_header()
 
     def data_received(self, data: bytes) -> None:
         """A client sends bytes."""
+        self._heard = self.loop.time()
         super().data_received(data)
         self._wait_for_header()
 
@@ -40,8 +44,12 @@ class TimedProtocol(H11Protocol):
         self._stop_waiting()
         super().connection_lost(exc)
 
+    def _is_waiting(self) -> bool:
+        """Whether the client has not sent a whole request."""
+        return self.cycle is None or self.cycle.response_complete or bool(self.cycle.more_body)
+
     def _wait_for_header(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:  # the server is at work on a request
+        if self.cycle is not None and not self.cycle.response_complete:  # the guard limits the time of its body
             self._stop_waiting()
         elif self._header_timer is None:
             self._header_timer = self.loop.call_later(SECONDS, self._give_up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import requests
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from starlette.datastructures import UploadFile
 
 import custom
@@ -47,6 +48,13 @@ def small_app() -> FastAPI:
 
     @app.post("/json")
     def of_json(content: Content) -> dict[str, Any]:
+        return content
+
+    async def wait(delay: float) -> None:
+        await asyncio.sleep(delay)
+
+    @app.post("/late", dependencies=[Depends(wait)])
+    def of_late_json(content: Content) -> dict[str, Any]:
         return content
 
     @app.post("/form")
@@ -105,11 +113,10 @@ SILENT = {"no byte": b"", "half a header": b"GET / HTTP/1.1\r\nHost: localhost\r
 
 @pytest.mark.parametrize("what", SILENT)
 def test_a_silent_client_is_sent_away(what: str, port: int) -> None:
-    with connect(port, SILENT[what]) as connection:
-        try:
-            answer = connection.recv(2000)
-        except ConnectionResetError:
-            answer = b""
+    answer = b""
+    with connect(port, SILENT[what]) as connection, contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(2000):  # until the server closes the connection
+            answer += part
     assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
     assert (b"came too slowly" in answer) is (what == "half a body")
 
@@ -130,9 +137,12 @@ def test_a_body_that_nobody_reads_drips(port: int) -> None:
         assert drip(connection) == b""
 
 
-def test_silent_clients_do_not_shut_out_others(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", SILENT)
+def test_silent_clients_do_not_shut_out_others(what: str, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SECONDS", 60)
-    silent = [connect(port) for _ in range(40)]
+    monkeypatch.setattr(guard, "_PATIENCE", 60)
+    silent = [connect(port, SILENT[what]) for _ in range(40)]
+    time.sleep(0.5)
     answers = [requests.get(f"http://127.0.0.1:{port}/", timeout=20).status_code for _ in range(5)]
     for connection in silent:
         connection.close()
@@ -152,6 +162,12 @@ def test_files_may_be_large_and_json_may_not(port: int) -> None:
     assert requests.post(f"{url}/json", json={"a": "b" * 900_000}, timeout=60).status_code == 200
     answer = requests.post(f"{url}/json", json={"a": "b" * 1_100_000}, timeout=60)
     assert (answer.status_code, answer.json()["detail"]) == (413, "The request is too large. The limit here is 1 MB.")
+
+
+def test_time_in_a_queue_of_the_server_is_not_the_clients(port: int) -> None:
+    """The server reads the body after 2 s, more than the client has."""
+    answer = requests.post(f"http://127.0.0.1:{port}/late?delay=2", json={"a": 1}, timeout=20)
+    assert (answer.status_code, answer.json()) == (200, {"a": 1})
 
 
 def test_json_is_parsed_in_a_thread() -> None:
