@@ -26,5 +26,5 @@ def test_nothing_is_lost() -> None:
     assert head[:5] == ["what", "tried", "lost", "half-written", "other faults"]
     assert [row[0] for row in rows] == ["kill sample", "kill prepare", "kill segment", "kill train", "bombs"]
     assert [row[2:5] for row in rows] == [["0", "0", "0"]] * 5
-    assert sum(int(row[1]) for row in rows) > 4
+    assert min(int(row[1]) for row in rows) > 0
     assert re.search(r"\d minutes, seed 0", result.stdout)

@@ -56,10 +56,14 @@ def make_attacks(work: Path, seed: int, wanted: list[str]) -> list[Attack]:
 
 
 def go_on(attacks: list[Attack], seconds: float) -> None:
-    """Gives each attack an equal share of the time: the next is always the one that has had the least."""
+    """Gives each attack an equal share of the time, and as much more as it needs to try something."""
     end, used = time.monotonic() + seconds, dict.fromkeys(range(len(attacks)), 0.0)
-    while used and (time.monotonic() < end or min(used.values()) == 0):
-        number = min(used, key=lambda key: used[key])
+
+    def is_next(attack: Attack) -> bool:
+        return attack.can_be_tried and (time.monotonic() < end or attack.row.tried == 0)
+
+    while numbers := [number for number, attack in enumerate(attacks) if is_next(attack)]:
+        number = min(numbers, key=lambda key: used[key])
         began = time.monotonic()
         attacks[number].once()
         used[number] += time.monotonic() - began

@@ -122,10 +122,12 @@ class Kills(Attack):
             self.finish()
 
     def _kill(self) -> None:
+        began = time.monotonic()
         process = start.start(self.command.words(self.folder), self.work, self.log)
         process.join(self.rng.uniform(0, 1.05 * self.seconds))
         if process.exitcode is not None:
-            self.left = 0  # it was quicker than measured
+            self.left = 0  # it was quicker than the first, which read its modules from the disk
+            self.seconds = time.monotonic() - began
         else:
             self.row.tried += 1
             os.kill(process.pid, self.rng.choice([signal.SIGKILL] * 4 + [signal.SIGTERM]))
@@ -197,6 +199,7 @@ class FullDisk(Attack):
             disk = Disk(folder, 2**28)
         except RuntimeError as error:
             self.row.notes = [f"not tried: a tmpfs cannot be mounted here ({error})"]
+            self.can_be_tried = False
             return
         try:
             attack.set_up(folder)

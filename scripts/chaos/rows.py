@@ -47,7 +47,9 @@ class Row:
 
 
 class Attack:
-    """One row's attacks: `once` is called until the time is over."""
+    """One row's attacks: `once` is called until the time is over, and until something was tried."""
+
+    can_be_tried = True  # on this machine
 
     def __init__(self, name: str, work: Path, rng: random.Random) -> None:
         self.row, self.work, self.rng = Row(name), work / name.replace(" ", "_"), rng
