@@ -35,6 +35,11 @@ TISSUE, INFANT, TUMOR, SLICES = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """MONAI Label and its old dependencies warn often: here a warning is shown, and is no error."""
+    config.addinivalue_line("filterwarnings", "default")
+
+
 class Server:
     """`python -m custom.serving` in a process of its own.
 
