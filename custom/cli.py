@@ -66,7 +66,7 @@ def prepare(name: str, folder: str, *, output_dir: str) -> None:
 
 
 def download(name: str, folder: str) -> None:
-    """Downloads a free data set, or says where to register for it: brainmri download msd DIR."""
+    """Downloads a free data set; for another one, an error says where to register: brainmri download msd DIR."""
     from custom.datasets import download
 
     print(download.download(name, folder))

@@ -179,8 +179,8 @@ def test_samples_refuse_what_they_cannot_write(tmp_path: Path) -> None:
 
 def test_download_says_where_else(brainmri: Brainmri, tmp_path: Path) -> None:
     result = brainmri("download", "brats", "x", cwd=tmp_path)
-    assert result.returncode == 0
-    assert "Register at https://www.med.upenn.edu/cbica/brats2020" in result.stdout
+    assert result.returncode == 1
+    assert "cannot download brats. Register at https://www.med.upenn.edu/cbica/brats2020" in result.stderr
     result = brainmri("download", "brast", "x", cwd=tmp_path)
     assert result.returncode == 1
     assert "There is no data set 'brast'. Use one of: msd, brats" in result.stderr

@@ -21,7 +21,7 @@ ELSEWHERE = {
 
 
 def download(name: str, folder: str | Path) -> str:
-    """Downloads the Decathlon's brain tumors (checked by its md5), or says how to get another set.
+    """Downloads the Decathlon's brain tumors, checked by their md5.
 
     Args:
         name: "msd", or another data set's name.
@@ -32,10 +32,11 @@ def download(name: str, folder: str | Path) -> str:
 
     Raises:
         ConfigError: an unknown data set.
-        DataError: the download failed; what came of it is kept, and checked the next time.
+        DataError: the download failed; what came of it is kept, and checked the next time. Also for a data set that
+            asks for registration: the message says where.
     """
     if name in ELSEWHERE:
-        return f"{name} can't be downloaded from here. {ELSEWHERE[name]}"
+        raise DataError(f"brainmri cannot download {name}. {ELSEWHERE[name]}")
     if name != "msd":
         raise ConfigError(f"There is no data set {name!r}. Use one of: {', '.join(['msd', *ELSEWHERE])}.")
     place = Path(folder).expanduser()
