@@ -298,6 +298,12 @@ def lonely(path: Path, made: Path) -> Path:
     return made
 
 
+def pipe(path: Path, made: Path) -> Path:
+    path.unlink()
+    os.mkfifo(path)
+    return made
+
+
 def written(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
@@ -395,6 +401,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     ".mhd without .raw": (
         lambda p: lonely(itk_image(p / "a.mhd", "a.raw"), p / "a.mhd"),
         r"a\.raw does not exist\. a\.mhd names it",
+    ),
+    ".nhdr without .raw": (
+        lambda p: lonely(itk_image(p / "a.nhdr").with_suffix(".raw"), p / "a.nhdr"),
+        r"a\.raw does not exist\. a\.nhdr names it",
+    ),
+    ".nhdr whose voxels are a pipe": (
+        lambda p: pipe(itk_image(p / "a.nhdr").with_suffix(".raw"), p / "a.nhdr"),
+        r"a\.raw is a pipe or a device, and no file\. Leave it out",
     ),
     "packed .nii, cut": (
         lambda p: (p / "a.nii").write_bytes(nifti(p / "b.nii.gz").read_bytes()[:900]) and p / "a.nii",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from custom.errors import DataError
+from custom.reading import nrrd
 from custom.reading.containers import NIBABEL_FORMATS, check_packed, files_of, format_of, is_packed
 from custom.reading.dicom import read_dicom
 from custom.reading.foreign import what_it_is
@@ -98,6 +98,7 @@ def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def _image_io(path: Path, kind: str, itk: Any) -> Any:
     if kind == "NRRD":
+        nrrd.voxel_files(path)
         return itk.NrrdImageIO.New()
     if kind == "MetaImage":
         check_complete(path)
@@ -116,9 +117,7 @@ def all_files(scan: Path) -> list[Path]:
     if scan.suffix.lower() in (".mha", ".mhd"):
         files += voxel_files(scan)
     elif scan.suffix.lower() == ".nhdr":
-        text = scan.read_bytes()[:10_000].decode("latin-1")
-        named = re.search(r"^data ?file: *(.+?)\s*$", text, re.MULTILINE | re.IGNORECASE)
-        files += [scan.parent / named[1]] if named else []
+        files += nrrd.voxel_files(scan)
     return [path for path in dict.fromkeys(files) if path.is_file()]
 
 

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 
 from custom.errors import DataError
+from custom.reading import nrrd
 from custom.reading.meta_image import check_complete
 
 ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -38,6 +39,8 @@ class _Voxels:
 
         if self.path.suffix.lower() in (".mha", ".mhd"):
             check_complete(self.path)
+        else:
+            nrrd.voxel_files(self.path)
 
         voxels = np.asarray(itk.array_from_image(itk.imread(str(self.path))), dtype=dtype)
         return np.transpose(voxels)
