@@ -19,6 +19,7 @@ from typing import Any
 from custom.errors import DataError, WriteError
 
 _PARTIAL = re.compile(r"\.partial-(?:\S*?\.pid\d+-)?")
+NO_JSON = (ValueError, RecursionError)  # what json raises for other text, and for text that is nested too deeply
 _LONGEST = 255  # bytes of a name, in almost all file systems
 
 
@@ -121,10 +122,10 @@ def printable(name: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises DataError if it is empty, cut short or no JSON."""
+    """The content of a JSON file. Raises DataError if it is empty, cut short, nested too deeply or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except NO_JSON as error:
         raise DataError(f"{path} is no JSON file ({error}). Delete it, or use another folder.") from error
 
 

@@ -114,6 +114,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no dataset.json": (remove("dataset.json"), r"own/dataset\.json does not exist\. The folder needs a dataset\.json"),
     "no labels": (edit(labels=None), r"own/dataset\.json needs \"modality\" or \"channel_names\", and \"labels\""),
     "no JSON": (lambda p: (p / "dataset.json").write_text("{"), r"own/dataset\.json is no JSON text \(.*line 1 column"),
+    "deep": (
+        lambda p: (p / "dataset.json").write_text("[" * 100_000),
+        r"own/dataset\.json is no JSON text \(maximum recursion depth exceeded",
+    ),
     "a comment": (lambda p: (p / "dataset.json").write_text("// mine\n{}"), r"own/dataset\.json is no JSON text"),
     "another encoding": (
         lambda p: (p / "dataset.json").write_bytes('{"name": "Läsionen, größer"}'.encode("latin-1")),

@@ -25,7 +25,7 @@ from custom import cli
 from custom.checkpoints.record import read_record, subjects_of, write_record
 from custom.commands.pack import described
 from custom.commands.trained import trained_call
-from custom.errors import CheckpointError
+from custom.errors import CheckpointError, WriteError
 from custom.networks import SubpixelUNet
 from custom.running.bundles import config_files, find_bundle, read_metadata
 from custom.running.description import chosen_mixins, differences, encoded, references, resolved
@@ -412,6 +412,18 @@ def test_weights_of_any_name_are_exported_beside_themselves(tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     written = cli.export("iseg", ckpt_path=str(best), output_dir=str(tmp_path / "other"))
     assert written == tmp_path / "other/model.ts"
+
+
+def test_export_on_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    """Torch's own writer of TorchScript would end the process."""
+    network = UNet(3, 2, 4, channels=(4, 8), strides=(2,), norm="batch")
+    torch.save(network.state_dict(), tmp_path / "best.pt")
+    options = {"network_def": UNET | {"channels": [4, 8], "strides": [2]}, "roi_size": [16, 16, 16]}
+    record(tmp_path / "best.pt", "iseg", options=options)
+    (small_disk / "filled").write_bytes(bytes(4 * 2**20 - 8192))
+    with pytest.raises(WriteError, match=r"model\.ts could not be written, because the disk is full\. Free some space"):
+        cli.export("iseg", ckpt_path=str(tmp_path / "best.pt"), output_dir=str(small_disk))
+    assert {path.name for path in small_disk.iterdir()} == {"filled"}
 
 
 def test_own_labels_without_their_data(brainmri: Brainmri, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from custom.errors import CheckpointError, ConfigError
-from custom.files import written_whole
+from custom.files import NO_JSON, written_whole
 
 FILE = "calibration.json"  # beside model.pt
 Decode = Callable[[torch.Tensor], torch.Tensor]
@@ -97,7 +97,7 @@ def read(ckpt_path: str | Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
-    except ValueError as error:
+    except NO_JSON as error:
         raise CheckpointError(f"{path} can't be read ({error}). Train again, or delete it.") from error
 
 

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 import custom
-from custom.files import written_whole
+from custom.files import NO_JSON, written_whole
 
 
 def write_record(weights: str | Path, dataset_dir: str | Path, **more: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def read_record(weights: str | Path) -> dict[str, Any]:
     path = Path(weights)
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, *NO_JSON):
         return {}
     return record if isinstance(record, dict) and record.get("sha256") == sha256_of(path) else {}
 

@@ -6,6 +6,7 @@ MONAI's defaults are the current directory; a network that can't be scripted is 
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,16 @@ def _torchscript(
         print(f"{type(network).__name__} can't be scripted: it is traced, and takes windows of {window} only.")
         call |= {"use_trace": True, "input_shape": window}
     announce("ckpt_export", call | {"filepath": str(target)})
-    ckpt_export(**call, filepath=str(partial))
+    content: Any = _InMemory()  # MONAI writes to streams too, though it declares paths only
+    ckpt_export(**call, filepath=content)
+    partial.write_bytes(content.getbuffer())
+
+
+class _InMemory(io.BytesIO):
+    """A file in memory: where the disk is full, torch's own writer of TorchScript ends the process."""
+
+    def __repr__(self) -> str:  # in MONAI's log
+        return "a file in memory"
 
 
 def _compare(network: torch.nn.Module, exported: Path, fmt: str, window: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ from custom.checkpoints.record import device_name, sha256_of, versions
 from custom.commands.segment_files import results_of, wanted_files, write_files
 from custom.commands.segment_jobs import Job, Options, find_jobs, in_turn, share_of
 from custom.errors import ConfigError, DataError, find_cause
-from custom.files import keep_earlier, set_aside, written_whole
+from custom.files import NO_JSON, keep_earlier, set_aside, written_whole
 from custom.reading.formats import all_files
 from custom.running import Predictor
 from custom.running.confidence import read_fits
@@ -102,7 +102,7 @@ def _is_made_from(record_file: Path, made_from: Mapping[str, Any]) -> bool:
     """Whether a record is of these scans, weights, settings and mask."""
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, *NO_JSON):
         return False
     optional = ("joint_scans_sha256", "mask_sha256")
     return all(record.get(name) == made_from.get(name) for name in {*made_from, *optional})
@@ -195,7 +195,7 @@ def _table(output_dir: Path) -> str:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             rows.append(_row(record))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, *NO_JSON, KeyError, TypeError, AttributeError):
             continue  # another program's file, or one that another process is moving
     table = str(pandas.DataFrame(rows).to_csv(index=False)) if rows else ""
     return table.encode("utf-8", "backslashreplace").decode("utf-8")  # names of any bytes

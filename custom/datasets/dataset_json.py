@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from custom.errors import DataError, MissingDataError
+from custom.files import NO_JSON
 from custom.reading.volumes import existing_folder
 
 HOW_TO_GET = "The folder needs a dataset.json (docs/own-data.md shows one), imagesTr and labelsTr."
@@ -58,7 +59,7 @@ def read_description(dataset_dir: str | Path) -> Description:
         raise MissingDataError(f"{file} does not exist. {HOW_TO_GET}")
     try:
         content = json.loads(file.read_bytes())  # bytes: json finds the encoding and drops a byte order mark
-    except ValueError as error:
+    except NO_JSON as error:
         raise DataError(f"{file} is no JSON text ({error}). Correct it there, and save it in UTF-8.") from error
     try:
         given = content.get("modality") or content["channel_names"]

@@ -24,7 +24,7 @@ from sklearn.neighbors import NearestNeighbors
 from tqdm import tqdm
 
 from custom.errors import DataError
-from custom.files import written_whole
+from custom.files import NO_JSON, written_whole
 from custom.reading.images import read_image
 
 SIDE = 16  # bits along each axis of the hash
@@ -69,7 +69,7 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
 def _read_cache(cache: Path | None) -> dict[str, list]:
     try:
         return json.loads(cache.read_text(encoding="utf-8")) if cache else {}
-    except (OSError, ValueError):
+    except (OSError, *NO_JSON):
         return {}  # none yet, or cut short: all is computed anew
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from custom.datasets import freesurfer
+from custom.files import NO_JSON
 from custom.transforms.measures import Measures
 
 # Raw expected Dice of the structures: the least plain mean, or the least mean by volume, that a head has. Of 60
@@ -106,7 +107,7 @@ def read_fits(weights: Path, sha256: str) -> dict[str, Fit]:
     """The fits in confidence.json beside weights; {} where there are none, or they belong to other weights."""
     try:
         content = json.loads(weights.with_name("confidence.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, *NO_JSON):
         return {}
     if content.get("weights_sha256") != sha256:
         return {}
