@@ -30,6 +30,8 @@ OPTIONS = {
     "outputs": "what to write, separated by commas: tissues, structures, mask, brain, probabilities",
     "from_mask": "a brain mask, or a folder of BIDS masks",
     "joint": "segment the scans of one subject together",
+    "wide": "write volumes_wide.csv too: one row a scan, with SynthSeg's column names, in cubic mm",
+    "volumes.folder": "the --output_dir of brainmri segment",
     "figure": "draw a figure of each segmentation",
     "studies": "a folder of NIfTI files, or the URL of a DICOMweb server",
     "bundles": "bundles to serve, separated by commas; iseg:vnet for another network",

@@ -80,11 +80,7 @@ class Segmentation:
         self.volumes["intracranial"] = round(float(self.intracranial.sum() * ml), 2)
         names = freesurfer.names_and_colours()
         self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}
-        for structure in freesurfer.STRUCTURES:
-            if structure.has_sides:
-                left, right = (self.structures[f"{side}-{structure.title}"] for side in ("Left", "Right"))
-                if left + right > 0:
-                    self.asymmetry[structure.title] = round(200 * (left - right) / (left + right), 1)
+        self.asymmetry = asymmetry_of(self.structures)
         self.warnings += self._doubts()
 
     def _doubts(self) -> list[str]:
@@ -124,17 +120,32 @@ def order_of_tissues(scan: np.ndarray, labels: np.ndarray, names: Mapping[int, s
     return ORDERS[order], ""
 
 
-def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> dict[str, float]:
+def asymmetry_of(structures: Mapping[str, float]) -> dict[str, float]:
+    """100 (left - right) / mean of both, per cent, by FreeSurfer's name without its side.
+
+    Args:
+        structures: ml by FreeSurfer's name, such as "Left-Thalamus"; {} gives {}.
+    """
+    asymmetry = {}
+    for name, left in structures.items():
+        right = structures.get(f"Right-{name.removeprefix('Left-')}")
+        if name.startswith("Left-") and right is not None and left + right > 0:
+            asymmetry[name.removeprefix("Left-")] = round(200 * (left - right) / (left + right), 1)
+    return asymmetry
+
+
+def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: Mapping[int, str], digits: int = 2) -> dict[str, float]:
     """Millilitres of each label but 0, and "all", their sum.
 
     Args:
         labels: (x, y, z).
         affine: (4, 4), voxels to mm.
         names: {0: "background", 1: ...}
+        digits: after the point.
     """
     ml = abs(np.linalg.det(affine[:3, :3])) / 1000
-    volumes = {name: round(float((labels == code).sum() * ml), 2) for code, name in names.items() if code}
-    return volumes | {"all": round(sum(volumes.values()), 2)}
+    volumes = {name: round(float((labels == code).sum() * ml), digits) for code, name in names.items() if code}
+    return volumes | {"all": round(sum(volumes.values()), digits)}
 
 
 def warnings_of(labels: np.ndarray, volumes: Mapping[str, float]) -> list[str]:
