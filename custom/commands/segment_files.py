@@ -100,7 +100,7 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
         elif what == "structures table":
             _save_table(freesurfer.names_and_colours(), path)
         else:
-            _save_figure(segmentation, path, title)
+            _save_figure(segmentation, path, title, "structures" in wanted)
 
 
 def _save_probabilities(probabilities: torch.Tensor, affine: np.ndarray, path: Path) -> None:
@@ -121,18 +121,21 @@ def _save_table(rows: Mapping[int, tuple[str, tuple[int, int, int] | None]], pat
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _save_figure(segmentation: Segmentation, path: Path, title: str) -> None:
-    """The scan as the network saw it, and the labels brought to that grid."""
-    from custom.reports import segmentation_figure
+def _save_figure(segmentation: Segmentation, path: Path, title: str, structures: bool) -> None:
+    """The scan as the network saw it, and the outlines of tissues or structures brought to that grid."""
+    from custom.reports import contour_figure
     from custom.reports.of_run import save_figure
     from custom.transforms.grids import align
 
-    image = segmentation.item["image"]
+    image, names, labels = segmentation.item["image"], segmentation.names, segmentation.labels
+    if structures and segmentation.codes is not None:
+        names, labels = freesurfer.names_without_sides(), segmentation.codes
     alignment = align(np.asarray(image.affine, dtype=np.float64), segmentation.affine)
-    turned = segmentation.labels.transpose(alignment.axes)
+    turned = labels.transpose(alignment.axes)
     nearest = []
     for axis, n in enumerate(image.shape[1:]):
         at = np.rint(alignment.positions(axis, np.arange(n))).astype(int)
         nearest.append(np.clip(at, 0, turned.shape[axis] - 1))
-    seen = turned[np.ix_(*nearest)]
-    save_figure(segmentation_figure(np.asarray(image[0].cpu()), None, seen, segmentation.names, title=title), path)
+    spacing = np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, :3], axis=0).tolist()
+    figure = contour_figure(np.asarray(image[0].cpu()), turned[np.ix_(*nearest)], names, spacing, title)
+    save_figure(figure, path, colours=128)
