@@ -148,6 +148,7 @@ def segment(
     joint: bool = False,
     figure: bool = True,
     wide: bool = False,
+    report: bool = False,
     bundle: str = "brain_mri_tissue",
     **overrides: Any,
 ) -> None:
@@ -157,7 +158,7 @@ def segment(
     from custom.commands.segment_jobs import Options
 
     mask = None if from_mask is None else Path(from_mask).expanduser()
-    options = Options(check_outputs(outputs), figure, mask, joint, wide)
+    options = Options(check_outputs(outputs), figure, mask, joint, wide, report)
     segment_call(scans, Path(as_path(output_dir)).expanduser(), options, bundle, overrides)
 
 
@@ -218,8 +219,15 @@ def pack(
     return pack(find_bundle(bundle), files, network, recipe, folder, **settings)
 
 
-def report(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
-    """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir DIR."""
+def report(
+    bundle: str, *, network: str | None = None, recipe: str | None = None, names: bool = False, **overrides: Any
+) -> None:
+    """Draws a run's curves and figures: brainmri report iseg; or a page of segmentations: brainmri report DIR."""
+    if Path(as_path(bundle)).expanduser().is_dir():
+        from custom.commands.cohort_report import write_report
+
+        print(write_report(Path(as_path(bundle)).expanduser(), names))
+        return
     from custom.commands.trained import trained_call
     from custom.reports.of_run import save_report
     from custom.running.workflow import run

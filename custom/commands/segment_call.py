@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from custom import RESEARCH_USE_ONLY
+from custom.commands.cohort_report import write_report
 from custom.commands.segment import segment
 from custom.commands.segment_jobs import Options, check_places, find_jobs
 from custom.commands.trained import trained_call
 from custom.errors import DataError
 from custom.running import Predictor, log
 from custom.running.processes import local_device
+from custom.running.volume_tables import read_records
 from custom.running.workflow import silence_duplicates
 
 
@@ -35,6 +37,8 @@ def segment_call(
         predictor = Predictor(files, **(settings | {"output_dir": str(output_dir)}))
         print(f"Weights: {predictor.path}", flush=True)
         failed = segment(predictor, places, output_dir, options)
+        if options.report and read_records(output_dir):
+            print(f"Report: {write_report(output_dir)}")
         has_table = (output_dir / "volumes.csv").is_file()
         where = f"Labels, figures and volumes.csv are in {output_dir}. " if has_table else ""
         print(f"{where}{RESEARCH_USE_ONLY}")

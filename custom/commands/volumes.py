@@ -81,7 +81,7 @@ def measure_again(output_dir: Path, wide: bool = False) -> list[Path]:
         DataError: no results of `brainmri segment` in the folder, or a label file that cannot be read.
     """
     for path, record in results_in(output_dir):
-        if changed := _changed(record, _label_files(path, record)):
+        if changed := _changed(record, label_files(path, record)):
             with written_whole(path, keep_old=True) as partial:
                 partial.write_text(json.dumps(changed, indent=4) + "\n", encoding="utf-8")
             print(f"{path.relative_to(output_dir)}: {CORRECTED}.", flush=True)
@@ -96,7 +96,7 @@ def results_in(output_dir: Path) -> list[tuple[Path, Record]]:
     return records
 
 
-def _label_files(record_file: Path, record: Record) -> dict[str, Path]:
+def label_files(record_file: Path, record: Record) -> dict[str, Path]:
     """The label files of a record that exist, by custom.commands.segment_files.results_of's names."""
     scan = Path(record["scan"])
     paths = results_of(scan, Path(scan.name), record_file.parent)
@@ -108,13 +108,13 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
     old_volumes, old_structures = record["volumes_ml"], record.get("structures_ml", {})
     volumes, structures, warnings = dict(old_volumes), dict(old_structures), []
     if "structures" in files:
-        codes, affine = _read(files["structures"])
+        codes, affine = read_labels(files["structures"])
         names = {0: "background"} | {code: name for code, (name, _) in freesurfer.names_and_colours().items()}
         structures = {name: volumes_ml(codes, affine, names, digits=3)[name] for name in old_structures}
         brain = ((codes > 0) & (codes != freesurfer.AROUND_BRAIN)).astype(np.uint8)
         volumes["brain"] = volumes_ml(brain, affine, {1: "brain"})["brain"]
     if "tissues" in files:
-        labels, affine = _read(files["tissues"])
+        labels, affine = read_labels(files["tissues"])
         volumes |= volumes_ml(labels, affine, {int(code): name for code, name in record["labels"].items()})
         warnings += warnings_of(labels, volumes)
         if "structures" in files and not _equal(tissues_of(structures), volumes, 0.05):
@@ -122,7 +122,7 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
     elif "structures" in files:
         volumes |= tissues_of(structures)
     if "intracranial mask" in files:
-        mask, affine = _read(files["intracranial mask"])
+        mask, affine = read_labels(files["intracranial mask"])
         volumes["intracranial"] = volumes_ml(mask, affine, {1: "intracranial"})["intracranial"]
     if _equal(volumes, old_volumes, 0.011) and _equal(structures, old_structures, 0.0011):
         return None
@@ -147,7 +147,7 @@ def tissues_of(structures: Mapping[str, float]) -> dict[str, float]:
     return rounded | {"all": round(sum(rounded.values()), 2)}
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Labels (x, y, z) and affine (4, 4). Raises DataError if the file holds no label map."""
     image = open_volume(path)
     voxels = np.asarray(image.dataobj)
