@@ -261,7 +261,7 @@ def _label_options() -> dict[str, str]:
 
 
 FUNCTIONS = (
-    quickstart, segment, volumes, train, evaluate, infer, report, export, pack, compare, baseline, networks, label,
+    quickstart, segment, train, evaluate, infer, report, volumes, export, pack, compare, baseline, networks, label,
     sample, verify, prepare, download, completion,
 )  # fmt: skip
 COMMANDS = CommandLine(

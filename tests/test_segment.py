@@ -95,6 +95,9 @@ def test_a_scan_a_folder_and_what_is_written(mni152_dir: Path, brainmri: Brainmr
         *(f"sub-1/anat/sub-1_seg-structures_desc-T1w_dseg.{end}" for end in ("nii.gz", "tsv")),
         *(f"sub-1/anat/sub-1_desc-T1w{mask}_mask.nii.gz" for mask in ("brain", "intracranial")),
         *(f"sub-1/anat/sub-1_desc-{name}.nii.gz" for name in ("T1w_probseg", "brain_T1w")),
+        *(f"sub-1/anat/sub-1_desc-{name}.json" for name in ("T1w_probseg", "brain_T1w")),
+        *(f"sub-1/anat/sub-1_desc-T1w{mask}_mask.json" for mask in ("brain", "intracranial")),
+        "sub-1/anat/sub-1_seg-structures_desc-T1w_dseg.json",
     }
     source = nibabel.load(tmp_path / "scans/head.nii.gz")
     labels, probabilities = (nibabel.load(tmp_path / f"out/head_{end}.nii.gz") for end in ("seg", "probabilities"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import custom
 from custom.checkpoints.record import device_name, sha256_of, versions
+from custom.commands.bids import describe
 from custom.commands.segment_files import results_of, wanted_files, write_files
 from custom.commands.segment_jobs import Job, Options, find_jobs, in_turn, share_of
 from custom.commands.volumes import collect
@@ -63,7 +64,8 @@ def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, optio
             failures.append(f"{job.inside}: {find_cause(error) or unforeseen}")
             print(f"{head}: failed", flush=True)
     try:
-        collect(output_dir, options.wide)
+        if collect(output_dir, options.wide):
+            describe(output_dir, [job.scans[0] for job in jobs])
     finally:  # a full disk must not hide the list
         if failures:
             print("\n".join([f"{len(failures)} of {len(jobs)} scans failed:", *failures]), file=sys.stderr)
@@ -133,7 +135,7 @@ def _segment_one(
     else:
         keep_earlier(results["record"].parent, [path.name for path in results.values()])
         results["record"].unlink(missing_ok=True)  # first: it does not describe the files from here on
-        outdated = [path for name, path in results.items() if name not in wanted]
+        outdated = [path for name, path in results.items() if name.removesuffix(" sidecar") not in wanted]
     write_files(segmentation, results, wanted, job.scans[0].name)
     for path in outdated:
         path.unlink(missing_ok=True)
@@ -157,6 +159,8 @@ def _segment_one(
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "command": " ".join(["brainmri", *sys.argv[1:]]),
         "note": custom.RESEARCH_USE_ONLY,
+        "Description": "CSF, GM and WM",  # BIDS's names: the record is the sidecar of the tissues
+        "Manual": False,
     }
     with written_whole(results["record"], keep_old=True) as partial:
         partial.write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from custom.commands.bids import SIDECARS, sidecar_of
 from custom.datasets import freesurfer
 from custom.errors import ConfigError
 from custom.files import written_whole
@@ -50,6 +51,7 @@ def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
             "figure": f"{entities}_desc-{suffix}_dseg.png",
             "record": f"{entities}_desc-{suffix}_dseg.json",
         }
+        names |= {f"{what} sidecar": names[what].replace(".nii.gz", ".json") for what in SIDECARS}
     else:
         names = {
             "tissues": f"{name}_seg.nii.gz",
@@ -84,6 +86,9 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
     tissues = {code: (name, TISSUE_COLOURS.get(name)) for code, name in segmentation.names.items() if code}
     for what in wanted:
         path = paths[what]
+        if sidecar := paths.get(f"{what} sidecar"):
+            with written_whole(sidecar) as partial:
+                partial.write_text(sidecar_of(what), encoding="utf-8")
         if what == "tissues":
             save_nifti(segmentation.labels, affine, path)
         elif what == "structures":
