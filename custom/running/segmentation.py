@@ -39,6 +39,7 @@ class Segmentation:
         asymmetry: 100 (left - right) / mean of both, per cent, by structure.
         confidence: the Dice to be expected, 0 to 1, of "scan", each tissue and each structure; {} without structures.
         warnings: a sentence each.
+        probabilities: (C, x, y, z) of the labels but the background, float16; None if they were not asked for.
 
     Raises:
         DataError: no brain was found.
@@ -55,6 +56,9 @@ class Segmentation:
         self.labels: np.ndarray = item["pred"]
         self.names = dict(labels)
         self.codes: np.ndarray | None = item.get("structures")
+        self.probabilities: np.ndarray | None = None
+        if "probabilities" in item:
+            self.probabilities = np.asarray(item["probabilities"])
         self.volumes = volumes_ml(self.labels, self.affine, self.names)
         self.warnings = [*item["scan"].meta["warnings"].splitlines()]
         self.structures: dict[str, float] = {}
