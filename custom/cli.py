@@ -147,35 +147,28 @@ def segment(
     from_mask: str | None = None,
     joint: bool = False,
     figure: bool = True,
+    wide: bool = False,
+    report: bool = False,
     bundle: str = "brain_mri_tissue",
     **overrides: Any,
 ) -> None:
     """Segments scans, whole heads of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
-    from custom.commands.segment import segment
+    from custom.commands.segment_call import segment_call
     from custom.commands.segment_files import check_outputs
-    from custom.commands.segment_jobs import Options, check_places, find_jobs
-    from custom.commands.trained import trained_call
-    from custom.running import Predictor
-    from custom.running.processes import local_device
-    from custom.running.workflow import silence_duplicates
+    from custom.commands.segment_jobs import Options
 
-    places = check_places(scans)
-    folder = Path(as_path(output_dir)).expanduser()
     mask = None if from_mask is None else Path(from_mask).expanduser()
-    options = Options(check_outputs(outputs), figure, mask, joint)
-    find_jobs(places, folder, options)  # a missing file or two results of one name show before weights are loaded
-    files, settings = trained_call("inferring", bundle, None, None, {"output_dir": str(folder), **overrides})
-    if "LOCAL_RANK" in os.environ:
-        settings.setdefault("device", str(local_device()))
-    silence_duplicates()
-    with log.run_log(folder):
-        predictor = Predictor(files, **(settings | {"output_dir": str(folder)}))
-        print(f"Weights: {predictor.path}", flush=True)
-        failed = segment(predictor, places, folder, options)
-        where = f"Labels, figures and volumes.csv are in {folder}. " if (folder / "volumes.csv").is_file() else ""
-        print(f"{where}{custom.RESEARCH_USE_ONLY}")
-    if failed and "WORLD_SIZE" not in os.environ:  # there, an exit code would make torchrun stop the other shares
-        raise DataError(f"{failed} of the scans couldn't be segmented, as listed above.")
+    options = Options(check_outputs(outputs), figure, mask, joint, wide, report)
+    segment_call(scans, Path(as_path(output_dir)).expanduser(), options, bundle, overrides)
+
+
+def volumes(folder: str, wide: bool = False) -> None:
+    """Measures labels again, as after corrections by hand, and writes volumes.csv: brainmri volumes DIR."""
+    from custom.commands.volumes import measure_again
+
+    for path in measure_again(Path(as_path(folder)).expanduser(), wide):
+        print(path)
+    print(custom.RESEARCH_USE_ONLY)
 
 
 def label(*, studies: str, bundles: str = "", environment: str = ".venv-label", **settings: Any) -> None:
@@ -226,8 +219,15 @@ def pack(
     return pack(find_bundle(bundle), files, network, recipe, folder, **settings)
 
 
-def report(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
-    """Draws a run's curves, a segmentation and feature maps: brainmri report iseg --dataset_dir DIR."""
+def report(
+    bundle: str, *, network: str | None = None, recipe: str | None = None, names: bool = False, **overrides: Any
+) -> None:
+    """Draws a run's curves and figures: brainmri report iseg; or a page of segmentations: brainmri report DIR."""
+    if Path(as_path(bundle)).expanduser().is_dir():
+        from custom.commands.cohort_report import write_report
+
+        print(write_report(Path(as_path(bundle)).expanduser(), names))
+        return
     from custom.commands.trained import trained_call
     from custom.reports.of_run import save_report
     from custom.running.workflow import run
@@ -261,7 +261,7 @@ def _label_options() -> dict[str, str]:
 
 
 FUNCTIONS = (
-    quickstart, segment, train, evaluate, infer, report, export, pack, compare, baseline, networks, label,
+    quickstart, segment, train, evaluate, infer, report, volumes, export, pack, compare, baseline, networks, label,
     sample, verify, prepare, download, completion,
 )  # fmt: skip
 COMMANDS = CommandLine(

@@ -18,7 +18,10 @@ def test_a_scan_is_a_file_an_image_or_an_array(mni152_dir: Path) -> None:
     image = nibabel.load(path)
     of_file = custom.segment(path, device="cpu", probabilities=True)
     assert of_file.labels.shape == of_file.codes.shape == image.shape
-    assert of_file.item["probabilities"].shape == (3, *image.shape)
+    assert of_file.probabilities.shape == (3, *image.shape)
+    assert of_file.probabilities.dtype == np.float16
+    sure = of_file.probabilities.max(axis=0) > 0.9  # there, the refinement by intensities changes no label
+    assert (of_file.probabilities.argmax(axis=0)[sure] + 1 == of_file.labels[sure]).mean() > 0.95
     assert set(np.unique(of_file.labels)) == {0, 1, 2, 3}
     ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000
     assert of_file.volumes["GM"] == pytest.approx((of_file.labels == 2).sum() * ml, abs=0.01)

@@ -16,10 +16,12 @@ from custom.reports import (
     attention_animation,
     attention_figure,
     channels_figure,
+    contour_figure,
     overlay_figure,
     save_animation,
     segmentation_figure,
 )
+from custom.reports.contours import LINES
 from custom.reports.overlay import OPACITY
 from custom.reports.segmentation import colour_of
 
@@ -85,6 +87,40 @@ def test_a_segmentation_beside_the_reference(volume: tuple[np.ndarray, np.ndarra
     assert len(segmentation_figure(scan, None, labels, NAMES).axes) == 6
     with pytest.raises(ValueError, match=r"one shape, got .*'reference': \(12, 10, 7\)"):
         segmentation_figure(scan, labels[..., :7], labels, NAMES)
+
+
+def test_outlines_lie_on_the_scan() -> None:
+    """A cube from x 30 to 69 with its centre cut out: slices at shares of its extent, off the middle at x 49.5."""
+    scan, labels = np.zeros((100, 100, 100)), np.zeros((100, 100, 100), np.uint8)
+    labels[30:70, 30:70, 30:70] = 1
+    labels[40:60, 40:60, 40:60] = 5
+    figure = contour_figure(scan, labels, {0: "background", 1: "GM", 5: "WM"}, spacing=(1, 1, 2), title="$ä^{")
+    titles = [ax.get_title() for ax in figure.axes]
+    # 30 + 39 times 0.15, 0.28, 0.42, 0.62 and 0.78
+    assert titles[:5] == ["sagittal 36", "sagittal 41", "sagittal 46", "sagittal 54", "sagittal 60"]
+    assert titles[5:10] == ["coronal 38", "coronal 44", "coronal 50", "coronal 55", "coronal 61"]
+    assert [title.split()[0] for title in titles[10:]] == ["axial"] * 5
+    assert figure.axes[0].get_aspect() == 2
+    outer, inner = figure.axes[12].collections  # axial, the middle slice, cropped 8 voxels outside the cube
+    (path,) = outer.get_paths()
+    assert (path.vertices.min(), path.vertices.max()) == (7.5, 47.5)
+    (path,) = inner.get_paths()
+    assert (path.vertices.min(), path.vertices.max()) == (17.5, 37.5)
+    assert len(figure.axes[10].collections) == 1  # the first slice is outside the inner cube
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GM", "WM"]
+    assert "not a medical device" in figure.legends[0].get_title().get_text()
+    assert len({(to_rgb(line.get_color()), line.get_linestyle()) for line in figure.legends[0].get_lines()}) == 2
+    assert len(contour_figure(scan, np.zeros_like(labels), {0: "background", 1: "GM"}).axes) == 15
+    with pytest.raises(ValueError, match=r"got \(100, 100, 100\) and \(100, 100\)"):
+        contour_figure(scan, labels[..., 0], {0: "background"})
+
+
+def test_lines_can_be_told_apart_in_grey() -> None:
+    """The three tissues by colour and by style, all 18 by both together; luminance as in ITU-R BT.709."""
+    assert len(set(LINES)) == len(LINES) == 18
+    grey = [float(np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722))) for colour, _ in LINES[:3]]
+    assert min(abs(one - other) for one, other in ((grey[0], grey[1]), (grey[1], grey[2]), (grey[0], grey[2]))) > 0.15
+    assert len({style for _, style in LINES[:3]}) == 3
 
 
 def test_channels_and_masks_of_a_slice() -> None:

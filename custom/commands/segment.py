@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import custom
 from custom.checkpoints.record import device_name, sha256_of, versions
+from custom.commands.bids import describe
 from custom.commands.segment_files import results_of, wanted_files, write_files
 from custom.commands.segment_jobs import Job, Options, find_jobs, in_turn, share_of
+from custom.commands.volumes import collect
 from custom.errors import ConfigError, DataError, find_cause
-from custom.files import NO_JSON, keep_earlier, set_aside, written_whole
+from custom.files import NO_JSON, keep_earlier, written_whole
 from custom.reading.formats import all_files
 from custom.running import Predictor
 from custom.running.confidence import read_fits
 from custom.running.segmentation import Segmentation
 from custom.running.workflow import check_writable
 
-EARLIER = re.compile(r"(^|/)earlier/\d{8}-\d{6}")  # where set_aside moves files
-
 
 def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, options: Options | None = None) -> int:
     """Segments every scan in some places, and goes on after one that can't be.
 
     A scan is skipped if its record (.json, written last) has the same checksums of scan, mask and weights, and the same
-    settings. Earlier results of others are kept in earlier/. volumes.csv has a row for every record in output_dir.
+    settings. Earlier results of others are kept in earlier/. volumes.csv has rows for every record in output_dir.
     Several processes may work on one output_dir at once: they share the scans.
 
     Returns:
@@ -66,7 +64,8 @@ def segment(predictor: Predictor, places: Sequence[str], output_dir: Path, optio
             failures.append(f"{job.inside}: {find_cause(error) or unforeseen}")
             print(f"{head}: failed", flush=True)
     try:
-        collect(output_dir)
+        if collect(output_dir, options.wide):
+            describe(output_dir, [job.scans[0] for job in jobs])
     finally:  # a full disk must not hide the list
         if failures:
             print("\n".join([f"{len(failures)} of {len(jobs)} scans failed:", *failures]), file=sys.stderr)
@@ -136,7 +135,7 @@ def _segment_one(
     else:
         keep_earlier(results["record"].parent, [path.name for path in results.values()])
         results["record"].unlink(missing_ok=True)  # first: it does not describe the files from here on
-        outdated = [path for name, path in results.items() if name not in wanted]
+        outdated = [path for name, path in results.items() if name.removesuffix(" sidecar") not in wanted]
     write_files(segmentation, results, wanted, job.scans[0].name)
     for path in outdated:
         path.unlink(missing_ok=True)
@@ -160,55 +159,9 @@ def _segment_one(
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "command": " ".join(["brainmri", *sys.argv[1:]]),
         "note": custom.RESEARCH_USE_ONLY,
+        "Description": "CSF, GM and WM",  # BIDS's names: the record is the sidecar of the tissues
+        "Manual": False,
     }
     with written_whole(results["record"], keep_old=True) as partial:
         partial.write_text(json.dumps(record, indent=4) + "\n", encoding="utf-8")
     return record
-
-
-def collect(output_dir: Path) -> None:
-    """volumes.csv: a row for every record, written anew until no other process has added a record meanwhile."""
-    target, written = output_dir / "volumes.csv", ""
-    while True:
-        # read before the records, so that no row of another process counts as unknown
-        before = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
-        table = _table(output_dir)
-        if table == written:
-            return
-        if not set(before) <= set(table.splitlines()):
-            with suppress(FileNotFoundError):  # another process has set it aside
-                set_aside(output_dir, [target.name])  # it has rows of other weights, or of the user's own
-        with written_whole(target) as partial:
-            partial.write_text(table, encoding="utf-8")
-        written = table
-
-
-def _table(output_dir: Path) -> str:
-    """The rows of all records in a folder and below it, as CSV; "" if there are none."""
-    import pandas
-
-    rows = []
-    for path in sorted(output_dir.rglob("*seg.json")):
-        inside = path.relative_to(output_dir)
-        if EARLIER.search(inside.as_posix()) or path.name.startswith("."):
-            continue
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            rows.append(_row(record))
-        except (OSError, *NO_JSON, KeyError, TypeError, AttributeError):
-            continue  # another program's file, or one that another process is moving
-    table = str(pandas.DataFrame(rows).to_csv(index=False)) if rows else ""
-    return table.encode("utf-8", "backslashreplace").decode("utf-8")  # names of any bytes
-
-
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """One scan's row: tissues, structures by side, asymmetry, confidence."""
-    volumes = record["volumes_ml"] | record.get("structures_ml", {})
-    return {
-        "scan": record["scan"],
-        **{f"{name}_ml": value for name, value in volumes.items()},
-        **{f"{name}_asymmetry_percent": value for name, value in record.get("asymmetry_percent", {}).items()},
-        **{f"{name}_confidence": value for name, value in record.get("confidence", {}).items()},
-        "warnings": "; ".join(record["warnings"]),
-        **{name: record[name] for name in ("weights_sha256", "version")},
-    }

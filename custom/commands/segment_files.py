@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from custom.commands.bids import SIDECARS, sidecar_of
 from custom.datasets import freesurfer
 from custom.errors import ConfigError
 from custom.files import written_whole
@@ -50,6 +51,7 @@ def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
             "figure": f"{entities}_desc-{suffix}_dseg.png",
             "record": f"{entities}_desc-{suffix}_dseg.json",
         }
+        names |= {f"{what} sidecar": names[what].replace(".nii.gz", ".json") for what in SIDECARS}
     else:
         names = {
             "tissues": f"{name}_seg.nii.gz",
@@ -84,6 +86,9 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
     tissues = {code: (name, TISSUE_COLOURS.get(name)) for code, name in segmentation.names.items() if code}
     for what in wanted:
         path = paths[what]
+        if sidecar := paths.get(f"{what} sidecar"):
+            with written_whole(sidecar) as partial:
+                partial.write_text(sidecar_of(what), encoding="utf-8")
         if what == "tissues":
             save_nifti(segmentation.labels, affine, path)
         elif what == "structures":
@@ -100,7 +105,7 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
         elif what == "structures table":
             _save_table(freesurfer.names_and_colours(), path)
         else:
-            _save_figure(segmentation, path, title)
+            _save_figure(segmentation, path, title, "structures" in wanted)
 
 
 def _save_probabilities(probabilities: torch.Tensor, affine: np.ndarray, path: Path) -> None:
@@ -121,18 +126,21 @@ def _save_table(rows: Mapping[int, tuple[str, tuple[int, int, int] | None]], pat
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _save_figure(segmentation: Segmentation, path: Path, title: str) -> None:
-    """The scan as the network saw it, and the labels brought to that grid."""
-    from custom.reports import segmentation_figure
+def _save_figure(segmentation: Segmentation, path: Path, title: str, structures: bool) -> None:
+    """The scan as the network saw it, and the outlines of tissues or structures brought to that grid."""
+    from custom.reports import contour_figure
     from custom.reports.of_run import save_figure
     from custom.transforms.grids import align
 
-    image = segmentation.item["image"]
+    image, names, labels = segmentation.item["image"], segmentation.names, segmentation.labels
+    if structures and segmentation.codes is not None:
+        names, labels = freesurfer.names_without_sides(), segmentation.codes
     alignment = align(np.asarray(image.affine, dtype=np.float64), segmentation.affine)
-    turned = segmentation.labels.transpose(alignment.axes)
+    turned = labels.transpose(alignment.axes)
     nearest = []
     for axis, n in enumerate(image.shape[1:]):
         at = np.rint(alignment.positions(axis, np.arange(n))).astype(int)
         nearest.append(np.clip(at, 0, turned.shape[axis] - 1))
-    seen = turned[np.ix_(*nearest)]
-    save_figure(segmentation_figure(np.asarray(image[0].cpu()), None, seen, segmentation.names, title=title), path)
+    spacing = np.linalg.norm(np.asarray(image.affine, dtype=np.float64)[:3, :3], axis=0).tolist()
+    figure = contour_figure(np.asarray(image[0].cpu()), turned[np.ix_(*nearest)], names, spacing, title)
+    save_figure(figure, path, colours=128)

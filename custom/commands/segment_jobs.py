@@ -30,12 +30,16 @@ class Options:
         figure: draw a figure of each scan.
         from_mask: a brain mask, or a folder with BIDS masks (<entities>_desc-brain_mask.nii.gz); None for none.
         joint: segment the scans of one subject together.
+        wide: write volumes_wide.csv, with SynthSeg's column names, too.
+        report: write report.html, a page of all scans, too.
     """
 
     outputs: list[str] = field(default_factory=lambda: ["tissues"])
     figure: bool = True
     from_mask: Path | None = None
     joint: bool = False
+    wide: bool = False
+    report: bool = False
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,12 @@ def names_and_colours() -> dict[int, tuple[str, tuple[int, int, int]]]:
     return dict(sorted(entries.items()))
 
 
+def names_without_sides() -> dict[int, str]:
+    """{code: FreeSurfer's name without Left- or Right-}, with 0 for the background, what surrounds others first."""
+    names = {code: name.removeprefix("Left-").removeprefix("Right-") for code, (name, _) in names_and_colours().items()}
+    return {0: "background", AROUND_BRAIN: names[AROUND_BRAIN]} | names
+
+
 def datalist(dataset_dir: str | Path | None) -> list[dict]:
     """[{"subject": ..., "label": path, "draw": 0}, ...] of a folder's segmentations in natural order; [] for None.
 

@@ -1,6 +1,7 @@
 """Functions that return a matplotlib Figure or an animation's frames; the caller saves them."""
 
 from custom.reports.attention_rollout import attention_rollout
+from custom.reports.contours import contour_figure
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
 from custom.reports.overlay import animation, overlay_figure, save_animation
@@ -13,6 +14,7 @@ __all__ = [
     "attention_figure",
     "attention_rollout",
     "channels_figure",
+    "contour_figure",
     "curves_figure",
     "feature_maps_figure",
     "overlay_figure",

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from monai.bundle import ConfigWorkflow
 from monai.transforms import ResizeWithPadOrCrop
+from PIL import Image
 
 from custom.files import written_whole
 from custom.reports.curves import curves_figure
@@ -112,8 +113,12 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     return written + [save_animation(images, folder / f"{name}.gif") for name, images in frames.items()]
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes a PNG atomically."""
+def save_figure(figure: Figure, path: Path, colours: int | None = None) -> Path:
+    """Writes a PNG atomically; with `colours`, at most 256, of that many colours, a third as large."""
     with written_whole(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
+        if colours:
+            with Image.open(partial) as picture:
+                fewer = picture.convert("RGB").quantize(colours, method=Image.Quantize.FASTOCTREE)
+            fewer.save(partial, format="PNG", optimize=True)
     return path

@@ -36,7 +36,7 @@ def segment(scan: Any, probabilities: bool = False, **settings: Any) -> Segmenta
         scan: a path (all formats of `brainmri segment`, a folder of DICOM files too), a nibabel image, or an array
             (x, y, z) with its affine (4, 4), voxels to mm, RAS+. Of a list or another iterable of these, each is
             segmented when its result is asked for.
-        probabilities: give result.item["probabilities"] too, (3, x, y, z) float16: CSF, GM, WM. They take memory.
+        probabilities: give result.probabilities too, (3, x, y, z) float16: CSF, GM, WM. They take memory.
         settings: of the bundle's inference.json, such as device="cpu" or ckpt_path="model.pt".
 
     Returns:

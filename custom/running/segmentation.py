@@ -39,6 +39,7 @@ class Segmentation:
         asymmetry: 100 (left - right) / mean of both, per cent, by structure.
         confidence: the Dice to be expected, 0 to 1, of "scan", each tissue and each structure; {} without structures.
         warnings: a sentence each.
+        probabilities: (C, x, y, z) of the labels but the background, float16; None if they were not asked for.
 
     Raises:
         DataError: no brain was found.
@@ -55,6 +56,9 @@ class Segmentation:
         self.labels: np.ndarray = item["pred"]
         self.names = dict(labels)
         self.codes: np.ndarray | None = item.get("structures")
+        self.probabilities: np.ndarray | None = None
+        if "probabilities" in item:
+            self.probabilities = np.asarray(item["probabilities"])
         self.volumes = volumes_ml(self.labels, self.affine, self.names)
         self.warnings = [*item["scan"].meta["warnings"].splitlines()]
         self.structures: dict[str, float] = {}
@@ -80,11 +84,7 @@ class Segmentation:
         self.volumes["intracranial"] = round(float(self.intracranial.sum() * ml), 2)
         names = freesurfer.names_and_colours()
         self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}
-        for structure in freesurfer.STRUCTURES:
-            if structure.has_sides:
-                left, right = (self.structures[f"{side}-{structure.title}"] for side in ("Left", "Right"))
-                if left + right > 0:
-                    self.asymmetry[structure.title] = round(200 * (left - right) / (left + right), 1)
+        self.asymmetry = asymmetry_of(self.structures)
         self.warnings += self._doubts()
 
     def _doubts(self) -> list[str]:
@@ -124,17 +124,32 @@ def order_of_tissues(scan: np.ndarray, labels: np.ndarray, names: Mapping[int, s
     return ORDERS[order], ""
 
 
-def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> dict[str, float]:
+def asymmetry_of(structures: Mapping[str, float]) -> dict[str, float]:
+    """100 (left - right) / mean of both, per cent, by FreeSurfer's name without its side.
+
+    Args:
+        structures: ml by FreeSurfer's name, such as "Left-Thalamus"; {} gives {}.
+    """
+    asymmetry = {}
+    for name, left in structures.items():
+        right = structures.get(f"Right-{name.removeprefix('Left-')}")
+        if name.startswith("Left-") and right is not None and left + right > 0:
+            asymmetry[name.removeprefix("Left-")] = round(200 * (left - right) / (left + right), 1)
+    return asymmetry
+
+
+def volumes_ml(labels: np.ndarray, affine: np.ndarray, names: Mapping[int, str], digits: int = 2) -> dict[str, float]:
     """Millilitres of each label but 0, and "all", their sum.
 
     Args:
         labels: (x, y, z).
         affine: (4, 4), voxels to mm.
         names: {0: "background", 1: ...}
+        digits: after the point.
     """
     ml = abs(np.linalg.det(affine[:3, :3])) / 1000
-    volumes = {name: round(float((labels == code).sum() * ml), 2) for code, name in names.items() if code}
-    return volumes | {"all": round(sum(volumes.values()), 2)}
+    volumes = {name: round(float((labels == code).sum() * ml), digits) for code, name in names.items() if code}
+    return volumes | {"all": round(sum(volumes.values()), digits)}
 
 
 def warnings_of(labels: np.ndarray, volumes: Mapping[str, float]) -> list[str]:

@@ -20,6 +20,9 @@ import pytest
 import requests
 import torch
 from monai.bundle import ConfigParser
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 
 import custom
 from custom.checkpoints.record import write_record
@@ -291,6 +294,23 @@ def pacs(
     one = Server(own.parent, *words)
     yield one
     one.stop()
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        skip_or_fail("Chromium is not installed. Install it: apt-get install chromium chromium-driver")
+    options = Options()
+    options.binary_location = chromium
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1500,950"):
+        options.add_argument(word)
+    for word in ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"):
+        options.add_argument(word)  # WebGL without a graphics card
+    options.add_argument(f"--user-data-dir={tmp_path / 'chromium'}")
+    one = webdriver.Chrome(options=options, service=Service(driver))
+    yield one
+    one.quit()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-import pytest
 import requests
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.label.conftest import INFANT, TISSUE, Orthanc, Server, skip_or_fail
+from tests.label.conftest import INFANT, TISSUE, Orthanc, Server
 
 # the labelmap that OHIF draws: its size, directions, origin, spacing and voxels
 LABELMAP = """
@@ -25,23 +20,6 @@ const volume = window.services.segmentationService.getLabelmapVolume('1');
 return volume && [volume.dimensions, Array.from(volume.direction), volume.origin, volume.spacing,
                   Array.from(volume.voxelManager.getCompleteScalarDataArray())];
 """
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        skip_or_fail("Chromium is not installed. Install it: apt-get install chromium chromium-driver")
-    options = Options()
-    options.binary_location = chromium
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1500,950"):
-        options.add_argument(word)
-    for word in ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"):
-        options.add_argument(word)  # WebGL without a graphics card
-    options.add_argument(f"--user-data-dir={tmp_path / 'chromium'}")
-    one = webdriver.Chrome(options=options, service=Service(driver))
-    yield one
-    one.quit()
 
 
 def until(browser: webdriver.Chrome, done: Any, seconds: float = 90) -> Any:

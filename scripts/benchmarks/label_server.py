@@ -1,0 +1,212 @@
+"""Memory and latency of the label server under load, of one or more checkouts of this project side by side.
+
+    . scripts/label_venv.sh; pip install -r tests/label/requirements.txt
+    python scripts/benchmarks/label_server.py [CHECKOUT ...] [--segmentations 30]
+
+Each checkout's server is started anew for each row, on synthetic scans, with one thread. "Others" are requests for
+/auth/ of a client that does nothing wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import psutil
+import requests
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = "brain_mri_tissue_segmentation"
+START, ANSWER = 300, 400  # s at most
+HALF_REQUESTS = {
+    "no byte": b"",
+    "half a header": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ",
+    "half a body": b"POST /activelearning/random HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{",
+}
+
+
+class Server:
+    """The label server of a checkout, in its own folder."""
+
+    def __init__(self, checkout: Path, folder: Path, studies: str | Path, files: int = 4096) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        words = [sys.executable, "-m", "custom.serving", "--port", self.port, "--bundles", BUNDLE, "--studies", studies]
+        limited = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *map(str, words)]
+        environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+        self.log = (folder / "server.log").open("w")
+        self.process = subprocess.Popen(limited, cwd=folder, stdout=self.log, stderr=subprocess.STDOUT, env=environment)
+        end = time.monotonic() + START
+        while self.process.poll() is None and time.monotonic() < end:
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(self.url("/auth/"), timeout=5).ok:
+                    return
+            time.sleep(0.5)
+        self.stop()
+        raise RuntimeError((folder / "server.log").read_text())
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def memory(self) -> float:
+        """MB."""
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+    def seconds(self, path: str = "/auth/", method: str = "GET") -> float:
+        """Until an answer that is not an error; inf without one."""
+        began = time.perf_counter()
+        with contextlib.suppress(requests.RequestException):
+            if requests.request(method, self.url(path), timeout=ANSWER).ok:
+                return time.perf_counter() - began
+        return float("inf")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.log.close()
+
+
+@contextlib.contextmanager
+def serving(checkout: Path, studies: Callable[[Path], object], files: int = 4096) -> Iterator[Server]:
+    """A server on studies that a function writes to a folder, or whose address it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "studies").mkdir()
+        place = studies(Path(folder) / "studies")
+        server = Server(checkout, Path(folder), str(place or Path(folder) / "studies"), files)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def write_ball(folder: Path) -> None:
+    """A scan of 1.7 MB whose brain is small: little work for the network."""
+    shape = (91, 109, 91)
+    radius = np.sqrt(sum((axis - n / 2) ** 2 for axis, n in zip(np.indices(shape), shape, strict=True)))
+    voxels = np.where(radius < 16, 100 + 30 * np.sin(radius), 0).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), folder / "ball_T1w.nii.gz")
+
+
+def write_many(folder: Path, count: int = 5000) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), folder.parent / "small.nii")
+    for number in range(count):
+        os.link(folder.parent / "small.nii", folder / f"sub-{number:04d}_T1w.nii")
+
+
+def memory(checkout: Path, segmentations: int) -> str:
+    with serving(checkout, write_ball) as server:
+        used = []
+        for _ in range(segmentations):
+            server.seconds(f"/infer/{BUNDLE}?image=ball_T1w&output=json", "POST")
+            used.append(server.memory())
+    return f"{used[min(4, len(used) - 1)]:.0f}, {used[-1]:.0f} MB"
+
+
+def hanging_pacs(checkout: Path) -> str:
+    """A PACS that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/dicom-web"
+        with serving(checkout, lambda _: address) as server, ThreadPoolExecutor(45) as clients:
+            for _ in range(45):
+                clients.submit(server.seconds, "/proxy/dicom/studies")
+            time.sleep(2)
+            waited = server.seconds()
+            server.stop()
+    return f"{waited:.2f} s"
+
+
+def large_json(checkout: Path) -> str:
+    body = b'{"a":[' + b"[]," * 1_700_000 + b"[]]}"
+    with serving(checkout, write_ball) as server:
+        ended, longest = threading.Event(), [0.0]
+
+        def ask_others() -> None:
+            while not ended.is_set():
+                longest[0] = max(longest[0], server.seconds())
+                time.sleep(0.02)
+
+        def attack(_: int) -> None:
+            with contextlib.suppress(requests.RequestException):
+                requests.post(server.url("/activelearning/random"), data=body, timeout=ANSWER)
+
+        others = threading.Thread(target=ask_others)
+        others.start()
+        with ThreadPoolExecutor(4) as attackers:
+            list(attackers.map(attack, range(4)))
+        ended.set()
+        others.join()
+    return f"{longest[0]:.2f} s"
+
+
+def half_requests(checkout: Path) -> str:
+    """230 connections to a server that may have 200 files open."""
+    waits = []
+    with serving(checkout, write_ball, files=200) as server:
+        for sent in HALF_REQUESTS.values():
+            with contextlib.ExitStack() as held:
+                for _ in range(230):
+                    with contextlib.suppress(OSError):
+                        connection = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+                        held.enter_context(connection)
+                        connection.sendall(sent)
+                waits.append(_until_answered(server))
+            time.sleep(2)
+    return ", ".join(f"{wait:.1f}" if wait < 100 else "more than 100" for wait in waits) + " s"
+
+
+def _until_answered(server: Server, limit: float = 100) -> float:
+    began = time.perf_counter()
+    while (passed := time.perf_counter() - began) < limit:
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(server.url("/auth/"), timeout=10).ok:
+                return time.perf_counter() - began
+        time.sleep(0.5)
+    return passed
+
+
+def many_studies(checkout: Path) -> str:
+    with serving(checkout, write_many) as server:
+        calls = {"next": ("/activelearning/random", "POST"), "info": ("/info/", "GET")}
+        medians = []
+        for path, method in calls.values():
+            server.seconds(path, method)  # the first reads the folder
+            medians.append(statistics.median(server.seconds(path, method) for _ in range(10)))
+    return ", ".join(f"{median:.3f}" for median in medians) + " s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkouts", nargs="*", type=Path, default=[ROOT])
+    parser.add_argument("--segmentations", type=int, default=30)
+    options = parser.parse_args()
+    rows: dict[str, Callable[[Path], str]] = {
+        f"memory after 5 and {options.segmentations} segmentations": lambda c: memory(c, options.segmentations),
+        "others, while 45 searches wait for a PACS that says nothing": hanging_pacs,
+        "others, during four JSON bodies of 5 MB, of 1.7 million lists": large_json,
+        f"first answer to others beside 230 half requests: {', '.join(HALF_REQUESTS)}": half_requests,
+        "5000 studies: next sample, /info/ (medians of 10)": many_studies,
+    }
+    print(f"| | {' | '.join(map(str, options.checkouts))} |\n|---|{'---|' * len(options.checkouts)}")
+    for name, measure in rows.items():
+        print(f"| {name} | {' | '.join(measure(checkout.resolve()) for checkout in options.checkouts)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
