@@ -29,13 +29,13 @@ PLACES |= {page: f"bundles/{page.parents[1].name}.md" for page in ROOT.glob("bun
 @event_priority(100)  # before mkdocs-jupyter looks for notebooks
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages to those of docs/."""
-    places = dict(PLACES)
+    build = ROOT / "build"
     for notebook in (DOCS / "notebooks").glob("*.ipynb"):
-        run = ROOT / "build" / "notebooks" / notebook.name
-        if run.is_file() and cells_of(run) == cells_of(notebook):
-            files.remove(files.src_uris[f"notebooks/{notebook.name}"])
-            places[run] = f"notebooks/{notebook.name}"
-    for source, place in places.items():
+        name = f"notebooks/{notebook.name}"
+        if (build / name).is_file() and cells_of(build / name) == cells_of(notebook):
+            files.remove(files.src_uris[name])
+            files.append(File(name, str(build), config["site_dir"], config["use_directory_urls"]))
+    for source, place in PLACES.items():
         files.append(File.generated(config, place, abs_src_path=str(source)))
     return files
 
