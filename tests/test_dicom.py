@@ -108,6 +108,7 @@ ONE_VOLUME: dict[str, Callable[[Path], Path]] = {
     "deflated": lambda p: write_series(p / "a", syntax=DEFLATED),
     "no preamble": lambda p: write_series(p / "a", preamble=False),
     "no preamble, implicit": lambda p: write_series(p / "a", preamble=False, syntax=IMPLICIT),
+    "meta group without a preamble": lambda p: bare(write_series(p / "a")),
     "names in another order": lambda p: other_names(p / "a"),
     "a text and a picture beside it": lambda p: beside(
         write_series(p / "a"), README=b"From the scanner.\r\n", **{"a.jpg": b"\xff\xd8\0", "VERSION.txt": b""}
@@ -324,9 +325,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         ),
         r"e\.dcm is a series of volumes \(40x48x24x2\).* echo time \(10, 80\)",
     ),
-    "meta group without a preamble, which GDCM does not read": (
-        lambda p: bare(write_series(p / "a")),
-        r"IM000 can't be read \(.*\)\. Copy it again, or convert .*a to NIfTI\.",
+    "a packing that does not exist": (
+        lambda p: write_series(p / "a", syntax="1.2.840.10008.1.2.4.999"),
+        r"IM000 can't be read \(Cannot read requested file\)\. Copy it again, or convert .*a to NIfTI\.",
     ),
     "copies with other pixels": (
         lambda p: twice(p, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -63,6 +64,39 @@ def test_pre_commit_has_the_version_of_the_constraints() -> None:
     versions = set(re.findall(r"\[(ruff==[\d.]+)\]", (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")))
     assert len(versions) == 1
     assert versions <= set((ROOT / "constraints.txt").read_text(encoding="utf-8").split())
+
+
+OF_OTHERS = {  # messages of pip, the shell and torch
+    "No matching distribution found for torch",
+    "brainmri: command not found",
+    "DataLoader worker is killed by signal: Bus error",
+}
+
+
+def texts_of(source: str) -> list[str]:
+    """Every text in a program; a dot stands for each value of an f-string."""
+    texts = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            texts.append("".join(part.value if isinstance(part, ast.Constant) else "." for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.append(node.value)
+    return texts
+
+
+def test_texts_of_a_program() -> None:
+    assert "a . b" in texts_of('x = f"a {y} b"')
+
+
+def test_the_messages_of_the_page_are_those_of_the_program() -> None:
+    texts = [text for path in ROOT.glob("custom/**/*.py") for text in texts_of(path.read_text(encoding="utf-8"))]
+    page = (ROOT / "docs" / "problems.md").read_text(encoding="utf-8")
+    messages = set(re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE))
+    assert len(messages) > 30
+    patterns = {
+        message: re.compile(".*".join(map(re.escape, message.split("...")))) for message in messages - OF_OTHERS
+    }
+    assert [message for message, pattern in patterns.items() if not any(map(pattern.search, texts))] == []
 
 
 def write_the_pages_bundle(folder: Path) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import itk
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
@@ -163,8 +163,9 @@ def test_formats_of_itk(ending: str, tmp_path: Path) -> None:
     turned = np.array([[1.8, -0.6, 0, -80], [0.6, 1.8, 0, -96], [0, 0, 3, 7], [0, 0, 0, 1]])
     for path in folder.glob("*Tr/*.nii.gz"):
         nibabel.save(nibabel.Nifti1Image(np.array(nibabel.load(path).dataobj), turned), path)
-        image = itk.imread(str(path), itk.UC if "labels" in str(path) else itk.F)
-        itk.imwrite(image, str(path).replace(".nii.gz", f"_0000{ending}" if "images" in str(path) else ending))
+        pixel = SimpleITK.sitkUInt8 if "labels" in str(path) else SimpleITK.sitkFloat32
+        name = path.name.replace(".nii.gz", f"_0000{ending}" if "images" in str(path) else ending)
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(path), pixel), str(path.with_name(name)))
         path.unlink()
     content = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "CSF": 1, "GM": 2}, "file_ending": ending}
     (folder / "dataset.json").write_text(json.dumps(content))

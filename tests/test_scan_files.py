@@ -12,10 +12,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import itk
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 from custom.commands.segment import sha256_of_scan
@@ -78,13 +78,13 @@ def shouted_pair(path: Path) -> Path:
 
 
 def itk_image(path: Path, given: str = "") -> Path:
-    image = itk.image_from_array(np.ascontiguousarray(VOXELS.T))
+    image = SimpleITK.GetImageFromArray(VOXELS.T)
     lps = np.diag([-1, -1, 1, 1]) @ AFFINE
     sizes = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(sizes)
     image.SetOrigin(lps[:3, 3])
-    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(lps[:3, :3] / sizes)))
-    itk.imwrite(image, str(path))
+    image.SetDirection((lps[:3, :3] / sizes).ravel())
+    SimpleITK.WriteImage(image, str(path))
     return path.with_name(given or path.name)
 
 
@@ -323,8 +323,8 @@ def with_bytes(path: Path, at: int, content: bytes) -> Path:
 
 def packed_meta(path: Path, share: float) -> Path:
     """A MetaImage with packed voxels, of which only the first share is there."""
-    image = itk.imread(str(itk_image(path.with_suffix(".nrrd"))))
-    itk.imwrite(image, str(path), compression=True)
+    image = SimpleITK.ReadImage(str(itk_image(path.with_suffix(".nrrd"))))
+    SimpleITK.WriteImage(image, str(path), useCompression=True)
     voxels = path if path.suffix == ".mha" else path.with_suffix(".zraw")
     voxels.write_bytes(voxels.read_bytes()[: int(share * voxels.stat().st_size)])
     return path

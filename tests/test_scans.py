@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 
 from custom.errors import DataError, MissingDataError
 from custom.reading.scans import datalist, find_scans, read_scan, stem
@@ -33,16 +33,17 @@ def save_dicom(
     """One file a slice, slices of 2 mm upwards from z = -30 mm, x to the left and y to the back."""
     folder.mkdir(parents=True, exist_ok=True)
     for k in set(range(voxels.shape[2])) - set(without):
-        image = itk.image_from_array(np.ascontiguousarray(voxels[:, :, k].T[None]))
+        image = SimpleITK.GetImageFromArray(voxels[:, :, k].T[None])
         image.SetSpacing((1.0, 1.0, 2.0))
         image.SetOrigin((-40.0, -50.0, -30.0 + 2 * k))
         tags = {"0008|0060": modality, "0020|000e": series, "0008|0018": f"{series}.{k + 1}", "0020|0013": str(k + 1)}
         tags |= {"0020|0032": f"-40\\-50\\{-30 + 2 * k}", "0020|0037": "1\\0\\0\\0\\1\\0", "0018|0050": "2"}
         for tag, value in tags.items():
-            image[tag] = value
-        writer = itk.GDCMImageIO.New()
-        writer.SetKeepOriginalUID(True)
-        itk.imwrite(image, str(folder / f"{series}-{k:03d}.dcm"), imageio=writer)
+            image.SetMetaData(tag, value)
+        writer = SimpleITK.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{series}-{k:03d}.dcm"))
+        writer.Execute(image)
     return folder
 
 
@@ -59,10 +60,10 @@ def test_nibabels_formats(name: str, tmp_path: Path) -> None:
 
 
 def test_nrrd_is_left_posterior_and_comes_out_right_anterior(tmp_path: Path) -> None:
-    image = itk.image_from_array(np.ascontiguousarray(VOXELS.T))
+    image = SimpleITK.GetImageFromArray(VOXELS.T)
     image.SetSpacing((1.0, 1.0, 2.0))
     image.SetOrigin((10.0, 20.0, 30.0))
-    itk.imwrite(image, str(tmp_path / "a.nrrd"))
+    SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"))
     voxels, affine, warnings = read_scan(tmp_path / "a.nrrd")
     np.testing.assert_array_equal(voxels, VOXELS)
     np.testing.assert_allclose(affine, [[-1, 0, 0, -10], [0, -1, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1]])
@@ -97,7 +98,7 @@ def huge_header(path: Path) -> Path:
 
 
 def colour_nrrd(path: Path) -> Path:
-    itk.imwrite(itk.image_from_array(np.zeros((40, 40, 40, 3), np.uint8), is_vector=True), str(path))
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((40, 40, 40, 3), np.uint8), isVector=True), str(path))
     return path
 
 

@@ -28,7 +28,8 @@ class Structure:
     Args:
         name: in lower case.
         tissue: "CSF", "GM" or "WM".
-        left, right: FreeSurfer's codes of both sides, equal if the structure has one code only.
+        left: FreeSurfer's code of the left side.
+        right: that of the right side, equal to `left` if the structure has one code only.
         more: further codes that count to it, {code: side} with 0 for none, 1 for left, 2 for right.
         title: FreeSurfer's name, after Left- or Right- if it has two sides. Code 24 is CSF in FreeSurfer, and here
             all fluid: around the brain and in the ventricles.

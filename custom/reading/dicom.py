@@ -21,7 +21,7 @@ from custom.reading.dicom_volume import (
     check_straight,
     grouped,
 )
-from custom.reading.limits import check_scan
+from custom.reading.limits import check_scan, reason_of
 from custom.reading.volumes import natural_order
 
 logger = logging.getLogger(__name__)
@@ -175,21 +175,22 @@ def _pixel_bytes(header: DicomHeader) -> bytes:
 
 def _pixels(path: Path, slices: list[Slice]) -> np.ndarray:
     """(x, y, z), float32, rescaled as each file's header says."""
-    import itk
+    import SimpleITK
 
-    io = itk.GDCMImageIO.New()
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetOutputPixelType(SimpleITK.sitkFloat32)
     frames: dict[Path, np.ndarray] = {}
     voxels = np.empty((*slices[0].shape, len(slices)), dtype=np.float32)
     for k, image in enumerate(slices):
         if image.path not in frames:
             try:
-                volume = itk.imread(str(image.path), itk.F, imageio=io)
+                reader.SetFileName(str(image.path))
+                pixels = SimpleITK.GetArrayFromImage(reader.Execute())
             except Exception as error:
-                reason = " ".join(str(error).strip().splitlines()[-1:])
                 raise DataError(
-                    f"{image.path} can't be read ({reason}). Copy it again, or convert {path} to NIfTI."
+                    f"{image.path} can't be read ({reason_of(error)}). Copy it again, or convert {path} to NIfTI."
                 ) from error
-            pixels = np.asarray(itk.array_view_from_image(volume))
             frames = {image.path: pixels.reshape(-1, *slices[0].shape[::-1])}
         voxels[..., k] = frames[image.path][image.frame or 0].T
     return voxels

@@ -12,12 +12,13 @@ from custom.reading import nrrd
 from custom.reading.containers import NIBABEL_FORMATS, check_packed, files_of, format_of, is_packed
 from custom.reading.dicom import read_dicom
 from custom.reading.foreign import what_it_is
-from custom.reading.itk_volumes import affine_of_header
-from custom.reading.limits import check_scan, unreadable
+from custom.reading.itk_volumes import affine_of_header, read_itk_header
+from custom.reading.limits import check_scan, reason_of, unreadable
 from custom.reading.meta_image import check_complete, read_fields, voxel_files
 from custom.reading.orientation import affine_of, no_orientation
 from custom.reading.volumes import open_volume
 
+IMAGE_IOS = {"NRRD": "NrrdImageIO", "MetaImage": "MetaImageIO"}  # ITK chooses the others by content
 NIBABEL_NAMES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr.gz", ".hdr", ".img.gz", ".img")
 
 
@@ -60,53 +61,38 @@ def _by_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def _by_itk(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    import itk
+    import SimpleITK
 
     if kind and is_packed(path):
         raise DataError(f"{path} is {kind} packed by gzip or bzip2. Unpack it, or save it as NIfTI.")
     try:
-        io = _image_io(path, kind, itk)
-        io.SetFileName(str(path))
-        io.ReadImageInformation()
-        components, pixel_type = io.GetNumberOfComponents(), io.GetPixelType()
-        size = tuple(int(io.GetDimensions(axis)) for axis in range(io.GetNumberOfDimensions()))
+        if kind == "MetaImage":
+            check_complete(path)
+        if kind == "NRRD":
+            nrrd.voxel_files(path)
+        if not kind and not SimpleITK.ImageFileReader.GetImageIOFromFileName(str(path)):
+            raise ValueError("its content is none of the known formats")
+        reader = read_itk_header(path, IMAGE_IOS.get(kind, ""))
     except DataError:
         raise
     except Exception as error:
         if what := what_it_is(path):
             raise DataError(f"{path} {what}.") from error
-        reason = " ".join(str(error).strip().splitlines()[-1:])
-        raise DataError(f"{path} can't be read ({reason}). Copy it again, or convert it to NIfTI.") from error
-    if pixel_type == itk.CommonEnums.IOPixel_COMPLEX:
+        raise DataError(f"{path} can't be read ({reason_of(error)}). Copy it again, or convert it to NIfTI.") from error
+    if reader.GetPixelID() in (SimpleITK.sitkComplexFloat32, SimpleITK.sitkComplexFloat64):
         raise DataError(f"{path} is complex, magnitude and phase in one. Save its magnitude, such as by numpy.abs.")
-    if components != 1:
-        raise DataError(
-            f"{path} has {components} values a voxel, as colour and diffusion scans have. Give a plain scan."
-        )
-    shape, affine = _checked_shape(path, size), affine_of_header(io)
+    if (count := reader.GetNumberOfComponents()) != 1:
+        raise DataError(f"{path} has {count} values a voxel, as colour and diffusion scans have. Give a plain scan.")
+    shape, affine = _checked_shape(path, reader.GetSize()), affine_of_header(reader)
     check_scan(path, shape, affine)
     try:
-        reader = itk.ImageFileReader[itk.Image[itk.F, len(size)]].New(FileName=str(path), ImageIO=io)
-        reader.Update()
+        reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+        image = reader.Execute()
     except Exception as error:
         raise unreadable(path, error) from error
-    image = reader.GetOutput()
-    voxels = np.asarray(itk.array_view_from_image(image)).T.reshape(shape)
+    voxels = SimpleITK.GetArrayViewFromImage(image).T.reshape(shape)
     warnings = [] if _has_orientation(path, kind, image) else [no_orientation(affine)]
     return np.ascontiguousarray(voxels), affine, warnings
-
-
-def _image_io(path: Path, kind: str, itk: Any) -> Any:
-    if kind == "NRRD":
-        nrrd.voxel_files(path)
-        return itk.NrrdImageIO.New()
-    if kind == "MetaImage":
-        check_complete(path)
-        return itk.MetaImageIO.New()
-    io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-    if io is None:
-        raise ValueError("its content is none of the known formats")
-    return io
 
 
 def all_files(scan: Path) -> list[Path]:
@@ -123,7 +109,7 @@ def all_files(scan: Path) -> list[Path]:
 
 def _has_orientation(path: Path, kind: str, image: Any) -> bool:
     if kind == "NRRD":
-        return "NRRD_space" in dict(image)
+        return bool(image.HasMetaDataKey("NRRD_space"))
     return kind == "MetaImage" and bool({"TransformMatrix", "Orientation", "Rotation"} & set(read_fields(path)))
 
 

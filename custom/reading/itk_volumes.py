@@ -35,14 +35,13 @@ class _Voxels:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         del copy
-        import itk
+        import SimpleITK
 
         if self.path.suffix.lower() in (".mha", ".mhd"):
             check_complete(self.path)
         else:
             nrrd.voxel_files(self.path)
-
-        voxels = np.asarray(itk.array_from_image(itk.imread(str(self.path))), dtype=dtype)
+        voxels = np.asarray(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(self.path))), dtype=dtype)
         return np.transpose(voxels)
 
     def __getitem__(self, index: Any) -> np.ndarray:
@@ -59,40 +58,54 @@ def open_by_itk(path: Path) -> nibabel.Nifti1Image:
     Raises:
         DataError: the header can't be read, or the file has several values per voxel.
     """
-    import itk
-
-    path = path.absolute()  # itk changes the current folder while it is imported
     try:
-        header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-        header.SetFileName(str(path))
-        header.ReadImageInformation()
+        header = read_itk_header(path)
     except Exception as error:
         raise DataError(
             f"{path} has no header that can be read ({type(error).__name__}). Copy the file again."
         ) from error
     if header.GetNumberOfComponents() != 1:
         raise DataError(f"{path} has {header.GetNumberOfComponents()} values per voxel. Save each as a 3D file.")
-    axes = range(header.GetNumberOfDimensions())
-    shape = tuple(int(header.GetDimensions(axis)) for axis in axes)
     dtype = np.dtype(_numpy_type(header))
     stored = dtype if dtype.itemsize < 8 or dtype.kind == "f" else np.dtype(np.int32)
-    return nibabel.Nifti1Image(_Voxels(path, shape, stored), affine_of_header(header), dtype=stored)
+    return nibabel.Nifti1Image(_Voxels(path, header.GetSize(), stored), affine_of_header(header), dtype=stored)
+
+
+def read_itk_header(path: Path, image_io: str = "") -> Any:
+    """SimpleITK's ImageFileReader that has read a file's header.
+
+    Args:
+        path: the file.
+        image_io: ITK's name of a format, such as "NrrdImageIO"; "" chooses by the content.
+
+    Raises:
+        RuntimeError: the content is no known format, or the header is damaged.
+    """
+    import SimpleITK  # here, because packed bundles run without it as long as they read NIfTI
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO(image_io)
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
 
 
 def affine_of_header(header: Any) -> np.ndarray:
-    """The affine (4, 4), voxels to mm, RAS+, of an ITK ImageIO that has read a file's header."""
-    axes = list(range(header.GetNumberOfDimensions()))[:3]
+    """The affine (4, 4), voxels to mm, RAS+, of a header that `read_itk_header` has read."""
+    count = header.GetDimension()
+    axes = min(count, 3)
     affine = np.eye(4)
-    for axis in axes:
-        direction = np.array([header.GetDirection(axis)[row] for row in axes])
-        affine[: len(direction), axis] = direction * header.GetSpacing(axis)
-        affine[axis, 3] = header.GetOrigin(axis)
+    directions = np.reshape(header.GetDirection(), (count, count))[:axes, :axes]
+    affine[:axes, :axes] = directions * header.GetSpacing()[:axes]
+    affine[:axes, 3] = header.GetOrigin()[:axes]
     return np.asarray(_LPS_TO_RAS @ affine)
 
 
 def _numpy_type(header: Any) -> str:
-    names = {
-        "unsigned_char": "u1", "char": "i1", "unsigned_short": "u2", "short": "i2", "unsigned_int": "u4", "int": "i4",
-        "unsigned_long": "u8", "long": "i8", "unsigned_long_long": "u8", "long_long": "i8", "double": "f8",
-    }  # fmt: skip
-    return names.get(header.GetComponentTypeAsString(header.GetComponentType()), "f4")
+    import SimpleITK
+
+    return {
+        SimpleITK.sitkUInt8: "u1", SimpleITK.sitkInt8: "i1", SimpleITK.sitkUInt16: "u2", SimpleITK.sitkInt16: "i2",
+        SimpleITK.sitkUInt32: "u4", SimpleITK.sitkInt32: "i4", SimpleITK.sitkUInt64: "u8", SimpleITK.sitkInt64: "i8",
+        SimpleITK.sitkFloat64: "f8",
+    }.get(header.GetPixelID(), "f4")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,9 +65,15 @@ def check_scan(path: Path, shape: Sequence[int], affine: np.ndarray) -> None:
         raise DataError(f"{path} spans {mm} mm. A slab of {extent.min():.3g} mm is too thin, {THINNEST} mm are needed.")
 
 
+def reason_of(error: BaseException) -> str:
+    """The last line of an error's message, which holds the reason in ITK's messages, without ITK's object."""
+    last = " ".join(str(error).strip().splitlines()[-1:])
+    return re.sub(r"^(sitk::|ITK )ERROR: (\w+\(0x\w+\): )?", "", last)
+
+
 def unreadable(path: Path, error: BaseException) -> DataError:
     """The error for a file whose voxels could not be read: for lack of memory, or because it is damaged."""
-    reason = " ".join(str(error).strip().splitlines()[-1:])
+    reason = reason_of(error)
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
         return DataError(f"There is not enough memory to read {path} ({reason}). Use a machine with more, or resample.")
     return DataError(f"{path} can't be read to its end ({reason}). Copy the file again.")

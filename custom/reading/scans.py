@@ -206,7 +206,7 @@ def read_scan(path: str | Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
         DataError: it can't be a brain's MR volume: 2D, 4D, colour, CT, constant, cut short, or of impossible size; or
             it is larger than custom.reading.limits allows.
     """
-    path = Path(path).expanduser().absolute()  # itk changes the current folder while it is imported
+    path = Path(path).expanduser().absolute()
     voxels, affine, warnings = read_voxels(path)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     cosines = affine[:3, :3] / sizes

@@ -37,18 +37,17 @@ class CorrectBiasd(MapTransform):
 
     def _field(self, scan: np.ndarray) -> np.ndarray:
         """The field in the brain with mean 1, and 1 outside."""
-        import itk
+        import SimpleITK
 
         brain = scan != 0
         filled = np.where(brain, scan, scan[brain].mean())  # what N4 divides by there tells the field around the brain
-        image, mask = (itk.image_from_array(array.T.copy()) for array in (filled, brain.astype(np.uint8)))
+        image, mask = (SimpleITK.GetImageFromArray(array.T) for array in (filled, brain.astype(np.uint8)))
         factors = [max(1, min(self.shrink, n // 8)) for n in scan.shape]
-        coarse, inside = (itk.shrink_image_filter(volume, shrink_factors=factors) for volume in (image, mask))
-        n4 = itk.N4BiasFieldCorrectionImageFilter.New(Input=coarse, MaskImage=inside)
-        n4.SetNumberOfFittingLevels(len(self.iterations))
+        coarse, inside = (SimpleITK.Shrink(volume, factors) for volume in (image, mask))
+        n4 = SimpleITK.N4BiasFieldCorrectionImageFilter()
         n4.SetMaximumNumberOfIterations(list(self.iterations))
-        n4.Update()
-        field = (itk.array_from_image(coarse) / itk.array_from_image(n4.GetOutput())).T
+        corrected = n4.Execute(coarse, inside)
+        field = (SimpleITK.GetArrayFromImage(coarse) / SimpleITK.GetArrayFromImage(corrected)).T
         step, start = np.asarray(coarse.GetSpacing()), np.asarray(coarse.GetOrigin())  # in voxels of the scan
         field = ndimage.affine_transform(
             field, 1 / step, -start / step, output_shape=scan.shape, order=1, mode="nearest"

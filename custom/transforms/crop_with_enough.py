@@ -22,6 +22,7 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
 
     The rule of "AI for Medical Diagnosis" (deeplearning.ai), which trains on sub-volumes of 160x160x16 with at least
     5% tumor. Positions are uniform over the volume, so that the tumor lies anywhere in the sub-volume.
+    The result is a list of `num_samples` dicts, like RandCropByPosNegLabeld's.
 
     Args:
         keys: (C, ...) volumes of one shape, at least `spatial_size` along each axis.
@@ -32,9 +33,6 @@ class RandCropWithEnoughd(Randomizable, MapTransform):
         otherwise: where none has enough, "raise" an error or take the "best" of those drawn, and say so once for each.
         num_samples: sub-volumes of each volume.
         ignore_index: the label of voxels that nobody labelled: they are no foreground.
-
-    Returns:
-        A list of `num_samples` dicts, like RandCropByPosNegLabeld.
 
     Raises:
         ValueError: `least`, `otherwise`, `most_draws` or `num_samples` out of range.

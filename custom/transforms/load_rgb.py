@@ -14,17 +14,13 @@ from custom.reading.images import read_image
 
 
 class LoadRGBd(MapTransform):
-    """Loads JPEG and PNG files as RGB, grey ones as three equal channels.
+    """Loads JPEG and PNG files, whose paths are at `keys`, as RGB, grey ones as three equal channels.
 
     Not monai.transforms.LoadImaged with PILReader, which swaps the axes, gives one, two, three or four channels as they
     come, and lets what isn't a whole picture of 8 bits a channel pass or fail with an error of Pillow's.
 
-    Args:
-        keys: paths of images.
-
-    Returns:
-        MetaTensor (3, H, W), float32, 0 to 1, the first row the picture's upper one; the path is its meta's
-        filename_or_obj.
+    The result is a MetaTensor (3, H, W), float32, 0 to 1, the first row the picture's upper one; the path is its meta's
+    filename_or_obj.
 
     Raises:
         DataError: what custom.reading.images.read_image raises.

@@ -19,14 +19,13 @@ LPS = torch.diag(torch.tensor([-1.0, -1, 1, 1]))  # BraTS's own: x to the left, 
 class LoadSliced(MapTransform):
     """Loads a slice's image and masks, or a stack of slices, by a data set's own function, channels in one order.
 
+    The result is "image" float32 and "label" uint8, (C, H, W), or for lists MetaTensors (C, H, W, S) of 1 mm, LPS.
+
     Args:
         keys: "image" and "label": each the arguments of `read` before its last, or a list of them.
         read: such as custom.datasets.brats_slices.read_slice(path, row, dataset), which gives (C, H, W).
         channel_order: names of the image's channels as they lie in the file.
         channels: the same names as they should come out.
-
-    Returns:
-        "image" float32 and "label" uint8, (C, H, W), or for lists MetaTensors (C, H, W, S) of 1 mm, LPS.
 
     Raises:
         ConfigError: channel_order isn't channels in another order.

@@ -81,7 +81,7 @@ class LoadVolumesd(LoadImaged):
         **kwargs: Any,
     ) -> None:
         super().__init__(keys, None, *args, **kwargs)
-        # No other reader after a failure: they can't do better, and importing itk changes the current folder meanwhile.
+        # No other reader after a failure: they can't do better.
         self._loader.readers = [VolumeReader()]
         self.labels = ensure_tuple(labels)
         self.codes = LabelCodes(None if codes is None else tuple(codes), may_be_empty=may_be_empty)

@@ -15,9 +15,11 @@ class Outputs:
     Args:
         tissues: for each output, 0 background, or the number of its tissue from 1.
         groups: for each output, 0 background, or the number from 1 of those that share an intensity.
-        left, right: for each output, its code on both sides.
+        left: for each output, its code on the left side.
+        right: for each output, its code on the right side.
         ventricle: the output that holds both the third and the fourth ventricle, told apart by what is nearer.
-        near_third, near_fourth: outputs that lie around them.
+        near_third: outputs that lie around the third ventricle.
+        near_fourth: outputs that lie around the fourth ventricle.
         fourth: the code of the fourth.
     """
 

@@ -27,7 +27,9 @@ class RefineTissuesd(MapTransform):
         keys: probabilities (C, x, y, z), background first, replaced.
         image_key: the scan on the same grid, (1, x, y, z), any values; its affine says how large voxels are (1 mm
             where it has none).
-        trust, scale_mm, iterations: of LocalMixture.
+        trust: of custom.transforms.local_mixture.LocalMixture.
+        scale_mm: of LocalMixture.
+        iterations: of LocalMixture.
     """
 
     def __init__(

@@ -29,7 +29,8 @@ class ScaleForegroundd(MapTransform):
 
     Args:
         keys: images (C, H, W, D) whose background is 0.
-        low, high: the new range.
+        low: the new least value.
+        high: the new greatest value.
     """
 
     def __init__(
