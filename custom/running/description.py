@@ -119,10 +119,14 @@ def _named_in(value: Any) -> list[str]:
 
 
 def chosen_mixins(files: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The network and the recipes among config files, by their names."""
+    """The network and the recipes among config files, by their names; a network from elsewhere by its path."""
     of_folder: dict[str, list[str]] = {"networks": [], "recipes": []}
+    configs = Path(files[0]).parent
     for path in map(Path, files):
-        of_folder.get(path.parent.name, []).append(path.stem)
+        if not path.is_relative_to(configs):
+            of_folder["networks"].append(str(path))
+        else:
+            of_folder.get(path.parent.name, []).append(path.stem)
     networks = of_folder["networks"]
     return networks[-1] if networks else None, of_folder["recipes"]
 
