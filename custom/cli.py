@@ -66,7 +66,9 @@ def plan(folder: str, *, output_dir: str | None = None) -> None:
     plan(folder, output_dir)
 
 
-def train(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
+def train(
+    bundle: str, *, network: str | None = None, recipe: str | None = None, folds: str = "", **overrides: Any
+) -> None:
     """Trains a bundle: brainmri train DIR, or brainmri train iseg --dataset_dir DIR [--network vnet]."""
     from custom.commands.plan import is_folder_to_train
     from custom.running.workflow import run, say_what_is_next
@@ -74,8 +76,10 @@ def train(bundle: str, *, network: str | None = None, recipe: str | None = None,
     if is_folder_to_train(bundle):
         from custom.commands.train_folder import train_folder
 
-        train_folder(bundle, network, recipe, overrides)
+        train_folder(bundle, network, recipe, folds, overrides)
         return
+    if folds:
+        raise ConfigError("--folds is for a folder of labelled scans: brainmri train DIR --folds all.")
     files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides))
     workflow = run("training", files, **typed(files, overrides))
     say_what_is_next(workflow, bundle, network, recipe)

@@ -10,7 +10,20 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from custom.planning.measure import Case, Fingerprint
+
 ISEG_CODES = (0, 10, 150, 250)
+
+
+def fingerprint(
+    subjects: int = 30, channels: int = 1, spacing: tuple[float, ...] = (1, 1, 1), **more: Any
+) -> Fingerprint:
+    """Head-sized scans of 180 mm along each axis."""
+    shape = tuple(round(180 / size) for size in spacing)
+    settings = {"box": shape, "nonzero": 1.0, "ranges": ((0.0, 1.0),) * channels, "counts": (10, 5)} | more
+    cases = tuple(Case(f"sub-{n}", shape, tuple(map(float, spacing)), **settings) for n in range(1, subjects + 1))
+    names = tuple(f"T{n}w" for n in range(1, channels + 1))
+    return Fingerprint(Path("mine"), names, {0: "background", 1: "lesion"}, (0, 1), None, cases)
 
 
 def as_nnunet(

@@ -18,24 +18,13 @@ from custom.commands.resumable import require_same
 from custom.datasets import bids, own_folder
 from custom.errors import BrainMRIError, ConfigError, DataError
 from custom.planning.decide import TISSUES, TUMORS, decide
-from custom.planning.measure import Case, Fingerprint, measure, notes
+from custom.planning.measure import Fingerprint, measure, notes
 from custom.planning.memory import Machine, step_bytes
 from custom.planning.write_bundle import as_json
 from custom.running.bundles import find_bundle, find_bundles, planned_bundle
-from tests.own_folders import as_bids, blob, write_dataset_json
+from tests.own_folders import as_bids, blob, fingerprint, write_dataset_json
 
 GPU, CPU = Machine("cuda", 80 * 10**9), Machine("cpu", 16 * 10**9)
-
-
-def fingerprint(
-    subjects: int = 30, channels: int = 1, spacing: tuple[float, ...] = (1, 1, 1), **more: Any
-) -> Fingerprint:
-    """Head-sized scans of 180 mm along each axis."""
-    shape = tuple(round(180 / size) for size in spacing)
-    settings = {"box": shape, "nonzero": 1.0, "ranges": ((0.0, 1.0),) * channels, "counts": (10, 5)} | more
-    cases = tuple(Case(f"sub-{n}", shape, tuple(map(float, spacing)), **settings) for n in range(1, subjects + 1))
-    names = tuple(f"T{n}w" for n in range(1, channels + 1))
-    return Fingerprint(Path("mine"), names, {0: "background", 1: "lesion"}, (0, 1), None, cases)
 
 
 def three(folder: Path, **more: Any) -> Path:

@@ -16,7 +16,7 @@ import pandas
 import pytest
 import torch
 
-from custom.commands.train_folder import score_table
+from custom.commands.scoring import score_table
 from custom.datasets import iseg, msd
 from custom.serving.bundles import load_bundles
 from tests.conftest import Brainmri
@@ -101,12 +101,9 @@ def test_one_channel_of_a_head_starts_from_the_any_scan_weights(
     assert set(start) == set(end)
     moved = [float((start[name] - end[name]).abs().max()) for name in start if start[name].is_floating_point()]
     assert 0 < max(moved) < 0.1  # one epoch of a low learning rate away from the start
-    scan = own_dir / "imagesTs/sub-11.nii.gz"
-    segmented = brainmri(
-        "segment", scan, "--bundle", bundle, "--roi_size", "[32,32,32]", "--spacing", 4.0, cwd=tmp_path
-    )
-    assert segmented.returncode == 0, segmented.stderr
-    assert f"Weights: {bundle}/models/model.pt" in segmented.stdout
+    served = load_bundles([str(bundle)], tmp_path / "nowhere")[bundle.name]
+    assert (served.channels, served.labels) == (("T1",), {"CSF": 1, "GM": 2, "WM": 3})
+    served.check(served.choose_weights())
 
 
 def test_bids_with_codes_of_its_own(brainmri: Brainmri, tmp_path: Path) -> None:

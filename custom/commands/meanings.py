@@ -16,6 +16,7 @@ OPTIONS = {
     "quickstart.max_epochs": "epochs of the training",
     "sample.folder": "a new folder for the sample",
     "sample.name": f"the data set: {', '.join(samples.NAMES)}",
+    "folds": "all, or some of 0 to 4: trains several networks of a folder of labelled scans, and scores them together",
     "plan.folder": "a folder of labelled scans in the form of nnU-Net, the Decathlon or BIDS",
     "plan.output_dir": "a new folder for the bundle (default: FOLDER_bundle)",
     "verify.name": f"a folder of labelled scans, or the data set: {', '.join(datasets.NAMES)}",

@@ -186,10 +186,15 @@ def _packed(path: Path, packed: Packed) -> bytes:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         metadata["required_packages_version"].pop("brain-mri-bundles", None)  # it is inside
         return json.dumps(described(metadata, packed.record, packed.out_channels), indent=4).encode()
-    changes = {"train.json": packed.train, "inference.json": packed.inference}.get(path.name, {})
-    if not changes:
+    changes = {"train.json": packed.train, "inference.json": packed.inference}.get(path.name)
+    if changes is None or path.parent.name != "configs":
         return path.read_bytes()
     parser = ConfigParser(json.loads(path.read_text(encoding="utf-8")))
+    is_planned = Path(parser.get("dataset_dir", "")).is_absolute()
+    if not changes and not is_planned:
+        return path.read_bytes()
+    if is_planned:
+        parser["dataset_dir"] = f"data/{Path(parser['dataset_dir']).name}"
     known = changes if path.name == "train.json" else {key: changes[key] for key in changes if key in parser}
     parser.update(dict(known))
     return json.dumps(parser.get(), indent=4).encode()

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 # What belongs to a machine or to one command, not to the weights.
 OF_ONE_COMMAND = frozenset({
     "bundle_root", "dataset_dir", "freesurfer_dir", "output_dir", "cache_dir", "ckpt_path", "device", "num_workers",
-    "resume", "from_weights", "split", "data", "temperature", "decode", "submission", "output_codes",
+    "resume", "from_weights", "split", "scores_dir", "data", "temperature", "decode", "submission", "output_codes",
 })  # fmt: skip
 # Sections of the config files that are no options.
 SECTIONS = frozenset({
