@@ -70,10 +70,10 @@ def train(
     bundle: str, *, network: str | None = None, recipe: str | None = None, folds: str = "", **overrides: Any
 ) -> None:
     """Trains a bundle: brainmri train DIR, or brainmri train iseg --dataset_dir DIR [--network vnet]."""
-    from custom.commands.plan import is_folder_to_train
+    from custom.commands.plan import is_to_be_planned
     from custom.running.workflow import run, say_what_is_next
 
-    if is_folder_to_train(bundle):
+    if is_to_be_planned(bundle):
         from custom.commands.train_folder import train_folder
 
         train_folder(bundle, network, recipe, folds, overrides)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -78,6 +81,38 @@ def test_two_channels_from_a_folder_to_plain_monai(infants: Path, brainmri: Brai
         results.append(np.asarray(nibabel.load(written).dataobj))
     np.testing.assert_array_equal(*results)
     assert results[0].shape == nibabel.load(case[0]).shape
+
+
+@pytest.mark.slow
+def test_killed_ten_times_it_is_the_same_run(
+    infants: Path, brainmri: Brainmri, start_brainmri: Callable, tmp_path: Path
+) -> None:
+    """At random moments: while it plans, trains or scores."""
+    words = ("train", "mine", "--max_epochs", 8, "--val_interval", 2, *SMALL)
+    for name in ("whole", "killed"):
+        shutil.copytree(infants, tmp_path / name / "mine")
+    assert brainmri(*words, cwd=tmp_path / "whole").returncode == 0
+    draw = random.Random(0)
+    for number in range(10):
+        said = [tmp_path / f"{stream}{number}" for stream in ("stdout", "stderr")]
+        process = start_brainmri(words, tmp_path / "killed", *said)
+        time.sleep(draw.uniform(0.5, 6.0))
+        process.kill()
+        process.join()
+    last = brainmri(*words, cwd=tmp_path / "killed")
+    assert last.returncode == 0, last.stderr
+    runs = [tmp_path / name / "runs/mine_bundle" for name in ("whole", "killed")]
+    for file in ("model.pt", "last.pt"):
+        whole, killed = (torch.load(run / file, weights_only=True) for run in runs)
+        whole, killed = (content.get("network", content) for content in (whole, killed))
+        assert whole.keys() == killed.keys()
+        assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    whole, killed = (json.loads((run / "training.json").read_text()) for run in runs)
+    assert killed["finished"] is True
+    assert killed["split"] == whole["split"]
+    scores = [(run / "evaluation/scores.csv").read_bytes() for run in runs]
+    assert scores[0] == scores[1]
+    assert not list(runs[1].rglob(".partial*"))
 
 
 def test_four_channels_of_the_decathlon(msd_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import custom
 from custom.datasets import own_folder
 from custom.errors import ConfigError, DataError
+from custom.files import read_json
 from custom.planning.decide import decide
 from custom.planning.measure import measure, notes
 from custom.planning.memory import this_machine
@@ -45,14 +46,15 @@ def plan(folder: str, output_dir: str | None = None) -> Path:
     return target
 
 
-def is_folder_to_train(name: str) -> bool:
-    """Whether `brainmri train NAME` means a folder of labelled scans: none of the known bundles has this name."""
-    if not own_folder.is_labelled_folder(name):
-        return False
+def is_to_be_planned(name: str) -> bool:
+    """Whether `brainmri train NAME` means a folder of labelled scans, or a planned bundle, which resumes by default.
+
+    A known bundle of this name comes first.
+    """
     try:
-        return find_bundle(name) == planned_bundle(name)
-    except ConfigError:
-        return True
+        return read_json(find_bundle(name) / "configs" / "train.json").get("resume") is True
+    except (ConfigError, OSError):
+        return own_folder.is_labelled_folder(name)
 
 
 def verify(folder: str) -> list[str]:
@@ -69,6 +71,15 @@ def verify(folder: str) -> list[str]:
 
 
 def bundle_of(folder: str) -> Path:
-    """The planned bundle of a folder of labelled scans. It is planned now if it does not exist."""
+    """The planned bundle of a folder of labelled scans, or of its own name. A missing one is planned now."""
+    if not own_folder.is_labelled_folder(folder):
+        return find_bundle(folder)
     target = planned_bundle(folder)
-    return target if is_bundle(target) else plan(folder)
+    if is_bundle(target):
+        return target
+    try:
+        return plan(folder)
+    except (OSError, ConfigError):
+        if is_bundle(target):  # another process, that shares the folds, planned it meanwhile
+            return target
+        raise

@@ -13,6 +13,8 @@ from custom.commands.plan import bundle_of
 from custom.commands.resumable import train_once
 from custom.commands.scoring import SCORES, TEST, VALIDATION, Job, chosen_postprocessing, print_scores
 from custom.commands.split import print_split, split_of
+from custom.datasets import own_folder
+from custom.files import read_json
 from custom.running.bundles import config_files, mixins
 from custom.running.processes import is_first
 
@@ -21,7 +23,7 @@ def train_folder(folder: str, network: str | None, recipe: Any, folds: str, over
     """Trains the planned bundle of a folder of labelled scans. The same call again goes on, or repeats nothing.
 
     Args:
-        folder: of labelled scans. Its bundle is planned now if it does not exist.
+        folder: of labelled scans, whose bundle is planned now if it does not exist; or a planned bundle.
         network: a mixin, by name or path, or None for the planned network.
         recipe: as custom.running.bundles.mixins takes it.
         folds: "" for one training; "all" or some of 0 to 4, separated by commas, for cross-validation.
@@ -36,11 +38,12 @@ def train_folder(folder: str, network: str | None, recipe: Any, folds: str, over
     """
     bundle = bundle_of(folder)
     files = config_files(str(bundle), "train.json", *mixins(str(bundle), network, recipe))
-    job = Job(bundle, network, recipe, typed(files, {"dataset_dir": folder, **overrides}))
+    data = folder if own_folder.is_labelled_folder(folder) else read_json(Path(files[0]))["dataset_dir"]
+    job = Job(bundle, network, recipe, typed(files, {"dataset_dir": data, **overrides}))
     if folds:
         train_folds(job, folds)
         return bundle
-    split = split_of(folder, int(job.settings.get("fold", 0)))
+    split = split_of(job.settings["dataset_dir"], int(job.settings.get("fold", 0)))
     print_split(split)
     trained = train_once(files, job.settings, split)
     if trained or not (job.folder / TEST / SCORES).is_file():

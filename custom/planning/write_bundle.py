@@ -11,7 +11,7 @@ from typing import Any
 import custom
 from custom.datasets import freesurfer
 from custom.errors import ConfigError
-from custom.files import written_whole
+from custom.files import folder_written_whole, written_whole
 from custom.planning.configs import Config, Planned, read_config, tissue_configs, tumor_configs
 from custom.planning.decide import TISSUES, Plan
 from custom.planning.measure import Fingerprint
@@ -38,9 +38,7 @@ def write_bundle(known: Fingerprint, plan: Plan, target: Path) -> Path:
         raise ConfigError(f"{target} exists already. Train with it, edit its JSON, or remove it to plan anew.")
     template = find_bundles()[plan.template]
     planned = Planned(target.name, known, plan)
-    partial = target.with_name(f".partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with folder_written_whole(target) as partial:
         configs = partial / "configs"
         shutil.copytree(template / "configs", configs, ignore=shutil.ignore_patterns("recipes", "__pycache__"))
         for folder in ("docs", "models"):
@@ -53,13 +51,11 @@ def write_bundle(known: Fingerprint, plan: Plan, target: Path) -> Path:
         _write(configs / "options.json", _options(configs))
         (partial / "docs" / "README.md").write_text(_readme(planned), encoding="utf-8")
         (partial / "docs" / "data_license.txt").write_text(
-            f"Trained on scans of {known.folder.name}. Their terms are those that you received them under.\n"
+            f"Trained on scans of {known.folder.name}. Their terms are those that you received them under.\n",
+            encoding="utf-8",
         )
         if plan.template == TISSUES:
             shutil.copy(template / "models" / "model.pt", partial / "models" / "start.pt")
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
