@@ -129,7 +129,7 @@ def test_the_bundle_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     for key in set(train) & set(inference) - {"_desc_", "imports", "run"}:
         assert train[key] == inference[key], key
     options = json.loads((bundle / "configs/options.json").read_text())
-    assert set(options) <= set(train) | set(inference) | {"ckpt_path", "split", "patches"}
+    assert set(options) <= set(train) | set(inference) | {"ckpt_path", "split", "scores_dir"}
     with pytest.raises(ConfigError, match=r"mine_bundle exists already. Train with it, edit its JSON, or remove it"):
         plan.plan("mine")
     assert not list(tmp_path.glob(".partial*"))
