@@ -9,20 +9,16 @@ import os
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch starts: huge pages for large tensors
 
-import importlib
-import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import custom
-from custom import datasets, samples
 from custom.commands.command_line import CommandLine
 from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS, STOPPED
 from custom.commands.options import Word, as_path, convert, typed
-from custom.errors import ConfigError, DataError, find_cause
+from custom.errors import ConfigError, find_cause
 from custom.files import without_partial
 from custom.running import log
 from custom.running.bundles import config_files, find_bundle, find_bundles, mixins
@@ -37,32 +33,23 @@ def quickstart(folder: str = "quickstart", /, max_epochs: int = 100) -> None:
 
 def sample(name: str, folder: str, **options: Any) -> None:
     """Writes a small data set to try things with: brainmri sample iseg DIR."""
-    module = _known_module(samples, name)
-    known = dict(list(inspect.signature(module.write).parameters.items())[1:])
-    if unknown := sorted(set(options) - set(known)):
-        raise ConfigError(f"The sample {name} has no option {unknown[0]!r}. Use one of: {', '.join(known)}.")
-    values = {
-        key: convert(value, type(known[key].default)) if isinstance(value, Word) else value
-        for key, value in options.items()
-    }
-    print(f"{module.write(folder, **values)}: {(module.__doc__ or '').splitlines()[0]}")
+    from custom.commands.data_sets import sample
+
+    sample(name, folder, options)
 
 
-def verify(name: str, folder: str) -> None:
-    """Reads a whole data set and lists every problem: brainmri verify iseg DIR."""
-    problems = _known_module(datasets, name).verify(folder)
-    print("\n".join(problems) or f"{folder}: no problem found.")
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise DataError(f"{folder} has {count}, listed above.")
+def verify(name: str, folder: str = "", /) -> None:
+    """Reads a whole data set and lists every problem: brainmri verify DIR, or brainmri verify iseg DIR."""
+    from custom.commands.data_sets import verify
+
+    verify(name, folder)
 
 
 def prepare(name: str, folder: str, *, output_dir: str) -> None:
     """Converts a data set once to a form that reads faster: brainmri prepare brats_slices DIR --output_dir OUT."""
-    module = _known_module(datasets, name)
-    if not hasattr(module, "prepare"):
-        raise ConfigError(f"{name} needs no preparing: train on it as it is.")
-    print(f"{module.prepare(folder, output_dir)}: use it as --dataset_dir.")
+    from custom.commands.data_sets import prepare
+
+    prepare(name, folder, output_dir)
 
 
 def download(name: str, folder: str) -> None:
@@ -72,10 +59,27 @@ def download(name: str, folder: str) -> None:
     print(download.download(name, folder))
 
 
-def train(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
-    """Trains a bundle: brainmri train iseg --dataset_dir DIR [--network vnet] [--max_epochs 5]."""
+def plan(folder: str, *, output_dir: str | None = None) -> None:
+    """Plans a bundle for a folder of labelled scans, and says why: brainmri plan DIR."""
+    from custom.commands.plan import plan
+
+    plan(folder, output_dir)
+
+
+def train(
+    bundle: str, *, network: str | None = None, recipe: str | None = None, folds: str = "", **overrides: Any
+) -> None:
+    """Trains a bundle: brainmri train DIR, or brainmri train iseg --dataset_dir DIR [--network vnet]."""
+    from custom.commands.plan import is_to_be_planned
     from custom.running.workflow import run, say_what_is_next
 
+    if is_to_be_planned(bundle):
+        from custom.commands.train_folder import train_folder
+
+        train_folder(bundle, network, recipe, folds, overrides)
+        return
+    if folds:
+        raise ConfigError("--folds is for a folder of labelled scans: brainmri train DIR --folds all.")
     files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides))
     workflow = run("training", files, **typed(files, overrides))
     say_what_is_next(workflow, bundle, network, recipe)
@@ -114,8 +118,9 @@ def networks(bundle: str = "", /, size: int | None = None) -> None:
     """Lists networks with parameters, GFLOPs of one window and papers: brainmri networks iseg."""
     from custom.commands.networks import network_table
 
-    names = [find_bundle(bundle).name] if bundle else sorted(find_bundles())
-    print("\n\n".join(f"{name}\n{network_table(name, size).to_string(index=False)}" for name in names))
+    folders = [find_bundle(bundle)] if bundle else [folder for _, folder in sorted(find_bundles().items())]
+    tables = [f"{folder.name}\n{network_table(str(folder), size).to_string(index=False)}" for folder in folders]
+    print("\n\n".join(tables))
 
 
 def compare(
@@ -248,12 +253,6 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
 
 
-def _known_module(package: ModuleType, name: str) -> ModuleType:
-    if name not in package.NAMES:
-        raise ConfigError(f"There is no data set {name!r}. Use one of: {', '.join(package.NAMES)}.")
-    return importlib.import_module(f"{package.__name__}.{name}")
-
-
 def _label_options() -> dict[str, str]:
     from custom.serving.label_settings import meanings
 
@@ -261,8 +260,8 @@ def _label_options() -> dict[str, str]:
 
 
 FUNCTIONS = (
-    quickstart, segment, train, evaluate, infer, report, volumes, export, pack, compare, baseline, networks, label,
-    sample, verify, prepare, download, completion,
+    quickstart, segment, volumes, plan, train, evaluate, infer, report, export, pack, compare, baseline, networks,
+    label, sample, verify, prepare, download, completion,
 )  # fmt: skip
 COMMANDS = CommandLine(
     {function.__name__: function for function in FUNCTIONS},

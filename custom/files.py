@@ -150,13 +150,27 @@ def sample_written_whole(folder: str | Path, recipe: dict[str, Any]) -> Iterator
             raise DataError(f"{folder} is not empty and holds no sample of this kind. Name a new folder.")
         yield None
         return
+    with folder_written_whole(folder) as partial:
+        yield partial
+        (partial / "sample.json").write_text(json.dumps(recipe) + "\n")
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `folder`; renames it if the block succeeds, removes it otherwise.
+
+    Args:
+        folder: does not exist, or is empty.
+
+    Raises:
+        WriteError: the disk is full.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder.parent)
     partial = folder.parent / _partial_name(folder.name)
     partial.mkdir()
     try:
         yield partial
-        (partial / "sample.json").write_text(json.dumps(recipe) + "\n")
         partial.replace(folder)
     except (OSError, RuntimeError) as error:
         if _is_full(folder.parent, error):

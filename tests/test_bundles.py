@@ -91,7 +91,6 @@ SINGLE_STEPS = ("intensity_", "optimizer_", "resolution_", "crop_", "n4")
 RECIPES: dict[str, dict[str, Any]] = {
     "medicalzoo": {"subvolumes_per_epoch": 3},
     "own_scans": {"dataset_dir": "own_dir"},
-    "own_labels": {"dataset_dir": "own_dir"},
     "tutorial": {"roi_size": [32, 32, 16], "least_tumor": 0.01},
     "original": {"middle_slices": 8, "batch_size": 4},
     "regression": {"target": "Strength_Unadj"},

@@ -57,7 +57,7 @@ def test_commands_get_names_as_typed(name: str, monkeypatch: pytest.MonkeyPatch)
     assert seen[1] == (("msd", name), {"output_dir": name})
     assert seen[2][0] == (name, "b.nii")
     assert seen[2][1]["output_dir"] == seen[2][1]["from_mask"] == name
-    assert seen[3] == (("iseg",), {"recipe": name, "network": name, "dataset_dir": name})
+    assert seen[3] == (("iseg",), {"recipe": name, "network": name, "folds": "", "dataset_dir": name})
 
 
 def recorder(command: str, seen: list) -> object:
@@ -230,8 +230,8 @@ def test_help_of_a_bundle(command: str, bundle: str, capsys: pytest.CaptureFixtu
     ("words", "code", "sentence"),
     [
         (["trian"], 2, "brainmri: There is no command 'trian'; did you mean 'train'?"),
-        ([], 2, "brainmri: name a command, one of: quickstart, segment, train"),
-        (["verify", "iseg"], 2, "brainmri verify: the following arguments are required: folder"),
+        ([], 2, "brainmri: name a command, one of: quickstart, segment, plan, train"),
+        (["sample", "iseg"], 2, "brainmri sample: the following arguments are required: folder"),
         (["export", "iseg", "x"], 2, "brainmri export: unrecognized arguments: x"),
         (
             ["verify", "iseg", "x", "--verbos"],

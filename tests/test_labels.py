@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,9 @@ from custom.errors import DataError
 from custom.handlers import SegmentationScores
 from custom.losses import MergedClasses, MultiClassDiceCELoss, MultiClassDiceLoss
 from custom.metrics import LabelDice
+from custom.planning.decide import decide
+from custom.planning.memory import Machine
+from custom.planning.write_bundle import write_bundle
 from custom.reading.labels import LabelCodes, whole_codes
 from custom.reports import of_run
 from custom.running.bundles import channels_of_run, config_files, labels_of_run
@@ -34,6 +38,7 @@ from custom.transforms import (
     MaskIgnoredd,
     RandCropWithEnoughd,
 )
+from tests.own_folders import fingerprint
 
 SHAPE = (4, 5, 6)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -280,9 +285,10 @@ def test_reports_have_the_runs_own_names(
     names: list[str], channels: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = {"background": 0} | {name: code for code, name in enumerate(names, start=1)}
-    content = {"channel_names": {str(n): name for n, name in enumerate(channels)}, "labels": labels}
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    files = config_files("brats_mri_tumor", "train.json", "recipes/own_labels.json", "evaluate.json")
+    measured = fingerprint(channels=2, counts=(5,) * len(labels))
+    known = replace(measured, channels=tuple(channels), labels=dict(enumerate(labels)))
+    bundle = write_bundle(known, decide(known, Machine("cpu", 2**34)), tmp_path / "own_bundle")
+    files = config_files(str(bundle), "train.json", "evaluate.json")
     workflow: Any = SimpleNamespace(parser=parser_of(files, tmp_path))
     label = torch.zeros(len(labels), 8, 8, 8)
     label[0] = 1

@@ -20,7 +20,7 @@ LAYERS = (  # from the bottom up; a folder imports from lower lines only
     {"datasets"},
     {"handlers", "samples"},
     {"running"},
-    {"reports"},
+    {"planning", "reports"},
     {"baselines", "serving"},
     {"commands"},
     {"cli"},

@@ -181,16 +181,14 @@ def test_own_labels_are_scored_on_the_data_that_are_given(
 ) -> None:
     own_volumes(tmp_path / "own")
     labels = "${0: 'background', 1: 'ventricle', 2: 'lesion'}"
-    network = UNET | {"out_channels": 3, "channels": [4, 8], "strides": [2]}
-    options = {"labels": labels, "codes": "$(0, 1, 2)", "network_def": network, "fold": 1}
-    record(weights, "brats_mri_tumor", recipe=["own_labels"], options=options)
+    options = {"labels": labels, "spacing": 2.5, "fold": 1}
+    record(weights, "brain_mri_tissue", recipe=["own_scans"], options=options)
     for name, warning in (("lesion", ""), ("tumor", "Warning: the data set has the labels {0: 'background', 1: 'vent")):
         text = (tmp_path / "own/dataset.json").read_text().replace("lesion", name)
         (tmp_path / "own/dataset.json").write_text(text)
-        files, settings = call("evaluating", "brats_mri_tumor", weights, dataset_dir=str(tmp_path / "own"))
-        assert files == ["train.json", "own_labels.json", "evaluate.json"]
-        changed = {"network_def#channels": [4, 8], "network_def#strides": [2], "fold": 1}
-        assert settings == changed | {"dataset_dir": str(tmp_path / "own")}
+        files, settings = call("evaluating", "brain_mri_tissue", weights, dataset_dir=str(tmp_path / "own"))
+        assert files == ["train.json", "own_scans.json", "evaluate.json"]
+        assert settings == {"spacing": 2.5, "fold": 1} | {"dataset_dir": str(tmp_path / "own")}
         printed = capsys.readouterr().out
         assert printed.startswith(warning)
         assert bool(printed) == bool(warning)
@@ -424,38 +422,6 @@ def test_export_on_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     with pytest.raises(WriteError, match=r"model\.ts could not be written, because the disk is full\. Free some space"):
         cli.export("iseg", ckpt_path=str(tmp_path / "best.pt"), output_dir=str(small_disk))
     assert {path.name for path in small_disk.iterdir()} == {"filled"}
-
-
-def test_own_labels_without_their_data(brainmri: Brainmri, tmp_path: Path) -> None:
-    """Trained, then the data are moved away: inferred, packed, unzipped elsewhere, and run by plain MONAI there."""
-    own_volumes(tmp_path / "own")
-    small = ("--roi_size", "[32,32,32]", "--network_def#channels", "[4,8,8]", "--network_def#strides", "[2,2]")
-    words = ("--recipe", "own_labels", "--dataset_dir", "own", "--output_dir", "run", "--max_epochs", 1, *small)
-    result = brainmri("train", "brats_mri_tumor", *words, "--val_interval", 1, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    case = [shutil.copy(tmp_path / f"own/imagesTr/case1_000{n}.nii.gz", tmp_path) for n in range(2)]
-    shutil.rmtree(tmp_path / "own")
-    data = ("--data", str([{"image": case}]))
-    result = brainmri("infer", "brats_mri_tumor", "--output_dir", "run", *data, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    name = "segmentations/case1_0000_seg.nii.gz"
-    expected = np.asarray(nibabel.load(tmp_path / "run" / name).dataobj)
-    result = brainmri("pack", "brats_mri_tumor", "--output_dir", "run", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    with zipfile.ZipFile(tmp_path / "run/brats_mri_tumor_segmentation.zip") as archive:
-        archive.extractall(tmp_path / "elsewhere")
-    bundle = tmp_path / "elsewhere/brats_mri_tumor_segmentation"
-    formats = json.loads((bundle / "configs/metadata.json").read_text())["network_data_format"]
-    assert formats["inputs"]["image"]["channel_def"] == {"0": "T1", "1": "FLAIR"}
-    assert formats["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "ventricle", "2": "lesion"}
-    assert (formats["inputs"]["image"]["num_channels"], formats["outputs"]["pred"]["num_channels"]) == (2, 3)
-    shared = json.loads((bundle / "models/model.json").read_text())
-    assert shared["recipe"] == ["own_labels"]
-    assert "dataset_dir" not in shared
-    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/inference.json")]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    subprocess.run([*run, "--output_dir", "there", *data], cwd=tmp_path, env=environment, check=True)
-    np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "there" / name).dataobj), expected)
 
 
 @pytest.mark.parametrize(

@@ -339,13 +339,3 @@ def test_baseline_command(brain_tumors_dir: Path, brainmri: Brainmri, tmp_path: 
     assert result.returncode == 0, result.stderr
     assert re.search(r"BraTS20_Training_001  0\.\d{3}\nmean  0\.\d{3}, n = 1\. Research use only", result.stdout)
     assert "iseg_mri_tissue_segmentation has no baseline" in brainmri("baseline", "iseg", cwd=tmp_path).stderr
-
-
-def test_own_labels_from_files_to_files(own_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
-    """One channel and three tissues, in the bundle that was made for four channels and tumors."""
-    words = ("--recipe", "own_labels", "--dataset_dir", own_dir, "--output_dir", "run", "--roi_size", "[32,32,32]")
-    for command in (("train", "--max_epochs", 1), ("evaluate",), ("infer", "--split", "unlabelled"), ("export",)):
-        result = brainmri(command[0], "brats_mri_tumor", *words, *command[1:], cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-    assert pandas.read_csv(tmp_path / "run/evaluation/scores.csv")["label"].unique().tolist() == ["CSF", "GM", "WM"]
-    assert [path.name for path in (tmp_path / "run/segmentations").iterdir()] == ["sub-11_seg.nii.gz"]

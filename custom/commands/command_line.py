@@ -156,7 +156,7 @@ class CommandLine:
                 parser.epilog = "\n".join([*lines, *(f"  {other}" for other in sorted(find_bundles()))])
                 return parser
             own = {option.name for option in self._parameters(name)}
-            options = [option for option in options_of_command(name, folder.name) if option.name not in own]
+            options = [option for option in options_of_command(name, str(folder)) if option.name not in own]
             texts = {option.name: f"{option.meaning} (default: {option.default})" for option in options}
             _add_texts(parser, f"options of {folder.name}", texts)
             for kind in ("networks", "recipes"):

@@ -2,7 +2,7 @@
 
 Each network and seed is trained and evaluated in a process of its own, in OUTPUT_DIR/NETWORK-seedN; what is finished is
 not run again, and what was stopped goes on after its last epoch. These processes end with the command. Several commands
-may share an OUTPUT_DIR, each with other networks or seeds: a folder takes one run at a time.
+may share an OUTPUT_DIR: a folder takes one run at a time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any
 import pandas
 import torch
 
-from custom.errors import ConfigError, DataError
+from custom.errors import ConfigError
 from custom.files import read_json, written_whole
 from custom.locks import run_locked
 from custom.networks.cost import count_parameters, gflops
 from custom.reports.comparison import comparison_figure
 from custom.reports.of_run import save_figure
 from custom.running.bundles import config_files, find_bundle, mixins, read_metadata
-from custom.running.processes import end_with_parent, run_child
+from custom.running.in_turn import Task, run_in_turn
+from custom.running.processes import end_with_parent
 from custom.running.workflow import StrictWorkflow, run
 
 COST, SCORES = "cost.json", "evaluation/scores.csv"  # of one network and seed: written after training, and last
@@ -65,16 +66,14 @@ def compare(
         DataError: a run failed; the others are kept.
     """
     _check_plan(bundle, networks, seeds, output_dir, recipe, overrides)
+    tasks = []
     for network in networks:
         for seed in seeds:
             folder = _folder(output_dir, network, seed)
-            if not all((folder / name).is_file() for name in (COST, SCORES)):
-                print(f"== {network}, seed {seed}: {folder}", flush=True)
-                words = [bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides)]
-                if run_child([sys.executable, "-m", "custom.commands.compare", *words]):
-                    raise DataError(
-                        f"{network} with seed {seed} failed, as shown above. Run the command again to go on."
-                    )
+            words = (bundle, network, str(seed), str(folder), recipe or "", json.dumps(overrides))
+            call = (sys.executable, "-m", "custom.commands.compare", *words)
+            tasks.append(Task(f"{network} with seed {seed}", folder, (COST, SCORES), call))
+    run_in_turn(tasks, wait=summary)
     return _summarise(bundle, networks, seeds, output_dir) if summary else []
 
 

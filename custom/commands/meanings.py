@@ -6,8 +6,9 @@ Options of bundles have their meanings in each bundle's configs/options.json.
 from custom import datasets, samples
 
 OPTIONS = {
-    "bundle": "a bundle, by any unique part of its name",
-    "network": "another network of the bundle: brainmri networks BUNDLE lists them",
+    "bundle": "a bundle, by any unique part of its name or by its folder",
+    "train.bundle": "a folder of labelled scans; or a bundle, by any unique part of its name or by its folder",
+    "network": "another network of the bundle (brainmri networks BUNDLE lists them), or the path of a mixin",
     "recipe": "recipes of the bundle; several are separated by commas",
     "folder": "the folder of the data set",
     "output_dir": "the folder to write to",
@@ -15,7 +16,11 @@ OPTIONS = {
     "quickstart.max_epochs": "epochs of the training",
     "sample.folder": "a new folder for the sample",
     "sample.name": f"the data set: {', '.join(samples.NAMES)}",
-    "verify.name": f"the data set: {', '.join(datasets.NAMES)}",
+    "folds": "all, or some of 0 to 4: trains several networks of a folder of labelled scans, and scores them together",
+    "plan.folder": "a folder of labelled scans in the form of nnU-Net, the Decathlon or BIDS",
+    "plan.output_dir": "a new folder for the bundle (default: FOLDER_bundle)",
+    "verify.name": f"a folder of labelled scans, or the data set: {', '.join(datasets.NAMES)}",
+    "verify.folder": "the folder of the data set, after its name",
     "prepare.name": "the data set: brats_slices",
     "download.name": f"the data set: {', '.join(datasets.NAMES)}",
     "networks.size": "voxels along each axis of the window instead of the bundle's roi_size",
@@ -37,7 +42,7 @@ OPTIONS = {
     "volumes.folder": "the --output_dir of brainmri segment",
     "figure": "draw a figure of each segmentation",
     "studies": "a folder of NIfTI files, or the URL of a DICOMweb server",
-    "bundles": "bundles to serve, separated by commas; iseg:vnet for another network",
+    "bundles": "bundles to serve, by names or folders, separated by commas; iseg:vnet for another network",
     "environment": "the folder of MONAI Label's own Python environment",
     "shell": "bash or zsh",
 }
@@ -53,7 +58,7 @@ SAMPLE_OPTIONS = {
 }
 # What a command that was stopped leaves, and how to go on.
 STOPPED = {
-    "train": ". What finished epochs learned is kept; --resume True goes on with it",
+    "train": ". What finished epochs learned is kept; the same command with --resume True goes on with it",
     "compare": ". What finished epochs learned is kept; the same command goes on with it",
     "quickstart": ". What finished epochs learned is kept; the same command goes on with it",
     "segment": ". Finished results are kept; the same command goes on with the other scans",

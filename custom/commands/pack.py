@@ -20,7 +20,7 @@ from custom.checkpoints.record import read_record
 from custom.commands.export import export
 from custom.errors import CheckpointError
 from custom.files import written_whole
-from custom.running.bundles import config_files, mixins
+from custom.running.bundles import config_files, described, mixins
 from custom.running.description import OF_ONE_COMMAND, option_names, references, resolved
 from custom.running.workflow import print_call
 
@@ -90,8 +90,8 @@ def pack(
     weights = Path(overrides.get("ckpt_path") or default_weights(folder, bundle))
     record = read_record(weights)
     network, recipe = network or record.get("network"), recipe or record.get("recipe")
-    settings = _settings_of(config_files(bundle.name, *mixins(bundle.name, network, recipe)))
-    of_inference = _settings_of(config_files(bundle.name, *mixins(bundle.name, network, recipe, inference=True)))
+    settings = _settings_of(config_files(str(bundle), *mixins(str(bundle), network, recipe)))
+    of_inference = _settings_of(config_files(str(bundle), *mixins(str(bundle), network, recipe, inference=True)))
     given = {key: value for key, value in overrides.items() if key not in OF_ONE_COMMAND}
     constants = _constants(files, given)
     exported = export(files, folder, "torchscript", print_call, **overrides)
@@ -186,37 +186,15 @@ def _packed(path: Path, packed: Packed) -> bytes:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         metadata["required_packages_version"].pop("brain-mri-bundles", None)  # it is inside
         return json.dumps(described(metadata, packed.record, packed.out_channels), indent=4).encode()
-    changes = {"train.json": packed.train, "inference.json": packed.inference}.get(path.name, {})
-    if not changes:
+    changes = {"train.json": packed.train, "inference.json": packed.inference}.get(path.name)
+    if changes is None or path.parent.name != "configs":
         return path.read_bytes()
     parser = ConfigParser(json.loads(path.read_text(encoding="utf-8")))
+    is_planned = Path(parser.get("dataset_dir", "")).is_absolute()
+    if not changes and not is_planned:
+        return path.read_bytes()
+    if is_planned:
+        parser["dataset_dir"] = f"data/{Path(parser['dataset_dir']).name}"
     known = changes if path.name == "train.json" else {key: changes[key] for key in changes if key in parser}
     parser.update(dict(known))
     return json.dumps(parser.get(), indent=4).encode()
-
-
-def described(metadata: dict[str, Any], record: Mapping[str, Any], out_channels: int) -> dict[str, Any]:
-    """A bundle's metadata with the channels and labels of a run.
-
-    Args:
-        metadata: the content of metadata.json, which is changed.
-        record: of the run's weights.
-        out_channels: of its network.
-    """
-    formats = metadata["network_data_format"]
-    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
-    channels, labels = list(record.get("channels", ())), dict(record.get("labels", {}))
-    if channels:
-        image["num_channels"] = len(channels)
-        image["channel_def"] = {str(number): name for number, name in enumerate(channels)}
-    if not labels or (labels == pred.get("labels", pred["channel_def"]) and out_channels == pred["num_channels"]):
-        return metadata
-    for key in ("labels", "num_classes"):
-        pred.pop(key, None)
-    pred["num_channels"] = out_channels
-    if len(labels) == out_channels:
-        pred["channel_def"] = labels
-    else:
-        pred["channel_def"] = {str(number): f"output {number}" for number in range(out_channels)}
-        pred["labels"] = labels
-    return metadata

@@ -73,19 +73,32 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict[st
         DataError: no case for the split, a file that does not exist, or files of one case that differ in shape.
     """
     if split == "unlabelled":
-        chosen = _cases(dataset_dir, "test")
+        chosen = _checked(dataset_dir, _cases(dataset_dir, "test"))
     else:
         cases = _cases(dataset_dir, "training")
         wanted = split_by_participant((participant_of(case["subject"]) for case in cases), split, fold, dataset_dir)
-        chosen = [case for case in cases if participant_of(case["subject"]) in wanted]
+        chosen = _checked(dataset_dir, [case for case in cases if participant_of(case["subject"]) in wanted])
     if not chosen:
         raise MissingDataError(f"{dataset_dir} has no case without a label. Set split to training, validation or test.")
+    return chosen
+
+
+def labelled_cases(dataset_dir: str | Path) -> list[dict[str, Any]]:
+    """All cases with labels, of any split, as `datalist` gives them. Raises DataError as `datalist` does."""
+    cases = _checked(dataset_dir, _cases(dataset_dir, "training"))
+    if not cases:
+        raise MissingDataError(f"{dataset_dir} lists no case with a label. {HOW_TO_GET}")
+    return cases
+
+
+def _checked(dataset_dir: str | Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cases. Raises DataError if the files of one do not fit each other or dataset.json."""
     known = read_description(dataset_dir)
-    for case in chosen:
+    for case in cases:
         require_one_grid(_files(case))
         if problem := _channel_problem(known, case):
             raise DataError(problem)
-    return chosen
+    return cases
 
 
 def _channel_problem(known: Description, case: Mapping[str, Any]) -> str | None:
@@ -223,11 +236,19 @@ def _ending(known: Description, part: str) -> str:
                 f'{known.file} has the "file_ending" {given}, which this project does not read. '
                 f"Convert the files to one of {', '.join(ENDINGS)}."
             )
-        return ending
+        return _as_written(known, part, ending)
     for ending in ENDINGS:
         if any(known.file.parent.glob(f"images{part}/[!.]*_0000{ending}")):
             return ending
     return ENDINGS[0]
+
+
+def _as_written(known: Description, part: str, ending: str) -> str:
+    """The ending in the files' own capitals: dataset.json may say .NII.GZ where the files say .nii.gz."""
+    for path in known.file.parent.glob(f"images{part}/[!.]*"):
+        if path.name.lower().endswith(ending.lower()):
+            return path.name[-len(ending) :]
+    return ending
 
 
 def _refuse_more_channels(known: Description, paths: Iterable[Path], case: str | None = None) -> None:

@@ -6,6 +6,7 @@ from custom.handlers.early_stop import EarlyStop
 from custom.handlers.epoch_log import EpochLog
 from custom.handlers.epoch_seed import EpochSeed
 from custom.handlers.load_weights import LoadWeights
+from custom.handlers.postprocessing_trials import PostprocessingTrials
 from custom.handlers.predictions import ClassificationScores, Predictions
 from custom.handlers.run_files import WritesFiles, run_files
 from custom.handlers.segmentation_scores import SegmentationScores
@@ -19,6 +20,7 @@ __all__ = [
     "EpochLog",
     "EpochSeed",
     "LoadWeights",
+    "PostprocessingTrials",
     "Predictions",
     "SegmentationScores",
     "TensorBoard",

@@ -8,6 +8,7 @@ from custom.networks.custom_cnn import CustomCNN
 from custom.networks.dense_voxel_net import DenseVoxelNet
 from custom.networks.dual_path_dense_net import DualPathDenseNet
 from custom.networks.dual_single_dense_net import DualSingleDenseNet
+from custom.networks.ensemble import Ensemble, ensemble_state
 from custom.networks.fft_conv3d import FFTConv3d
 from custom.networks.hcp_net import HCPNet, check_covariates, fit_covariates
 from custom.networks.high_res_net import HighResNet
@@ -32,6 +33,7 @@ __all__ = [
     "DenseVoxelNet",
     "DualPathDenseNet",
     "DualSingleDenseNet",
+    "Ensemble",
     "FFTConv3d",
     "HCPNet",
     "HighResNet",
@@ -47,5 +49,6 @@ __all__ = [
     "ViTClassifier",
     "check_covariates",
     "check_window",
+    "ensemble_state",
     "fit_covariates",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,22 +15,69 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigParser  # its import takes seconds
 
 
+BUNDLES = "BRAINMRI_BUNDLES"  # variable of the environment: folders of bundles, or of folders of bundles
+PLANNED = "_bundle"  # what the name of a planned bundle adds to the name of the folder of labelled scans
+
+
 def find_bundles() -> dict[str, Path]:
-    """Every bundle that came with this package: its name and its folder."""
+    """Every bundle that came with this package, and those of BRAINMRI_BUNDLES: its name and its folder.
+
+    Raises:
+        ConfigError: BRAINMRI_BUNDLES names a folder without a bundle.
+    """
     package = Path(__file__).resolve().parents[1]
     places = (package / "bundles", package.parent / "bundles")  # installed, and in the repository
-    folders = (metadata.parents[1] for place in places for metadata in sorted(place.glob("*/configs/metadata.json")))
+    folders = [metadata.parents[1] for place in places for metadata in sorted(place.glob("*/configs/metadata.json"))]
+    for text in filter(None, os.environ.get(BUNDLES, "").split(os.pathsep)):
+        place = Path(text).expanduser().absolute()
+        own = [place] if is_bundle(place) else [path for path in sorted(place.glob("*")) if is_bundle(path)]
+        if not own:
+            raise ConfigError(
+                f"{BUNDLES} names {text}, which holds no bundle. Name folders with configs/metadata.json."
+            )
+        folders += own
     return {folder.name: folder for folder in folders}
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle."""
+    return (folder / "configs" / "metadata.json").is_file()
+
+
+def planned_bundle(folder: str | Path) -> Path:
+    """Where the plan of a folder of labelled scans lies: FOLDER_bundle in the current folder, or beside the folder."""
+    data = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100  # without "..", but links stay
+    here, beside = Path.cwd() / f"{data.name}{PLANNED}", data.with_name(f"{data.name}{PLANNED}")
+    return beside if is_bundle(beside) and not is_bundle(here) else here
+
+
 def find_bundle(part: str) -> Path:
-    """The folder of the only bundle whose name contains `part`.
+    """The folder of a bundle.
+
+    Args:
+        part: a unique part of the name of a known bundle; or a path, of a bundle or of a folder of labelled scans that
+            has a planned bundle. A word without a separator is first taken for a name.
 
     Raises:
         ConfigError: no bundle or several bundles match.
     """
-    bundles = find_bundles()
+    path, bundles = Path(part).expanduser(), find_bundles()
+    is_path = part.startswith((".", "~")) or len(path.parts) > 1
+    if not is_path and len(_matching(part, bundles)) == 1:
+        return bundles[full_name(part, bundles)]
+    for folder in (Path(os.path.abspath(path)), planned_bundle(path)):  # noqa: PTH100
+        if part and path.is_dir() and is_bundle(folder):
+            return _on_path(folder)
+    if is_path:
+        raise ConfigError(f"{part} is no bundle: it has no configs/metadata.json. Name a bundle or its folder.")
     return bundles[full_name(part, bundles)]
+
+
+def _on_path(folder: Path) -> Path:
+    """The folder. It is on sys.path now, as MONAI does for a bundle that it runs: bundle_root finds it there."""
+    if str(folder) not in sys.path:
+        sys.path.insert(1, str(folder))
+    return folder
 
 
 def full_name(part: str, names: Collection[str], noun: str = "bundle") -> str:
@@ -43,11 +91,15 @@ def full_name(part: str, names: Collection[str], noun: str = "bundle") -> str:
     Raises:
         ConfigError: none of the names or several names match.
     """
-    matches = [name for name in names if part == name] or [name for name in names if part and part in name]
+    matches = _matching(part, names)
     if len(matches) != 1:
         problem = f"matches several bundles: {', '.join(matches)}" if matches else f"matches no {noun}"
         raise ConfigError(f"{part!r} {problem}. Use a unique part of one of: {', '.join(sorted(names))}.")
     return matches[0]
+
+
+def _matching(part: str, names: Collection[str]) -> list[str]:
+    return [name for name in names if part == name] or [name for name in names if part and part in name]
 
 
 def bundle_root(name: str) -> str:
@@ -76,6 +128,33 @@ def read_metadata(bundle_folder: Path) -> dict[str, Any]:
     content = json.loads((bundle_folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
+
+
+def described(metadata: dict[str, Any], record: Mapping[str, Any], out_channels: int) -> dict[str, Any]:
+    """A bundle's metadata with the channels and labels of a run.
+
+    Args:
+        metadata: the content of metadata.json, which is changed.
+        record: of the run's weights.
+        out_channels: of its network.
+    """
+    formats = metadata["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    channels, labels = list(record.get("channels", ())), dict(record.get("labels", {}))
+    if channels:
+        image["num_channels"] = len(channels)
+        image["channel_def"] = {str(number): name for number, name in enumerate(channels)}
+    if not labels or (labels == pred.get("labels", pred["channel_def"]) and out_channels == pred["num_channels"]):
+        return metadata
+    for key in ("labels", "num_classes"):
+        pred.pop(key, None)
+    pred["num_channels"] = out_channels
+    if len(labels) == out_channels:
+        pred["channel_def"] = labels
+    else:
+        pred["channel_def"] = {str(number): f"output {number}" for number in range(out_channels)}
+        pred["labels"] = labels
+    return metadata
 
 
 def channels_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
@@ -131,7 +210,7 @@ def mixins(
 
     Args:
         bundle: any unique part of a bundle's name.
-        network: the stem of a file in configs/networks, or None for the default.
+        network: the stem of a file in configs/networks, the path of any other mixin (*.json), or None for the default.
         recipe: one name, several as "a,b" or as a list, or None.
         overrides: with a "dataset_dir" that has a dataset.json, the recipe own_scans is added where the bundle has it
             and no other recipe is named.
@@ -148,7 +227,12 @@ def mixins(
         names = [name for name in names if name not in of_training]
         if of_training:
             print(f"Not used here, since it changes the training only: {', '.join(of_training)}.")
-    return [*([f"networks/{network}.json"] if network else []), *(f"recipes/{name}.json" for name in names)]
+    return [*([_network_file(network)] if network else []), *(f"recipes/{name}.json" for name in names)]
+
+
+def _network_file(network: str) -> str:
+    """Of a name the file in configs/networks; of a path its absolute path, which `config_files` keeps."""
+    return str(Path(network).expanduser().absolute()) if network.endswith(".json") else f"networks/{network}.json"
 
 
 def _changes_training_only(bundle: str, recipe: str) -> bool:

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 # What belongs to a machine or to one command, not to the weights.
 OF_ONE_COMMAND = frozenset({
     "bundle_root", "dataset_dir", "freesurfer_dir", "output_dir", "cache_dir", "ckpt_path", "device", "num_workers",
-    "resume", "from_weights", "split", "data", "temperature", "decode", "submission", "output_codes",
+    "resume", "from_weights", "split", "scores_dir", "data", "temperature", "decode", "submission", "output_codes",
 })  # fmt: skip
 # Sections of the config files that are no options.
 SECTIONS = frozenset({
@@ -119,10 +119,14 @@ def _named_in(value: Any) -> list[str]:
 
 
 def chosen_mixins(files: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The network and the recipes among config files, by their names."""
+    """The network and the recipes among config files, by their names; a network from elsewhere by its path."""
     of_folder: dict[str, list[str]] = {"networks": [], "recipes": []}
+    configs = Path(files[0]).parent
     for path in map(Path, files):
-        of_folder.get(path.parent.name, []).append(path.stem)
+        if not path.is_relative_to(configs):
+            of_folder["networks"].append(str(path))
+        else:
+            of_folder.get(path.parent.name, []).append(path.stem)
     networks = of_folder["networks"]
     return networks[-1] if networks else None, of_folder["recipes"]
 

@@ -20,7 +20,7 @@ from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of
 from custom.errors import BrainMRIError, ConfigError
 from custom.running import Predictor
-from custom.running.bundles import channels_of, find_bundles, full_name, labels_of, read_metadata
+from custom.running.bundles import channels_of, find_bundle, find_bundles, full_name, labels_of, read_metadata
 from custom.serving.contrasts import contrast_of
 from custom.serving.grids import save_labels
 
@@ -155,8 +155,8 @@ def load_bundles(
     """The bundles to serve, by their names.
 
     Args:
-        names: unique parts of the names of segmentation bundles, each with ":network" for another network than the
-            default; empty for all bundles that pass the check.
+        names: unique parts of the names of segmentation bundles, or folders as custom.running.bundles.find_bundle takes
+            them, each with ":network" for another network than the default; empty for all bundles that pass the check.
         runs: the folder in which a training wrote <bundle>/model.pt.
         weights: "newest", "shipped", "trained" or a time, for all of them; or "iseg=shipped,brats_mri_tumor=newest".
         check: raises a BrainMRIError if a bundle cannot be served, for example because it has no weights.
@@ -165,9 +165,11 @@ def load_bundles(
         ConfigError: a name that no segmentation bundle has, or an unknown network.
         BrainMRIError: a named bundle does not pass the check.
     """
-    metadata = {name: (root, read_metadata(root)) for name, root in find_bundles().items()}
+    elsewhere: dict[str, Path] = {}
+    parts = [_named(name, elsewhere) for name in names]
+    metadata = {name: (root, read_metadata(root)) for name, root in (find_bundles() | elsewhere).items()}
     known = {name: root for name, (root, content) in metadata.items() if content["kind"] == "segmentation"}
-    chosen = [_find(name, known) for name in names] or [(name, None) for name in known]
+    chosen = [_find(part, known) for part in parts] or [(name, None) for name in known]
     weights_of = _weights_by_bundle(weights, known)
     served = {
         name: _load(name, known[name], runs / name, weights_of.get(name, weights_of[""]), network)
@@ -186,6 +188,16 @@ def load_bundles(
     if not served:
         raise ConfigError(f"No bundle can be served: {' '.join(reasons)}")
     return served
+
+
+def _named(name: str, elsewhere: dict[str, Path]) -> str:
+    """The name, with a folder's path replaced by the name of its bundle, which is added to `elsewhere`."""
+    for part, mark, network in ((name, "", ""), name.rpartition(":")):
+        if part and Path(part).expanduser().is_dir():
+            folder = find_bundle(part)
+            elsewhere[folder.name] = folder
+            return f"{folder.name}{mark}{network}"
+    return name
 
 
 def _find(name: str, known: Mapping[str, Path]) -> tuple[str, str | None]:

@@ -5,6 +5,7 @@ from custom.transforms.crop_to_head import CropToHeadd, head_mask
 from custom.transforms.crop_with_enough import RandCropWithEnoughd
 from custom.transforms.encode_labels import EncodeLabelsd
 from custom.transforms.fill_sulci import FillSulcid
+from custom.transforms.from_disk import CropFromDiskd, FromDiskd
 from custom.transforms.ignored_voxels import LabelIndicesd, MaskIgnoredd
 from custom.transforms.keep_on_disk import KeepOnDiskd
 from custom.transforms.label_scan import LabelScand
@@ -32,10 +33,12 @@ __all__ = [
     "AddBackgroundd",
     "AtomicNibabelWriter",
     "CorrectBiasd",
+    "CropFromDiskd",
     "CropToHeadd",
     "DivideByMaximumd",
     "EncodeLabelsd",
     "FillSulcid",
+    "FromDiskd",
     "KeepOnDiskd",
     "LabelIndicesd",
     "LabelScand",
