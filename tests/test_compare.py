@@ -36,7 +36,7 @@ def test_two_networks(brats_slices_dir: Path, brainmri: Brainmri, tmp_path: Path
     result = compare("classic,attention")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out/classic-seed0/cost.json").stat().st_mtime_ns == done
-    assert "== attention, seed 0" in result.stdout
+    assert "== attention with seed 0" in result.stdout
     assert "== classic" not in result.stdout
     assert "not a medical device" in result.stdout
     table = pandas.read_csv(tmp_path / "out/comparison.csv").set_index("network")
