@@ -37,7 +37,7 @@ def test_the_notebooks_are_kept_without_outputs(path: Path) -> None:
     ("name", "texts", "pictures"),
     [
         ("segment", ["Left-Hippocampus", "intracranial", "tissues.nii.gz"], 1),
-        ("train", ["no problem found", "UNet3D", "unet3d"], 1),
+        ("train", ["no problem found", "V-Net Light", "vnet_light"], 1),
     ],
 )
 def test_a_notebook_runs(
