@@ -7,7 +7,7 @@ Three chains, each after one epoch that fills its cache:
 
 - "memory": CacheDataset, RandCropByPosNegLabeld without indices, augmentation; float32, contiguous.
 - "disk": the same with PersistentDataset, whose memory does not grow with the number of subjects.
-- "planned": CropFromDiskd, augmentation; bfloat16 and channels last.
+- "planned": CropFromDiskd, augmentation; channels last, and bfloat16 where the machine computes in it.
 
 It prints the seconds of an epoch by share (loading and cropping, augmenting, network, loss and step), as the median and
 the range over repeats, the ratio to "planned", and the memory that the cached scans take in the process.
@@ -27,11 +27,14 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import CacheDataset, Dataset, PersistentDataset, list_data_collate
+from monai.inferers import SimpleInferer
 from monai.transforms import Compose, RandCropByPosNegLabeld
 
 from custom.commands.plan import plan
 from custom.datasets import own_folder
+from custom.inferers import CPUAutocastInferer
 from custom.running.bundles import config_files
+from custom.running.hardware import amp_dtype
 from custom.samples import msd
 from custom.transforms import PadToSized
 
@@ -106,6 +109,7 @@ def epoch(
     config.parse()
     network = config.get_parsed_content("network_def", instantiate=True).to(device, memory_format=layout).train()
     loss_function, optimizer = config.get_parsed_content("loss"), torch.optim.AdamW(network.parameters())
+    infer = CPUAutocastInferer(SimpleInferer(), amp=planned)
     taken = [0.0] * len(SHARES)
     clock = time.perf_counter()
 
@@ -123,8 +127,8 @@ def epoch(
         lap(1)
         image = torch.as_tensor(batch["image"]).as_subclass(torch.Tensor).to(device).contiguous(memory_format=layout)
         label = torch.as_tensor(batch["label"]).as_subclass(torch.Tensor).to(device)
-        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16, enabled=planned):
-            logits = network(image)
+        with torch.autocast("cuda", dtype=amp_dtype(), enabled=planned and device.startswith("cuda")):
+            logits = infer(image, network)
         lap(2)
         loss = loss_function(logits.float(), label)
         optimizer.zero_grad()
