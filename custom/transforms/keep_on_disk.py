@@ -69,7 +69,7 @@ class KeepOnDiskd(Transform):
 
     def _read(self, kept: Path, path: Path) -> dict[str, Any]:
         result = {}
-        with np.load(kept) as file:
+        with kept.open("rb") as opened, np.load(opened) as file:  # np.load leaves a damaged file open
             for name in self.keys:
                 value = torch.as_tensor(file[name])
                 if f"{name} affine" in file:
