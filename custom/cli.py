@@ -260,7 +260,7 @@ def _label_options() -> dict[str, str]:
 
 
 FUNCTIONS = (
-    quickstart, segment, volumes, plan, train, evaluate, infer, report, export, pack, compare, baseline, networks,
+    quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, networks,
     label, sample, verify, prepare, download, completion,
 )  # fmt: skip
 COMMANDS = CommandLine(

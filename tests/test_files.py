@@ -197,7 +197,6 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
 FULL = r"could not be written, because the disk is full\. Free some space"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves its file open
 @pytest.mark.parametrize("library", ["python", "numpy", "torch", "nibabel"])
 def test_a_full_disk(library: str, small_disk: Path) -> None:
     """Libraries raise errors of other kinds, some without the system's number."""
