@@ -80,7 +80,7 @@ def test_interrupted(iseg_dir: Path, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT)  # a shell says 130 for both
     assert errors.strip().splitlines()[-1] == (
-        "brainmri: stopped. What finished epochs learned is kept; --resume True goes on with it."
+        "brainmri: stopped. What finished epochs learned is kept; the same command with --resume True goes on with it."
     )
     assert "Traceback" not in errors
     assert set(load_checkpoint(tmp_path / "run/last.pt")) >= {"network", "optimizer", "lr_scheduler", "trainer"}
