@@ -88,10 +88,13 @@ class CropFromDiskd(FromDiskd, Randomizable):
     A scan that is smaller than the window is padded with zeros on both sides.
 
     Args:
-        transforms, cache_dir, keys, ignore_index: as FromDiskd takes them.
+        transforms: as FromDiskd takes them.
+        cache_dir: as FromDiskd takes it.
         spatial_size: of a window, in voxels.
         num_samples: windows of each scan.
-        pos, neg: a window's centre is a labelled voxel with the probability pos / (pos + neg).
+        pos: a window's centre is a labelled voxel with the probability pos / (pos + neg).
+        neg: see pos.
+        **settings: FromDiskd's `keys` and `ignore_index`.
     """
 
     def __init__(
