@@ -111,6 +111,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """Size and times of a file: another content gives another stamp.
+
+    st_ctime_ns changes with the content even where a program sets the file's time, as rsync and cp -p do.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def without_partial(text: str) -> str:
     """A message with the names of files instead of their temporary names."""
     return _PARTIAL.sub("", text)

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 import custom
-from custom.files import NO_JSON, written_whole
+from custom.files import NO_JSON, stamp_of, written_whole
 
 
 def write_record(weights: str | Path, dataset_dir: str | Path, **more: Any) -> dict[str, Any]:
@@ -95,9 +95,7 @@ def subjects_of(data: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    status = Path(path).stat()
-    # st_ctime_ns changes with the content even where a program sets the file's time, as rsync and cp -p do
-    return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _sha256(str(path), *stamp_of(Path(path)))
 
 
 @functools.lru_cache(maxsize=64)  # a server asks again and again

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import custom
-from custom.files import written_whole
+from custom.files import NO_JSON, written_whole
 from custom.reading.scans import BIDS, stem
 
 VERSION = "1.10.0"  # of BIDS
@@ -62,7 +62,7 @@ def _root(scan: Path) -> Path | None:
 def _description(root: Path) -> dict[str, Any]:
     try:
         content = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, *NO_JSON):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -24,7 +24,7 @@ from sklearn.neighbors import NearestNeighbors
 from tqdm import tqdm
 
 from custom.errors import DataError
-from custom.files import NO_JSON, written_whole
+from custom.files import NO_JSON, stamp_of, written_whole
 from custom.reading.images import read_image
 
 SIDE = 16  # bits along each axis of the hash
@@ -46,11 +46,7 @@ def hashes(folder: Path, images: Sequence[str], cache_dir: str | Path | None) ->
     place = hashlib.sha1(str(folder.resolve()).encode(), usedforsecurity=False).hexdigest()[:8]
     cache = Path(cache_dir).expanduser() / f"{folder.resolve().name}-{place}-phash{SIDE}.json" if cache_dir else None
     known = _read_cache(cache)
-    stamps = {}
-    for image in images:
-        stat = (folder / image).stat()
-        # st_ctime_ns changes with the content even where a program sets the file's time, as rsync and cp -p do
-        stamps[image] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    stamps = {image: list(stamp_of(folder / image)) for image in images}
     new = [image for image in images if known.get(image, [])[:-1] != stamps[image]]
     with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
         results = pool.map(_hash, [folder / image for image in new])

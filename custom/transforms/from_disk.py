@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Randomizable, Transform
 
-from custom.files import written_whole
+from custom.files import stamp_of, written_whole
 
 VERSION = 1  # of what is kept: another number makes new files
 INDICES = "foreground"
@@ -63,12 +63,9 @@ class FromDiskd(Transform):
         return {name: np.load(stem.with_name(f"{stem.name}-{name}.npy"), mmap_mode="r") for name in names}
 
     def _name(self, data: Mapping[Hashable, Any]) -> str:
-        stamps = []
-        for key in self.keys:
-            for path in [data[key]] if isinstance(data[key], (str, Path)) else data[key]:
-                status = Path(path).stat() if Path(path).is_file() else None
-                # st_ctime_ns changes with the content even where a program sets the file's time, as cp -p does
-                stamps.append((str(path), status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
+        groups = [data[key] if isinstance(data[key], (list, tuple)) else [data[key]] for key in self.keys]
+        paths = [Path(path) for group in groups for path in group]
+        stamps = [(str(path), stamp_of(path) if path.is_file() else None) for path in paths]
         return hashlib.sha256(repr((VERSION, self.steps, self.keys, stamps)).encode()).hexdigest()[:32]
 
     def _fill(self, stem: Path, data: Mapping[Hashable, Any]) -> None:

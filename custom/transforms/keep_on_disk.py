@@ -14,7 +14,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
 
-from custom.files import written_whole
+from custom.files import stamp_of, written_whole
 
 VERSION = 2  # of what the transforms do: another number makes new files
 
@@ -51,9 +51,7 @@ class KeepOnDiskd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with its keys replaced, as the class describes."""
         path = Path(data[self.source])
-        status = path.stat() if path.is_file() else None
-        # st_ctime_ns changes with the content even where a program sets the file's time, as rsync and cp -p do
-        stamp = status and (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        stamp = stamp_of(path) if path.is_file() else None
         key = (VERSION, self.steps, self.keys, str(path.absolute()), stamp)
         kept = self.cache_dir / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
         result = dict(data)
