@@ -234,6 +234,9 @@ def test_evidence_by_hand() -> None:
     measures.voxels |= {10: 2, 2: 4, -2: 2, -3: 4}
     measures.agreement |= {10: 1.2, 2: 4.0, -2: 1.2, -3: 4.0}
     measures.probability |= {10: 2.0, 2: 4.0, -2: 2.0, -3: 4.0}
+    measures.prior[0], measures.prior[freesurfer.LEFT_CODES.index(24)] = 50, 9
+    measures.prior[freesurfer.LEFT_CODES.index(10)], measures.prior[freesurfer.LEFT_CODES.index(2)] = 2, 1.5
+    assert measures.expected_brain(24) == 3.5
     evidence = evidence_of(measures, voxel_ml=8.0)
     assert evidence["Left-Thalamus"].own == pytest.approx(2 * 1.2 / 4)
     assert evidence["Left-Thalamus"].median == pytest.approx((0.6 + 1.0) / 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import nibabel
 import numpy as np
 import pytest
@@ -126,6 +128,10 @@ def test_labels_lie_on_the_scan_whatever_its_axes(orientation: np.ndarray, contr
         assert measures.voxels[code] == (codes == code).sum()
     assert measures.voxels[-2] == (tissues == 2).sum() == sum(measures.voxels[code] for code in (3, 42, 10, 49))
     assert 0.8 < measures.expected_dice(-3) <= 1
+    brain, box = np.isin(truth, [1, 2, 6]).sum(), 58**3  # the head's box has two of the network's voxels around it
+    other = 1 / (math.exp(6) + 16)  # each output's probability where it is not the true one; 15 outputs are brain
+    expected_brain = brain * (1 - 2 * other) + (box - brain) * 15 * other
+    assert measures.expected_brain(24) == pytest.approx(expected_brain, rel=0.02)
     probabilities = item["probabilities"]
     assert probabilities.shape == (3, *truth.shape)
     assert float(probabilities.float().sum(dim=0).max()) < 1.002

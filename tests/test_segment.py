@@ -137,8 +137,8 @@ def check_structures(folder: Path, tissues: np.ndarray) -> None:
     assert not stripped[brain == 0].any()
     record = json.loads((folder / "head_seg.json").read_text())
     assert record["structures_ml"]["Left-Thalamus"] == pytest.approx((codes == 10).sum() * 0.064, abs=0.001)
-    of_brain = (codes > 0) & (codes != 24)
-    assert record["volumes_ml"]["brain"] == pytest.approx(of_brain.sum() * 0.064, abs=0.01)
+    of_labels = ((codes > 0) & (codes != 24)).sum() * 0.064
+    assert record["volumes_ml"]["brain"] == pytest.approx(of_labels, rel=0.05)  # of the network's probabilities
     assert record["contrast"] == "T1w"
     assert 0.7 < record["confidence"]["scan"] <= 1
     table = pandas.read_csv(folder / "volumes.csv")

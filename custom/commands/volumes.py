@@ -111,8 +111,8 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
         codes, affine = read_labels(files["structures"])
         names = {0: "background"} | {code: name for code, (name, _) in freesurfer.names_and_colours().items()}
         structures = {name: volumes_ml(codes, affine, names, digits=3)[name] for name in old_structures}
-        brain = ((codes > 0) & (codes != freesurfer.AROUND_BRAIN)).astype(np.uint8)
-        volumes["brain"] = volumes_ml(brain, affine, {1: "brain"})["brain"]
+        # the brain's volume is that of the network's probabilities: it changes as its labels do
+        volumes["brain"] = round(old_volumes["brain"] + _in_brain(structures) - _in_brain(old_structures), 2)
     if "tissues" in files:
         labels, affine = read_labels(files["tissues"])
         volumes |= volumes_ml(labels, affine, {int(code): name for code, name in record["labels"].items()})
@@ -136,6 +136,11 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
         "confidence": {},  # it was that of the network's own labels
         "warnings": list(dict.fromkeys([CORRECTED, *record["warnings"], *warnings])),
     }
+
+
+def _in_brain(structures: Mapping[str, float]) -> float:
+    around, _ = freesurfer.names_and_colours()[freesurfer.AROUND_BRAIN]
+    return sum(ml for name, ml in structures.items() if name != around)
 
 
 def tissues_of(structures: Mapping[str, float]) -> dict[str, float]:

@@ -79,8 +79,9 @@ class Segmentation:
         if "mask" in self.item:
             given = np.asarray(self.item["mask"])[0] > 0
             self.brain, self.intracranial = given, given | self.intracranial
-        # Of the labels, as FreeSurfer's BrainSeg: the closed mask would add sulci, and more of them in T2w than in T1w.
-        self.volumes["brain"] = round(float(((codes > 0) & (codes != freesurfer.AROUND_BRAIN)).sum() * ml), 2)
+        # With the ventricles and without the fluid around it, as FreeSurfer's BrainSeg. The labels' sum and the closed
+        # mask would follow the contrast more: they lose or add thin sulci.
+        self.volumes["brain"] = round(measures.expected_brain(freesurfer.AROUND_BRAIN) * ml, 2)
         self.volumes["intracranial"] = round(float(self.intracranial.sum() * ml), 2)
         names = freesurfer.names_and_colours()
         self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}

@@ -164,6 +164,7 @@ class _Labeller:
         if self.mask is not None:
             inside &= self.mask[part].to(self.device) > 0
         probabilities = dense[:, inside]
+        prior = probabilities.sum(dim=1, dtype=torch.float64).cpu()
         if mixture is not None:
             starts = [side.start for side in self.box]
             on_fit = [(at - start) / step for at, start, step in zip(indices, starts, self.steps, strict=True)]
@@ -183,7 +184,8 @@ class _Labeller:
         assert self.fourth is not None
         fourth = torch.as_tensor(self.fourth[np.ix_(*nearest)], device=self.device)[inside]
         code[(structure == self.outputs.ventricle) & fourth] = self.outputs.fourth
-        return SlabLabels(inside.cpu(), probabilities, tissues, structure.to(torch.uint8).cpu(), code.cpu(), left)
+        structure = structure.to(torch.uint8).cpu()
+        return SlabLabels(inside.cpu(), probabilities, tissues, structure, code.cpu(), left, prior)
 
     def _near_fourth(self) -> np.ndarray:
         """Which voxels of the box are nearer to the fourth ventricle's surroundings than to the third's, bool."""

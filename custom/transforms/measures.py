@@ -43,6 +43,8 @@ class SlabLabels:
         tissues: their sums, (T + 1, n).
         structure: the output that each voxel is labelled with, (n,); code: the same with a side.
         left: probability of the left side, (n,).
+        prior: the sums of the network's own probabilities over the n voxels, before the scan's intensities refined
+            them, (K,).
     """
 
     inside: torch.Tensor
@@ -51,6 +53,7 @@ class SlabLabels:
     structure: torch.Tensor
     code: torch.Tensor
     left: torch.Tensor
+    prior: torch.Tensor
 
 
 class Measures:
@@ -60,6 +63,7 @@ class Measures:
         voxels: {code: number of voxels with this label}; tissues have the keys -1, -2, ...
         probability: {code: sum of its probability over all voxels}.
         agreement: {code: sum of its probability over the voxels with this label}.
+        prior: for each output, the sum of the network's own probability over all voxels, (K,).
     """
 
     def __init__(self, outputs: Outputs) -> None:
@@ -70,9 +74,11 @@ class Measures:
         self.voxels: dict[int, int] = dict.fromkeys(names, 0)
         self.probability: dict[int, float] = dict.fromkeys(names, 0.0)
         self.agreement: dict[int, float] = dict.fromkeys(names, 0.0)
+        self.prior = torch.zeros(len(outputs.left), dtype=torch.float64)
 
     def add(self, slab: SlabLabels) -> None:
         """Counts one slab."""
+        self.prior += slab.prior
         least = int(max(self.codes)) + 1
         code, structure = slab.code.long().cpu(), slab.structure.long()
         at_label = slab.probabilities.gather(0, structure[None].to(slab.probabilities.device))[0].cpu()
@@ -102,6 +108,14 @@ class Measures:
             self.voxels[name] += int(has_it.sum())
             self.probability[name] += float(slab.tissues[number].sum())
             self.agreement[name] += float(slab.tissues[number][has_it].sum())
+
+    def expected_brain(self, around: int) -> float:
+        """Voxels of brain by the network's own probabilities: of all outputs but background and the code `around` it.
+
+        Labels of thin sulci follow the contrast: of one head, their sum differs more between contrasts than this one.
+        """
+        inside = [code not in (0, around) for code in self.outputs.left]
+        return float(self.prior[torch.as_tensor(inside)].sum())
 
     def expected_dice(self, code: int) -> float:
         """The Dice that the probabilities themselves expect of a label, 0 to 1; NaN for a label without voxels."""

@@ -193,7 +193,7 @@ def _as_json(fit: Fit) -> dict[str, Any]:
 
 
 def contrasts(folder: Path, predictor: Predictor, heads: int, seed: int) -> None:
-    volumes: dict[str, list[list[float]]] = {"brain": [], "intracranial": []}
+    volumes: dict[str, list[list[float]]] = {"brain": [], "brain, of its labels": [], "intracranial": []}
     paired: dict[str, list[list[float]]] = {name: [] for name in ("T1", "T2", "joint")}
     names = list(CONTRASTS)
     for number in range(heads):
@@ -206,7 +206,9 @@ def contrasts(folder: Path, predictor: Predictor, heads: int, seed: int) -> None
             affine = np.asarray(item["structures"].affine, dtype=float)
             codes = np.asarray(item["structures"])[0]
             _, intracranial = brain_masks(codes, affine, freesurfer.AROUND_BRAIN)
-            volumes["brain"][-1].append(float(((codes > 0) & (codes != freesurfer.AROUND_BRAIN)).sum()) * VOXEL_ML)
+            volumes["brain"][-1].append(item["measures"].expected_brain(freesurfer.AROUND_BRAIN) * VOXEL_ML)
+            in_labels = (codes > 0) & (codes != freesurfer.AROUND_BRAIN)
+            volumes["brain, of its labels"][-1].append(float(in_labels.sum()) * VOXEL_ML)
             volumes["intracranial"][-1].append(float(intracranial.sum()) * VOXEL_ML)
             if name in paired:
                 paired[name].append(_tissue_dice(heads_of[name], item))
