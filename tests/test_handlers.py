@@ -15,12 +15,21 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.engines import SupervisedTrainer
-from monai.transforms import RandGaussianNoise
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.transforms import Lambdad, RandGaussianNoise
 
 from custom.checkpoints.load import load_checkpoint
 from custom.errors import CheckpointError, ConfigError
-from custom.handlers import Checkpoint, EarlyStop, EpochSeed, LoadWeights, SegmentationScores, WritesFiles, run_files
+from custom.handlers import (
+    Checkpoint,
+    EarlyStop,
+    EpochSeed,
+    LoadWeights,
+    SegmentationScores,
+    ValidationLoss,
+    WritesFiles,
+    run_files,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +51,21 @@ def test_early_stop(best_epochs: list[int], best: float, stops_at: int) -> None:
     EarlyStop(evaluator, patience=3).attach(trainer)
     trainer.run([0], max_epochs=6)
     assert trainer.state.epoch == stops_at
+
+
+def test_the_validation_loss_is_that_of_the_logits() -> None:
+    """Two scans: (2 - 1)^2 and (5 - 2)^2, whatever the postprocessing makes of them, and anew in each validation."""
+    scans = [{"image": torch.tensor([value]), "label": torch.tensor([label])} for value, label in ((2.0, 1), (5.0, 2))]
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"),
+        DataLoader(Dataset(scans)),
+        torch.nn.Identity(),
+        postprocessing=Lambdad("pred", torch.zeros_like),
+    )
+    ValidationLoss(lambda logits, label: ((logits - label) ** 2).mean()).attach(evaluator)
+    for _ in range(2):
+        evaluator.run()
+        assert evaluator.state.metrics["loss"] == (1 + 9) / 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])

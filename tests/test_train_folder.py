@@ -18,6 +18,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from custom.commands.scoring import score_table
 from custom.datasets import iseg, msd
@@ -48,6 +49,8 @@ def test_two_channels_from_a_folder_to_plain_monai(infants: Path, brainmri: Brai
         assert text in trained.stdout
     run, bundle = tmp_path / "runs/mine_bundle", tmp_path / "mine_bundle"
     assert (bundle / "models/model.pt").read_bytes() == (run / "model.pt").read_bytes()
+    curves = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [point.step for point in curves.Scalars("validation/loss")] == [1, 2]
     state = json.loads((run / "training.json").read_text())
     assert (state["finished"], len(state["split"]["test"])) == (True, 2)
     again = brainmri("train", *words, cwd=tmp_path)
@@ -131,6 +134,8 @@ def test_one_channel_of_a_head_starts_from_the_any_scan_weights(
     trained = brainmri(*words, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "any-scan weights" in trained.stdout
+    (curves,) = tmp_path.glob("runs/*/tensorboard")
+    assert len(EventAccumulator(str(curves)).Reload().Scalars("validation/loss")) == 1
     (bundle,) = tmp_path.glob("*_bundle")
     start, end = (torch.load(bundle / f"models/{name}.pt", weights_only=True) for name in ("start", "model"))
     assert set(start) == set(end)

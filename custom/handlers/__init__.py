@@ -11,6 +11,7 @@ from custom.handlers.predictions import ClassificationScores, Predictions
 from custom.handlers.run_files import WritesFiles, run_files
 from custom.handlers.segmentation_scores import SegmentationScores
 from custom.handlers.tensorboard import TensorBoard
+from custom.handlers.validation_loss import ValidationLoss
 
 __all__ = [
     "Calibrate",
@@ -24,6 +25,7 @@ __all__ = [
     "Predictions",
     "SegmentationScores",
     "TensorBoard",
+    "ValidationLoss",
     "WritesFiles",
     "run_files",
 ]

@@ -158,6 +158,7 @@ def _name(config: Config, planned: Planned) -> None:
         config["resume"] = True
         config["record"]["bundle"] = planned.name
         config["record"] |= {"labels": "@labels", "channels": "@channels"}
+        config["validate"]["handlers"].insert(0, {"_target_": "custom.handlers.ValidationLoss", "loss": "@loss"})
 
 
 def _set_flip(steps: Sequence[Config], probability: float) -> None:
