@@ -46,7 +46,7 @@ def forward(
         batch: sum over the whole batch before dividing.
         reduction: "mean", "sum" or "none".
         ignore_index: voxels with this label do not count.
-        kept: receives one-hot labels and probabilities, for backward, if all is one block.
+        kept: receives one-hot labels, probabilities and free memory, for backward, if all is one block.
 
     Returns:
         loss: a scalar, or with reduction "none" (1 or B, C).
@@ -71,7 +71,7 @@ def forward(
             sums[0, items] += torch.mul(p, one_hot, out=spare).sum(2)
             sums[2, items] += one_hot.sum(2)
             if kept is not None and one_hot.numel() == logits.numel() and counts is None:
-                kept[:] = one_hot, p
+                kept[:] = one_hot, p, spare
                 p = torch.square(p, out=spare) if squared_pred else p
             else:
                 p = p.square_() if squared_pred else p
@@ -198,9 +198,9 @@ def _kept_block(kept: list[torch.Tensor] | None) -> list[tuple[Any, ...]]:
     """What `_blocks` yields, with the probabilities in the first free memory, if forward kept its only block."""
     if not kept:
         return []
-    one_hot, p = kept
+    one_hot, p, spare = kept
     rows = p.new_empty((3, len(p), 1, p.shape[2]))
-    return [(slice(None), slice(None), None, one_hot, None, p, torch.empty_like(p), rows)]
+    return [(slice(None), slice(None), None, one_hot, None, p, spare, rows)]
 
 
 def _blocks(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None) -> Iterator[tuple[Any, ...]]:
