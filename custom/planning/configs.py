@@ -18,6 +18,7 @@ Config = dict[str, Any]
 # Options and sections of the tissue bundle that only its training on label maps uses.
 _OF_LABEL_MAPS = ("freesurfer_dir", "scans_per_epoch", "validation_draws", "stripped", "graph")
 _OWN = "$import custom.datasets.own_folder as own"
+CACHE = {"cache_dir": "$@output_dir + '/cache'"}
 NOTE = "The options come first; configs/options.json explains them. You may change every line."
 
 
@@ -67,29 +68,29 @@ def tumor_configs(template: Path, planned: Planned) -> dict[str, Config]:
     for name in ("output_codes", "file_codes"):
         del inference[name]
     inference["saving"] = [step for step in inference["saving"] if step["_target_"] != "MapLabelValued"]
-    _read_from_disk(train)
+    _insert(train, "cache_rate", CACHE)
+    del train["cache_rate"]
+    train["train"]["to_brain"]["select_fn"] = "$torch.Tensor.bool"  # not 0; a lambda would not pickle
+    _read_from_disk(train, "$@train#deterministic_transforms + [@train#to_brain]", "@samples_per_volume")
+    train["train"]["preprocessing"]["transforms"] = "$[@crop] + @train#sampling_transforms + @targets"
     evaluate = _evaluation(template, True)
     for name in ("patches", "validate#preprocessing#transforms"):
         del evaluate[name]
     return {"train": train, "inference": inference, "evaluate": evaluate}
 
 
-def _read_from_disk(train: Config) -> None:
-    """Replaces the copies in memory, and the crop from whole scans, by windows from memory maps."""
-    _replace(train, "cache_rate", {"cache_dir": "$@output_dir + '/cache'"})
-    del train["cache_rate"]
+def _read_from_disk(train: Config, steps: str, number: Any) -> None:
+    """Replaces the copies in memory, and the crop from whole scans, by `number` windows from memory maps."""
     kept = {"cache_dir": "@cache_dir", "ignore_index": "@ignore_index"}
     train["crop"] = {
         "_target_": "custom.transforms.CropFromDiskd",
-        "transforms": "$@train#deterministic_transforms + [@train#to_brain]",
+        "transforms": steps,
         **kept,
         "spatial_size": "@roi_size",
-        "num_samples": "@samples_per_volume",
+        "num_samples": number,
         "pos": 3,
         "neg": 1,
     }
-    train["train"]["to_brain"]["select_fn"] = "$torch.Tensor.bool"  # not 0; a lambda would not pickle
-    train["train"]["preprocessing"]["transforms"] = "$[@crop] + @train#sampling_transforms + @targets"
     whole = {"_target_": "custom.transforms.FromDiskd", "transforms": "@train#deterministic_transforms", **kept}
     train["validate"]["preprocessing"]["transforms"] = [whole]
     for part in ("train", "validate"):
@@ -131,7 +132,7 @@ def tissue_configs(template: Path, planned: Planned) -> dict[str, Config]:
     for name in ("ignore_code", "ignore_index", "fold", *_OF_LABEL_MAPS):
         train.pop(name)
     _replace(train, "labels", own)
-    _insert(train, "split", {"fold": 0})
+    _insert(train, "split", {"fold": 0} | CACHE)
     for name in ("max_epochs", "val_interval"):
         train[name] = settings[name]
     train["record"]["channels"] = "@channels"
@@ -145,7 +146,11 @@ def tissue_configs(template: Path, planned: Planned) -> dict[str, Config]:
     for step in train["train"]["deterministic_transforms"]:
         if step["_target_"].endswith("EncodeLabelsd"):
             step["codes"] = "@codes"
-    _set_flip(train["train"]["sampling_transforms"], settings["flip"])
+    steps = train["train"]["sampling_transforms"]
+    del steps[: next(n for n, step in enumerate(steps) if step["_target_"] == "RandFlipd")]  # padding and the crop
+    _set_flip(steps, settings["flip"])
+    _read_from_disk(train, "@train#deterministic_transforms", 1)
+    train["train"]["preprocessing"]["transforms"] = "$[@crop] + @train#sampling_transforms"
     _replace(inference, "labels", {"channels": own["channels"], "labels": own["labels"]})
     return {"train": train, "inference": inference, "evaluate": _evaluation(template, False)}
 
