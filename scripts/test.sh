@@ -5,4 +5,4 @@ set -euo pipefail
 . "$(dirname "$0")/venv.sh" "[dev]"
 cd "$root"
 # two processes of one thread each take half the time of one process with two threads
-OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term "$@"
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term --durations 30 "$@"
