@@ -292,6 +292,7 @@ def test_missing_tools_fail_in_ci_only(ci: str, error: str) -> None:
             "secret",
         ),
         ({"studies": "s", "allow_simulated": False}, ["--studies", "s"], ""),
+        ({"studies": "s", "allow_simulated": "true"}, ["--studies", "s", "--allow_simulated"], ""),
     ],
 )
 def test_the_servers_command(settings: dict[str, Any], words: list[str], token: str) -> None:

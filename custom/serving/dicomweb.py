@@ -74,6 +74,14 @@ class DicomWeb:
             study = arguments.get("study_instance_uid", "")  # the answer need not repeat it
             return [_describe(pydicom.Dataset.from_json(series), study) for series in answer]
 
+    def studies(self, filters: Mapping[str, str]) -> list[dict[str, str]]:
+        """{"uid", "date"} of each study that matches {"StudyDate": "20260101-", ...}, the oldest first."""
+        with self._request("list its studies"):
+            answer = self._searching.search_for_studies(search_filters=dict(filters), get_remaining=True)
+            found = [pydicom.Dataset.from_json(study) for study in answer]
+            studies = [{"uid": str(one.StudyInstanceUID), "date": str(one.get("StudyDate", ""))} for one in found]
+        return sorted(studies, key=lambda study: (study["date"], study["uid"]))
+
     def find(self, uid: str) -> dict[str, Any] | None:
         """The MR series with this UID; None if the PACS has none."""
         for series in self.all_series("MR"):

@@ -129,8 +129,8 @@ for path, task in {"/train/": "train", "/scoring/": "scoring", "/batch/infer": "
 def train_all(params: Content) -> Any:
     """Trains the models that the body names; without names, all that have enough saved labels (OHIF's button)."""
     app = the_app()
-    named = [checks.model(app, name) for name in params if name != "client_id"]
-    models = named or [name for name in app.bundles if app.can_train(name)]
+    named = [checks.trainer(app, name) for name in params if name != "client_id"]
+    models = named or [name for name in app._trainers if app.can_train(name)]
     if not models:
         raise MissingDataError("No model can be trained yet. Save label maps of at least two subjects.")
     asked = {name: checks.train_params(app, name, checks.params_of_model(params, name)) for name in models}
@@ -142,7 +142,7 @@ def train_all(params: Content) -> Any:
 def train(model: str, params: Content, enqueue: bool = False) -> Any:
     """Trains one model on its saved labels."""
     app = the_app()
-    name = checks.model(app, model)
+    name = checks.trainer(app, model)
     return _start("train", [{"model": name} | checks.train_params(app, name, params)], enqueue)[0]
 
 
