@@ -138,8 +138,8 @@ def _write(folder: Path, config: dict[str, Any], metadata: dict[str, Any]) -> Pa
     return folder
 
 
-def train_tumor(folder: Path, cases: Sequence[tuple[Sequence[Path], Path]], steps: int = 60) -> Path:
-    """Trains the tumor bundle's network on whole scans, as the zoo's train.json does, and saves its weights.
+def train_tumor(folder: Path, cases: Sequence[tuple[Sequence[Path], Path]], steps: int = 50) -> Path:
+    """Trains the tumor bundle's network on a window around each tumor, and saves its weights.
 
     Args:
         folder: of the bundle.
@@ -154,8 +154,8 @@ def train_tumor(folder: Path, cases: Sequence[tuple[Sequence[Path], Path]], step
         image = np.stack([_normalized(path) for path in files])
         codes = np.asarray(nibabel.load(label).dataobj)
         masks = np.stack([np.isin(codes, inside) for inside in ((1, 4), (1, 2, 4), (4,))])
-        pair = (_whole(image), _whole(masks.astype(np.float32)))
-        batches.append(pair)
+        window = (slice(None), *_window(codes > 0, 40))
+        batches.append([torch.as_tensor(array[window], dtype=torch.float32)[None] for array in (image, masks)])
     for step in range(steps):
         image, masks = batches[step % len(batches)]
         logits = network(image)
@@ -186,8 +186,8 @@ def _normalized(path: Path) -> np.ndarray:
     return np.where(voxels != 0, (voxels - inside.mean()) / inside.std(), 0)
 
 
-def _whole(array: np.ndarray) -> torch.Tensor:
-    """(1, C, x, y, z), padded to multiples of 8."""
-    tensor = torch.as_tensor(array, dtype=torch.float32)[None]
-    pads = [pad for size in reversed(tensor.shape[2:]) for pad in (0, -size % 8)]
-    return torch.nn.functional.pad(tensor, pads)
+def _window(mask: np.ndarray, size: int) -> tuple[slice, ...]:
+    """A window of this size around the middle of a mask, inside the array."""
+    middles = (np.argwhere(mask).min(axis=0) + np.argwhere(mask).max(axis=0)) // 2
+    starts = [int(np.clip(middle - size // 2, 0, n - size)) for middle, n in zip(middles, mask.shape, strict=True)]
+    return tuple(slice(start, start + size) for start in starts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +23,12 @@ from custom.running import Predictor
 from custom.running.bundles import find_bundle, find_bundles, full_name, read_metadata
 from custom.running.declared import declared, has_masks, is_zoo_form, kind_of
 from custom.running.zoo_form import ZooLabelling, zoo_parser
+from custom.serving import progress
 from custom.serving.contrasts import contrast_of
 from custom.serving.foreign import check_code, unknown_channels
 from custom.serving.grids import save_labels
 
 logger = logging.getLogger(__name__)
-_SEGMENTING = threading.Lock()  # one study at a time, because it needs the memory and all cores
 _MAX_PREDICTORS = 4  # networks that stay in memory
 
 
@@ -94,7 +93,14 @@ class ServedBundle:
         parser["bundle_root"] = str(self.root)
         load_weights(parser.get_parsed_content("network_def"), load_checkpoint(weights.path), weights.path)
 
-    def segment(self, images: Sequence[str], output_dir: Path, weights: Weights, device: str) -> tuple[Path, float]:
+    def segment(
+        self,
+        images: Sequence[str],
+        output_dir: Path,
+        weights: Weights,
+        device: str,
+        one: progress.Segmentation | None = None,
+    ) -> tuple[Path, float]:
         """Segments one study. Other calls in this process wait until it is done.
 
         The network stays in memory, so that the next call with the same weights and device is faster.
@@ -104,6 +110,7 @@ class ServedBundle:
             output_dir: a folder for the result.
             weights: which weights to use.
             device: as torch names it.
+            one: is told how far the network is.
 
         Returns:
             The label map (NIfTI, uint8, on the grid of the first file), and the network's uncertainty in bits
@@ -112,6 +119,7 @@ class ServedBundle:
         Raises:
             DataError: a scan that cannot be used.
             CheckpointError: weights of another network.
+            CancelledError: the segmentation was cancelled.
         """
         output = self.metadata["network_data_format"]["outputs"]["pred"]
         masks = has_masks(self.metadata)
@@ -120,7 +128,7 @@ class ServedBundle:
         def measure(logits: torch.Tensor) -> None:
             uncertainties.append(uncertainty_of(logits, masks, output.get("num_classes")))
 
-        with _SEGMENTING:
+        with progress.turn(one):
             predictor = _predictor(
                 tuple(self.files("inference.json")), str(weights.path), sha256_of(weights.path), device
             )
@@ -132,7 +140,16 @@ class ServedBundle:
 def _predictor(files: tuple[str, ...], weights: str, sha256: str, device: str) -> Predictor:
     """A bundle with its weights, loaded once. `sha256` makes it load again when a training has replaced the file."""
     logger.info("Loading %s (%s) on %s", weights, sha256[:12], device)
-    return Predictor(list(files), ckpt_path=weights, device=device)
+    predictor = Predictor(list(files), ckpt_path=weights, device=device)
+    progress.watch(predictor.network)
+    inferer = predictor.inferer
+
+    def counted(image: torch.Tensor, network: Any) -> Any:
+        progress.expect(inferer, image[0])
+        return inferer(image, network)
+
+    predictor.inferer = counted
+    return predictor
 
 
 def uncertainty_of(logits: torch.Tensor, masks: bool, num_classes: int | None = None) -> float:
