@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,32 +139,30 @@ def _write(folder: Path, config: dict[str, Any], metadata: dict[str, Any]) -> Pa
     return folder
 
 
-def train_tumor(folder: Path, cases: Sequence[tuple[Sequence[Path], Path]], steps: int = 50) -> Path:
-    """Trains the tumor bundle's network on a window around each tumor, and saves its weights.
+def train_tumor(folder: Path, files: Sequence[Path], label: Path, steps: int = 80) -> Path:
+    """Trains the tumor bundle's network on windows of one patient, and saves its weights.
 
     Args:
         folder: of the bundle.
-        cases: files of T1c, T1, T2 and FLAIR, and the label map with codes 1, 2 and 4.
-        steps: of the optimizer.
+        files: T1c, T1, T2 and FLAIR.
+        label: the label map with codes 1, 2 and 4.
+        steps: of the optimizer; every second one is on a window around the tumor.
     """
     torch.manual_seed(0)
     network = SegResNet(**SEG_RES_NET)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    batches = []
-    for files, label in cases:
-        image = np.stack([_normalized(path) for path in files])
-        codes = np.asarray(nibabel.load(label).dataobj)
-        masks = np.stack([np.isin(codes, inside) for inside in ((1, 4), (1, 2, 4), (4,))])
-        window = (slice(None), *_window(codes > 0, 40))
-        batches.append([torch.as_tensor(array[window], dtype=torch.float32)[None] for array in (image, masks)])
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    codes = np.asarray(nibabel.load(label).dataobj)
+    image = np.stack([_normalized(path) for path in files])
+    masks = np.stack([np.isin(codes, inside) for inside in ((1, 4), (1, 2, 4), (4,))])
+    inside = np.argwhere(codes > 0)
+    tumor = (inside.min(axis=0) + inside.max(axis=0)) // 2
+    others = itertools.cycle(itertools.product(*((size // 4, size // 2, 3 * size // 4) for size in codes.shape)))
+    loss = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0))
     for step in range(steps):
-        image, masks = batches[step % len(batches)]
-        logits = network(image)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)
-        share = logits.sigmoid()
-        loss = loss + 1 - (2 * (share * masks).sum() + 1) / ((share + masks).sum() + 1)
+        window = (slice(None), *_window(tumor if step % 2 else np.array(next(others)), codes.shape))
+        given, wanted = (torch.as_tensor(array[window], dtype=torch.float32)[None] for array in (image, masks))
         optimizer.zero_grad()
-        loss.backward()
+        loss(network(given), wanted).backward()
         optimizer.step()
     torch.save(network.state_dict(), folder / "models" / "model.pt")
     return folder
@@ -186,8 +185,7 @@ def _normalized(path: Path) -> np.ndarray:
     return np.where(voxels != 0, (voxels - inside.mean()) / inside.std(), 0)
 
 
-def _window(mask: np.ndarray, size: int) -> tuple[slice, ...]:
-    """A window of this size around the middle of a mask, inside the array."""
-    middles = (np.argwhere(mask).min(axis=0) + np.argwhere(mask).max(axis=0)) // 2
-    starts = [int(np.clip(middle - size // 2, 0, n - size)) for middle, n in zip(middles, mask.shape, strict=True)]
+def _window(middle: np.ndarray, shape: Sequence[int], size: int = 24) -> tuple[slice, ...]:
+    """A window of this size around a voxel, inside the array."""
+    starts = [int(np.clip(place - size // 2, 0, n - size)) for place, n in zip(middle, shape, strict=True)]
     return tuple(slice(start, start + size) for start in starts)

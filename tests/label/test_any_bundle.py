@@ -53,7 +53,7 @@ def zoo(patients: dict[str, dict[str, Path]], tmp_path_factory: pytest.TempPathF
     """The tumor bundle, trained on one patient."""
     folder = tumor_bundle(tmp_path_factory.mktemp("zoo") / ZOO)
     (files, *_) = patients.values()
-    return train_tumor(folder, [([files[kind] for kind in ORDER], files["seg"])])
+    return train_tumor(folder, [files[kind] for kind in ORDER], files["seg"])
 
 
 @pytest.fixture(scope="module")
