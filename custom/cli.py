@@ -17,11 +17,11 @@ from typing import Any
 import custom
 from custom.commands.command_line import CommandLine
 from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS, STOPPED
-from custom.commands.options import Word, as_path, convert, typed
+from custom.commands.options import as_path, typed
 from custom.errors import ConfigError, find_cause
 from custom.files import without_partial
 from custom.running import log
-from custom.running.bundles import config_files, find_bundle, find_bundles, mixins
+from custom.running.bundles import config_files, find_bundle, mixins
 
 
 def quickstart(folder: str = "quickstart", /, max_epochs: int = 100) -> None:
@@ -116,11 +116,9 @@ def baseline(bundle: str, *, recipe: str | None = None, **overrides: Any) -> Non
 
 def networks(bundle: str = "", /, size: int | None = None) -> None:
     """Lists networks with parameters, GFLOPs of one window and papers: brainmri networks iseg."""
-    from custom.commands.networks import network_table
+    from custom.commands.networks import network_tables
 
-    folders = [find_bundle(bundle)] if bundle else [folder for _, folder in sorted(find_bundles().items())]
-    tables = [f"{folder.name}\n{network_table(str(folder), size).to_string(index=False)}" for folder in folders]
-    print("\n\n".join(tables))
+    print(network_tables(bundle, size))
 
 
 def compare(
@@ -134,15 +132,9 @@ def compare(
     **overrides: Any,
 ) -> None:
     """Trains and scores several networks alike: brainmri compare brats_mri_slice --networks classic,attention."""
-    from custom.commands.compare import compare
+    from custom.commands.compare import compare_call
 
-    numbers = convert(seeds, list)
-    numbers = numbers if isinstance(numbers, list) else [numbers]
-    folder = Path(as_path(output_dir or "") or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
-    settings = typed(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), overrides)
-    for path in compare(bundle, _names(networks), numbers, folder, recipe, summary, **settings):
-        print(path)
-    print(custom.RESEARCH_USE_ONLY)
+    compare_call(bundle, networks, seeds, output_dir, recipe, summary, overrides)
 
 
 def segment(
@@ -155,9 +147,24 @@ def segment(
     wide: bool = False,
     report: bool = False,
     bundle: str = "brain_mri_tissue",
+    studies: str = "",
+    query: str = "",
+    store: bool = False,
     **overrides: Any,
 ) -> None:
     """Segments scans, whole heads of any contrast: brainmri segment SCAN, FOLDER or LIST.txt [--output_dir DIR]."""
+    if studies or query or store:
+        from custom.serving.start import start_batch
+
+        given = {
+            "studies": studies,
+            "query": query,
+            "store": store,
+            "bundle": bundle,
+            "output_dir": as_path(output_dir),
+        }
+        start_batch(scans, given | overrides)
+        return
     from custom.commands.segment_call import segment_call
     from custom.commands.segment_files import check_outputs
     from custom.commands.segment_jobs import Options
@@ -176,12 +183,17 @@ def volumes(folder: str, wide: bool = False) -> None:
     print(custom.RESEARCH_USE_ONLY)
 
 
+def bundles(*places: str, runs: str = "runs") -> None:
+    """Lists bundles, and whether they can be served: brainmri bundles [BUNDLE or FOLDER of bundles]."""
+    from custom.commands.bundles import bundle_table
+
+    print(bundle_table(places, Path(as_path(runs)).expanduser()))
+
+
 def label(*, studies: str, bundles: str = "", environment: str = ".venv-label", **settings: Any) -> None:
     """Serves bundles to 3D Slicer and OHIF by MONAI Label: brainmri label --studies DIR --bundles iseg."""
     from custom.serving.start import start
 
-    if isinstance(given := settings.get("allow_simulated"), Word):
-        settings["allow_simulated"] = convert(given, bool)
     start({"studies": studies, "bundles": bundles, **settings}, Path(environment))
 
 
@@ -219,9 +231,8 @@ def pack(
 
     given = overrides if output_dir is None else {"output_dir": as_path(output_dir), **overrides}
     files, settings = trained_call("inferring", bundle, network, recipe, given)
-    folder = folder_of_run(files, settings)
     print(custom.RESEARCH_USE_ONLY)
-    return pack(find_bundle(bundle), files, network, recipe, folder, **settings)
+    return pack(find_bundle(bundle), files, network, recipe, folder_of_run(files, settings), **settings)
 
 
 def report(
@@ -249,10 +260,6 @@ def completion(shell: str) -> None:
     print(script(shell, COMMANDS))
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
-
-
 def _label_options() -> dict[str, str]:
     from custom.serving.label_settings import meanings
 
@@ -261,7 +268,7 @@ def _label_options() -> dict[str, str]:
 
 FUNCTIONS = (
     quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, networks,
-    label, sample, verify, prepare, download, completion,
+    bundles, label, sample, verify, prepare, download, completion,
 )  # fmt: skip
 COMMANDS = CommandLine(
     {function.__name__: function for function in FUNCTIONS},

@@ -22,9 +22,11 @@ from monai.bundle import ConfigParser
 
 from custom.checkpoints.find import check_for_patients, choose, find_weights
 from custom.checkpoints.record import read_record, write_record
+from custom.cli import main
 from custom.datasets import brats_slices
 from custom.errors import CheckpointError, ConfigError
 from custom.serving import bundles as serving_bundles
+from custom.serving.batch_settings import filters_of
 from custom.serving.bundles import load_bundles, uncertainty_of
 from custom.serving.contrasts import contrast_of, study_and_contrast
 from custom.serving.environment import PINS, pip_calls
@@ -292,6 +294,7 @@ def test_missing_tools_fail_in_ci_only(ci: str, error: str) -> None:
             "secret",
         ),
         ({"studies": "s", "allow_simulated": False}, ["--studies", "s"], ""),
+        ({"studies": "s", "allow_simulated": "true"}, ["--studies", "s", "--allow_simulated"], ""),
     ],
 )
 def test_the_servers_command(settings: dict[str, Any], words: list[str], token: str) -> None:
@@ -320,3 +323,27 @@ def test_another_python_is_refused(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
     assert "MONAI Label 0.8.5 needs Python 3.11 or 3.12, but this is 3.13. Use one of these." in result.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--studies", "scans"], "must be the URL of a DICOMweb server, got 'scans'"),
+        (["--query", "StudyDate=20260101-"], "must be the URL of a DICOMweb server, got ''"),
+        (["head.nii.gz", "--studies", "http://pacs"], "Name scans or --studies, not both: got 'head.nii.gz' too"),
+        (["--studies", "http://pacs", "--query", "StudyDate"], "--query has 'StudyDate'. Write it like StudyDate="),
+        (["--studies", "http://pacs", "--query", "A=1&=2"], "--query has '=2'"),
+        (["--studies", "http://pacs", "--figur", "False"], "brainmri segment --studies has no option 'figur'"),
+    ],
+)
+def test_wrong_calls_of_a_batch(words: list[str], sentence: str) -> None:
+    """All end before the environment is made."""
+    with pytest.raises(SystemExit) as caught:
+        main(["segment", *words])
+    assert sentence in str(caught.value)
+
+
+def test_the_query_of_a_batch() -> None:
+    asked = filters_of("StudyDate=20260101-20260131&PatientID=sub-*")
+    assert asked == {"StudyDate": "20260101-20260131", "PatientID": "sub-*"}
+    assert filters_of("") == {}

@@ -18,6 +18,8 @@ from typing import Any
 import pandas
 import torch
 
+import custom
+from custom.commands.options import as_path, convert, typed
 from custom.errors import ConfigError
 from custom.files import read_json, written_whole
 from custom.locks import run_locked
@@ -75,6 +77,26 @@ def compare(
             tasks.append(Task(f"{network} with seed {seed}", folder, (COST, SCORES), call))
     run_in_turn(tasks, wait=summary)
     return _summarise(bundle, networks, seeds, output_dir) if summary else []
+
+
+def compare_call(
+    bundle: str,
+    networks: str,
+    seeds: str,
+    output_dir: str | None,
+    recipe: str | None,
+    summary: bool,
+    overrides: Mapping[str, Any],
+) -> None:
+    """`brainmri compare` as it is called: names and seeds as typed, separated by commas; prints what it wrote."""
+    numbers = convert(seeds, list)
+    names = [name.strip() for name in networks.strip("[]").split(",") if name.strip()]
+    folder = Path(as_path(output_dir or "") or f"runs/{find_bundle(bundle).name}/comparison").expanduser()
+    settings = typed(config_files(bundle, "train.json", *mixins(bundle, None, recipe)), overrides)
+    given = numbers if isinstance(numbers, list) else [numbers]
+    for path in compare(bundle, names, given, folder, recipe, summary, **settings):
+        print(path)
+    print(custom.RESEARCH_USE_ONLY)
 
 
 def _check_plan(

@@ -42,7 +42,12 @@ OPTIONS = {
     "volumes.folder": "the --output_dir of brainmri segment",
     "figure": "draw a figure of each segmentation",
     "studies": "a folder of NIfTI files, or the URL of a DICOMweb server",
+    "segment.studies": "the URL of a DICOMweb server: segments its studies instead of files (docs/serving.md)",
+    "query": "which studies of the PACS: StudyDate=20260101-, or several such parts joined by &",
+    "store": "send the results to the PACS",
     "bundles": "bundles to serve, by names or folders, separated by commas; iseg:vnet for another network",
+    "bundles.places": "bundles, or folders of bundles (default: all that came with the project, and BRAINMRI_BUNDLES)",
+    "bundles.runs": "the folder of trainings, where weights are looked for too",
     "environment": "the folder of MONAI Label's own Python environment",
     "shell": "bash or zsh",
 }

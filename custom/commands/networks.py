@@ -10,7 +10,14 @@ from monai.bundle import ConfigParser
 
 from custom.errors import ConfigError
 from custom.networks.cost import count_parameters, gflops
-from custom.running.bundles import config_files, find_bundle, mixins
+from custom.running.bundles import config_files, find_bundle, find_bundles, mixins
+
+
+def network_tables(bundle: str, size: int | None = None) -> str:
+    """The tables of a bundle, or of all bundles if the name is empty, each below its name."""
+    folders = [find_bundle(bundle)] if bundle else [folder for _, folder in sorted(find_bundles().items())]
+    tables = [f"{folder.name}\n{network_table(str(folder), size).to_string(index=False)}" for folder in folders]
+    return "\n\n".join(tables)
 
 
 def network_table(bundle: str, size: Any = None) -> pandas.DataFrame:

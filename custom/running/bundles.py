@@ -172,7 +172,7 @@ def labels_of(metadata: Mapping[str, Any]) -> dict[int, str]:
     output = metadata["network_data_format"]["outputs"]["pred"]
     names = output.get("labels", output["channel_def"])
     labels = [str(names[str(code)]) for code in range(len(names))]
-    return dict(enumerate(labels if labels[0] == "background" else ["background", *labels]))
+    return dict(enumerate(labels if labels[0].lower() == "background" else ["background", *labels]))
 
 
 def channels_of_run(parser: ConfigParser) -> tuple[str, ...]:

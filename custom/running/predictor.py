@@ -16,8 +16,10 @@ from custom.checkpoints.record import sha256_of
 from custom.datasets import freesurfer
 from custom.errors import ConfigError, DataError
 from custom.reading.volumes import in_one_place
-from custom.running.bundles import labels_of_run
+from custom.running.bundles import labels_of_run, read_metadata
+from custom.running.declared import is_zoo_form, kind_of
 from custom.running.workflow import StrictWorkflow, check_device
+from custom.running.zoo_form import ZooLabelling, zoo_parser
 
 Image = str | Path | Sequence[str | Path]  # one file, or a file for each channel in the bundle's order
 ELSEWHERE = ("device", "ckpt_path", "output_dir", "num_workers")  # settings that do not change a result
@@ -27,7 +29,8 @@ class Predictor:
     """Labels scans with a segmentation bundle, one after another: the one way to predict.
 
     It runs the bundle's `preprocessing`, `inferer` and `labelling`; where inference.json has no `labelling`, its
-    `postprocessing` without the step that saves a file. `data`, `dataset_dir` and `output_dir` are never read.
+    `postprocessing` without the step that saves a file. `data`, `dataset_dir` and `output_dir` are never read. It takes
+    bundles in the form of MONAI's model zoo too (custom.running.zoo_form).
 
         predictor = Predictor(config_files("iseg", "inference.json"), device="cuda", ckpt_path="run/model.pt")
         first = predictor.predict(["a_T1.nii.gz", "a_T2.nii.gz"])
@@ -52,22 +55,31 @@ class Predictor:
     """
 
     def __init__(self, files: Sequence[str], **settings: Any) -> None:
-        workflow = StrictWorkflow(list(files), logging_file=False, workflow_type="infer", **settings)
-        parser = workflow.parser
+        folder = Path(files[0]).parents[1]
+        metadata = read_metadata(folder)
+        if kind_of(metadata) != "segmentation":
+            raise ConfigError(f"{folder.name} gives no label maps. Use brainmri infer for it.")
+        of_zoo = is_zoo_form(metadata)
+        if of_zoo:
+            parser = zoo_parser(files, settings)
+        else:
+            parser = StrictWorkflow(list(files), logging_file=False, workflow_type="infer", **settings).parser
         parser.parse()
-        metadata = parser.get("_meta_")
-        if metadata["kind"] != "segmentation":
-            raise ConfigError(f"{metadata['name']} gives no label maps. Use brainmri infer for it.")
         parsed = parser.get_parsed_content
         self.device = check_device(parsed("device"))
         self.path = Path(parsed("ckpt_path"))
         load_weights(parsed("network_def"), load_checkpoint(self.path), self.path)
         self.network = parsed("network").eval()
-        self.labels = labels_of_run(parser)
         self.preprocessing, self.inferer = parsed("preprocessing"), parsed("inferer")
-        self.labelling = parsed("labelling") if "labelling" in parser else _without_saving(parsed("postprocessing"))
+        self.labelling: Callable[[dict[str, Any]], Any]
+        if of_zoo:
+            self.labelling = labelling = ZooLabelling(parser)
+            self.labels = labelling.labels
+        else:
+            self.labelling = parsed("labelling") if "labelling" in parser else _without_saving(parsed("postprocessing"))
+            self.labels = labels_of_run(parser)
         self.sha256 = sha256_of(self.path)
-        self.amp = bool(parsed("amp"))
+        self.amp = "evaluator#amp" in parser and bool(parsed("evaluator#amp"))
         self.amp_kwargs: dict[str, Any] = parsed("evaluator#amp_kwargs") if "evaluator#amp_kwargs" in parser else {}
         self.settings = {name: str(value) for name, value in settings.items() if name not in ELSEWHERE}
         self.seconds: dict[str, float] = {}

@@ -53,7 +53,7 @@ class StrictWorkflow(ConfigWorkflow):
         super().__init__(config_file, *args, **override)
         for name, value in settings.items():
             settings[name] = self._checked(name.removeprefix("+"), value)
-        self.parser.update({name: _literal(value) for name, value in settings.items()})
+        self.parser.update({name: literal(value) for name, value in settings.items()})
         if self.run_id not in self.parser:
             nearest = self._nearest(self.run_id, SECTIONS) or "."
             raise ConfigError(f"There is no run {self.run_id!r} in {config_file}{nearest}")
@@ -121,12 +121,12 @@ def _in_whole_numbers(name: str, value: Any, default: Any) -> Any:
     return type(value)(int(given) for given in value) if isinstance(value, (list, tuple)) else int(value)
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """Text with "#" as an expression that gives it: MONAI would replace "#" by "::"."""
     if isinstance(value, dict):
-        return {key: _literal(content) for key, content in value.items()}
+        return {key: literal(content) for key, content in value.items()}
     if isinstance(value, list):  # MONAI leaves tuples as they are
-        return [_literal(content) for content in value]
+        return [literal(content) for content in value]
     if isinstance(value, str) and "#" in value and value[:1] not in ("$", "@", "%"):
         text = repr(value)
         for sign in "#@%$":  # which mean something in an expression

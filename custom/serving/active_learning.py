@@ -20,6 +20,7 @@ from custom.metrics import dice_by_name
 from custom.reading.volumes import open_volume
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import same_grid
+from custom.serving.progress import CancelledError
 from custom.serving.studies import Store
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def infer_unseen(bundle: ServedBundle, infer: Infer, image_id: str) -> dict[str,
     try:
         return infer({"model": bundle.name, "image": image_id, "unseen": True})
     except Exception as error:  # MONAI wraps what transforms raise
-        if not (cause := find_cause(error)):
+        if not (cause := find_cause(error)) or isinstance(cause, CancelledError):
             raise
         logger.warning("%s cannot segment %s: %s", bundle.name, image_id, cause)
         return None

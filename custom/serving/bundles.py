@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,17 @@ from custom.checkpoints.find import Weights, choose, find_weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of
 from custom.errors import BrainMRIError, ConfigError
+from custom.files import NO_JSON
 from custom.running import Predictor
-from custom.running.bundles import channels_of, find_bundle, find_bundles, full_name, labels_of, read_metadata
+from custom.running.bundles import find_bundle, find_bundles, full_name, read_metadata
+from custom.running.declared import declared, has_masks, is_zoo_form, kind_of
+from custom.running.zoo_form import ZooLabelling, zoo_parser
+from custom.serving import progress
 from custom.serving.contrasts import contrast_of
+from custom.serving.foreign import check_code, unknown_channels
 from custom.serving.grids import save_labels
 
 logger = logging.getLogger(__name__)
-_SEGMENTING = threading.Lock()  # one study at a time, because it needs the memory and all cores
 _MAX_PREDICTORS = 4  # networks that stay in memory
 
 
@@ -44,6 +47,7 @@ class ServedBundle:
         weights: "newest", or the name of the weights to serve.
         network: a mixin of configs/networks, if the weights belong to another network than the default.
         metadata: the content of metadata.json.
+        modality: of its images: "MR", "CT", ...; "" if it is not declared.
     """
 
     name: str
@@ -56,12 +60,18 @@ class ServedBundle:
     weights: str = "newest"
     network: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    modality: str = ""
 
     def files(self, config: str, *recipes: str) -> list[str]:
         """The paths of a config file, of recipes, and of the network's mixin."""
         networks = [self.network] if self.network else []
         mixins = [f"recipes/{name}.json" for name in recipes] + [f"networks/{name}.json" for name in networks]
         return [str(self.root / "configs" / name) for name in (config, *mixins)]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether corrected labels train it: its metadata declares how its train.json takes them ("own_labels")."""
+        return "own_labels" in self.metadata and (self.root / "configs" / "train.json").is_file()
 
     def find_weights(self) -> list[Weights]:
         """All weights of this bundle and network, the newest first."""
@@ -80,9 +90,17 @@ class ServedBundle:
         """Raises CheckpointError if the weights are damaged or belong to another network."""
         parser = ConfigParser()
         parser.read_config(self.files("inference.json"))
+        parser["bundle_root"] = str(self.root)
         load_weights(parser.get_parsed_content("network_def"), load_checkpoint(weights.path), weights.path)
 
-    def segment(self, images: Sequence[str], output_dir: Path, weights: Weights, device: str) -> tuple[Path, float]:
+    def segment(
+        self,
+        images: Sequence[str],
+        output_dir: Path,
+        weights: Weights,
+        device: str,
+        one: progress.Segmentation | None = None,
+    ) -> tuple[Path, float]:
         """Segments one study. Other calls in this process wait until it is done.
 
         The network stays in memory, so that the next call with the same weights and device is faster.
@@ -92,6 +110,7 @@ class ServedBundle:
             output_dir: a folder for the result.
             weights: which weights to use.
             device: as torch names it.
+            one: is told how far the network is.
 
         Returns:
             The label map (NIfTI, uint8, on the grid of the first file), and the network's uncertainty in bits
@@ -100,15 +119,16 @@ class ServedBundle:
         Raises:
             DataError: a scan that cannot be used.
             CheckpointError: weights of another network.
+            CancelledError: the segmentation was cancelled.
         """
         output = self.metadata["network_data_format"]["outputs"]["pred"]
-        masks = output["channel_def"]["0"] != "background"
+        masks = has_masks(self.metadata)
         uncertainties: list[float] = []
 
         def measure(logits: torch.Tensor) -> None:
             uncertainties.append(uncertainty_of(logits, masks, output.get("num_classes")))
 
-        with _SEGMENTING:
+        with progress.turn(one):
             predictor = _predictor(
                 tuple(self.files("inference.json")), str(weights.path), sha256_of(weights.path), device
             )
@@ -120,7 +140,16 @@ class ServedBundle:
 def _predictor(files: tuple[str, ...], weights: str, sha256: str, device: str) -> Predictor:
     """A bundle with its weights, loaded once. `sha256` makes it load again when a training has replaced the file."""
     logger.info("Loading %s (%s) on %s", weights, sha256[:12], device)
-    return Predictor(list(files), ckpt_path=weights, device=device)
+    predictor = Predictor(list(files), ckpt_path=weights, device=device)
+    progress.watch(predictor.network)
+    inferer = predictor.inferer
+
+    def counted(image: torch.Tensor, network: Any) -> Any:
+        progress.expect(inferer, image[0])
+        return inferer(image, network)
+
+    predictor.inferer = counted
+    return predictor
 
 
 def uncertainty_of(logits: torch.Tensor, masks: bool, num_classes: int | None = None) -> float:
@@ -152,7 +181,7 @@ def load_bundles(
     weights: str = "newest",
     check: Callable[[ServedBundle], Any] = ServedBundle.choose_weights,
 ) -> dict[str, ServedBundle]:
-    """The bundles to serve, by their names.
+    """The bundles to serve, by their names: those of this project, and any in the form of MONAI's model zoo.
 
     Args:
         names: unique parts of the names of segmentation bundles, or folders as custom.running.bundles.find_bundle takes
@@ -167,27 +196,34 @@ def load_bundles(
     """
     elsewhere: dict[str, Path] = {}
     parts = [_named(name, elsewhere) for name in names]
-    metadata = {name: (root, read_metadata(root)) for name, root in (find_bundles() | elsewhere).items()}
-    known = {name: root for name, (root, content) in metadata.items() if content["kind"] == "segmentation"}
+    everything = find_bundles() | elsewhere
+    known = {name: root for name, root in everything.items() if name in elsewhere or _segments(root)}
     chosen = [_find(part, known) for part in parts] or [(name, None) for name in known]
     weights_of = _weights_by_bundle(weights, known)
-    served = {
-        name: _load(name, known[name], runs / name, weights_of.get(name, weights_of[""]), network)
-        for name, network in chosen
-    }
+    served: dict[str, ServedBundle] = {}
     reasons: list[str] = []
-    for bundle in list(served.values()):
+    for name, network in chosen:
         try:
+            bundle = load_bundle(name, known[name], runs / name, weights_of.get(name, weights_of[""]), network)
             check(bundle)
         except BrainMRIError as error:
             if names:
                 raise
-            logger.warning("%s is not served: %s", bundle.name, error)
+            logger.warning("%s is not served: %s", name, error)
             reasons.append(str(error))
-            del served[bundle.name]
+        else:
+            served[name] = bundle
     if not served:
         raise ConfigError(f"No bundle can be served: {' '.join(reasons)}")
+    check_code({name: bundle.root for name, bundle in served.items()})
     return served
+
+
+def _segments(root: Path) -> bool:
+    try:
+        return kind_of(read_metadata(root)) == "segmentation"
+    except (*NO_JSON, OSError):  # a broken bundle does not hide the others
+        return False
 
 
 def _named(name: str, elsewhere: dict[str, Path]) -> str:
@@ -218,17 +254,29 @@ def _weights_by_bundle(setting: str, known: Mapping[str, Path]) -> dict[str, str
     return {"": "newest"} | {_find(part, known)[0]: weights for part, weights in pairs}
 
 
-def _load(name: str, root: Path, output_dir: Path, weights: str, network: str | None) -> ServedBundle:
-    metadata = read_metadata(root)
+def load_bundle(name: str, root: Path, output_dir: Path, weights: str, network: str | None) -> ServedBundle:
+    """One bundle, by what it declares; without its weights.
+
+    Raises:
+        ConfigError: it cannot be served.
+    """
+    own, metadata = declared(root), read_metadata(root)
+    channels = tuple(contrast_of(channel) for channel in own.channels)
+    if len(channels) > 1 and (unknown := unknown_channels(own.channels)):
+        raise ConfigError(f"{name} cannot be served. {unknown} Correct channel_def in its metadata.json.")
+    labels: Mapping[int, str] = own.labels
+    if is_zoo_form(metadata) and own.has_masks:
+        labels = ZooLabelling(zoo_parser([str(root / "configs" / "inference.json")], {})).labels
     return ServedBundle(
         name=name,
-        version=metadata["version"],
-        description=f"{metadata['task']}. {custom.RESEARCH_USE_ONLY}",
+        version=own.version,
+        description=f"{own.task}. {custom.RESEARCH_USE_ONLY}",
         root=root,
         output_dir=output_dir,
-        channels=tuple(contrast_of(channel) for channel in channels_of(metadata)),
-        labels={label: code for code, label in labels_of(metadata).items() if code},
+        channels=channels,
+        labels={label: code for code, label in labels.items() if code},
         weights=weights,
         network=network,
         metadata=metadata,
+        modality=own.modality,
     )

@@ -49,6 +49,11 @@ def model(app: BrainMRIApp, name: str) -> str:
     return _known(name, app.bundles, "model")
 
 
+def trainer(app: BrainMRIApp, name: str) -> str:
+    """The name of a model that can be trained."""
+    return _known(name, app._trainers, "model to train")
+
+
 def strategy(app: BrainMRIApp, name: str) -> str:
     """The name of a strategy of active learning."""
     return _known(name, app._strategies, "strategy")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pydicom
 import requests
@@ -19,6 +20,7 @@ from custom.serving.contrasts import contrast_of
 
 CALLS = 8  # to the PACS at once
 _CONNECT, _SEARCH, _RETRIEVE = 10, 30, 300  # s to wait for a connection, and for the next byte of an answer
+_PAGE = 500  # studies that one search asks for
 _LIST_IS_VALID = 10  # seconds, after which a list of series is asked for again
 _FIELDS = ("SeriesDescription", "ProtocolName", "Modality", "NumberOfSeriesRelatedInstances")
 
@@ -73,6 +75,23 @@ class DicomWeb:
             answer = self._searching.search_for_series(fields=list(_FIELDS), **arguments)
             study = arguments.get("study_instance_uid", "")  # the answer need not repeat it
             return [_describe(pydicom.Dataset.from_json(series), study) for series in answer]
+
+    def studies(self, filters: Mapping[str, str]) -> list[dict[str, str]]:
+        """{"uid", "date"} of each study that matches {"StudyDate": "20260101-", ...}, the oldest first."""
+        query = "&".join(f"{name}={quote(value, safe='*-')}" for name, value in filters.items())  # some want a bare *
+        dates: dict[str, str] = {}
+        with self._request("list its studies"):
+            while True:
+                page = f"{query}&limit={_PAGE}&offset={len(dates)}".lstrip("&")
+                headers = {"accept": "application/dicom+json"}
+                answer = self._session.get(f"{self.url}/studies?{page}", headers=headers, timeout=(_CONNECT, _SEARCH))
+                answer.raise_for_status()
+                found = [pydicom.Dataset.from_json(study) for study in (answer.json() if answer.content else [])]
+                new = {str(one.StudyInstanceUID): str(one.get("StudyDate", "")) for one in found}
+                if new.keys() <= dates.keys():  # the end, or a server that knows no offset
+                    break
+                dates |= new
+        return [{"uid": uid, "date": date} for uid, date in sorted(dates.items(), key=lambda pair: (pair[1], pair[0]))]
 
     def find(self, uid: str) -> dict[str, Any] | None:
         """The MR series with this UID; None if the PACS has none."""

@@ -45,7 +45,8 @@ class BrainMRIApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         names = [name.strip() for name in conf.get("bundles", "").split(",") if name.strip()]
-        self.for_patients = is_url(studies) and conf.get("allow_simulated") != "True"
+        self.on_pacs = is_url(studies)
+        self.for_patients = self.on_pacs and conf.get("allow_simulated") != "True"
         self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"), self.check_bundle)
         self.same_labels = len({tuple(bundle.labels.items()) for bundle in self.bundles.values()}) == 1
         super().__init__(
@@ -67,6 +68,8 @@ class BrainMRIApp(MONAILabelApp):
 
     def check_bundle(self, bundle: ServedBundle) -> None:
         """Raises CheckpointError or ConfigError if a bundle cannot be served."""
+        if self.on_pacs:
+            check_modality(bundle)
         bundle.check(self.weights_for(bundle))
 
     # the interface of MONAILabelApp
@@ -87,8 +90,8 @@ class BrainMRIApp(MONAILabelApp):
         return {name: SegmentationTask(bundle) for name, bundle in self.bundles.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """A training task for each bundle."""
-        return {name: TrainingTask(bundle) for name, bundle in self.bundles.items()}
+        """A training task for each bundle that says how it takes corrected labels."""
+        return {name: TrainingTask(bundle) for name, bundle in self.bundles.items() if bundle.is_trained}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Which study to label next: at random, or by the uncertainty of a bundle."""
@@ -215,6 +218,15 @@ class BrainMRIApp(MONAILabelApp):
 def is_url(studies: str) -> bool:
     """Whether studies are on a DICOMweb server, not in a folder."""
     return studies.startswith(("http://", "https://"))
+
+
+def check_modality(bundle: ServedBundle) -> None:
+    """Raises ConfigError if a bundle takes other images than MR, the only ones that are read from a PACS."""
+    if bundle.modality not in ("", "MR"):
+        raise ConfigError(
+            f"{bundle.name} takes {bundle.modality} images, but only MR series are read from a PACS. Serve it for a "
+            "folder of NIfTI files."
+        )
 
 
 def version_of(bundle: ServedBundle, weights: str, sha256: str) -> str:

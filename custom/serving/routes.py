@@ -20,13 +20,14 @@ from typing import Any, Literal
 from fastapi import APIRouter, BackgroundTasks, Form, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
+from monailabel.utils.async_tasks import utils as async_tasks
 from monailabel.utils.async_tasks.task import AsyncTask
-from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type
 from requests_toolbelt import MultipartEncoder
 
+from custom.checkpoints.find import CORRECTED
 from custom.errors import MissingDataError
-from custom.serving import checks
+from custom.serving import checks, progress, tasks
 from custom.serving.inputs import ASKS_PACS, Content, place_in_queue, the_app
 
 router = APIRouter()
@@ -74,6 +75,20 @@ def infer(
     return FileResponse(seg, media_type="application/dicom", filename=f"{name}.dcm")
 
 
+@router.get("/infer/")
+def segmentations() -> Any:
+    """The segmentations that run or wait in this server, and how far they are."""
+    return progress.described()
+
+
+@router.delete("/infer/")
+def cancel(id: str = "", image: str = "", model: str = "") -> Any:
+    """Cancels the segmentations that match; their own requests end with status 409. Without a name, all of them."""
+    if not (cancelled := progress.cancel(id, image, model)):
+        raise checks.refuse(404, "No such segmentation runs or waits. GET /infer/ lists them.")
+    return cancelled
+
+
 def _answer(file: Path, params: dict[str, Any], output: str | None) -> Any:
     """A segmentation as a viewer asks for it: the file, its parameters, or both as a form."""
     if output == "json":
@@ -111,13 +126,13 @@ def _status(task: str) -> Callable[..., Any]:
         state, detail = AsyncTask.status(task, all, check_if_running)
         if state is None:
             raise checks.refuse(404, detail)
-        return state
+        return [tasks.with_progress(one) for one in state] if all else tasks.with_progress(state)
 
     return status
 
 
 def _stop(task: str) -> Callable[[], Any]:
-    return lambda: AsyncTask.stop(task) or {}
+    return lambda: tasks.stop(task, [bundle.output_dir / CORRECTED for bundle in the_app().bundles.values()]) or {}
 
 
 for path, task in {"/train/": "train", "/scoring/": "scoring", "/batch/infer": "batch_infer"}.items():
@@ -129,8 +144,8 @@ for path, task in {"/train/": "train", "/scoring/": "scoring", "/batch/infer": "
 def train_all(params: Content) -> Any:
     """Trains the models that the body names; without names, all that have enough saved labels (OHIF's button)."""
     app = the_app()
-    named = [checks.model(app, name) for name in params if name != "client_id"]
-    models = named or [name for name in app.bundles if app.can_train(name)]
+    named = [checks.trainer(app, name) for name in params if name != "client_id"]
+    models = named or [name for name in app._trainers if app.can_train(name)]
     if not models:
         raise MissingDataError("No model can be trained yet. Save label maps of at least two subjects.")
     asked = {name: checks.train_params(app, name, checks.params_of_model(params, name)) for name in models}
@@ -142,7 +157,7 @@ def train_all(params: Content) -> Any:
 def train(model: str, params: Content, enqueue: bool = False) -> Any:
     """Trains one model on its saved labels."""
     app = the_app()
-    name = checks.model(app, model)
+    name = checks.trainer(app, model)
     return _start("train", [{"model": name} | checks.train_params(app, name, params)], enqueue)[0]
 
 
@@ -183,7 +198,9 @@ def _start(method: str, requests: list[dict[str, Any]], enqueue: bool = False) -
         What MONAI Label says about each task.
     """
     with _starting:
-        unfinished = [task["request"] for task in tasks(method) if task["status"] in ("SUBMITTED", "RUNNING")]
+        unfinished = [
+            task["request"] for task in async_tasks.tasks(method) if task["status"] in ("SUBMITTED", "RUNNING")
+        ]
         models = {request.get("model") for request in requests}
         if enqueue:
             unfinished = [request for request in unfinished if request.get("model") in models]

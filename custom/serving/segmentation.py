@@ -20,9 +20,13 @@ from monailabel.utils.others.generic import device_list, name_to_device
 import custom
 from custom.checkpoints.record import sha256_of
 from custom.errors import DataError
+from custom.files import temporary_folder
 from custom.reading.volumes import open_volume
+from custom.serving import progress
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import convert, on_one_grid
+
+TEMPORARY = Path(tempfile.gettempdir())
 
 
 class SegmentationTask(InferTask):
@@ -59,12 +63,12 @@ class SegmentationTask(InferTask):
         """Segments; see the class for the request and the result."""
         start = time.monotonic()
         weights = self.bundle.choose_weights(first_of(request.get("weights")))
-        folder = Path(tempfile.mkdtemp(prefix="brainmri-label-"))
-        try:
+        image = str(request.get("image") or Path(request["reference"]).name)
+        with progress.segmentation(self.bundle.name, image) as one, temporary_folder(TEMPORARY, "label") as folder:
             files, resampled = on_one_grid(request["files"], request["reference"], folder)
             ready = time.monotonic()
             device = name_to_device(first_of(request.get("device")))
-            labels, uncertainty = self.bundle.segment(files, folder, weights, device)
+            labels, uncertainty = self.bundle.segment(files, folder, weights, device, one)
             gc.collect()  # torch's first imports keep the frames of the call that they were made in, with its tensors
             return_memory()
             present = np.unique(np.asarray(open_volume(labels).dataobj))
@@ -74,8 +78,6 @@ class SegmentationTask(InferTask):
             result = convert(labels, ending, bool(request.get("result_compress")))
             kept = temporary_file(ending)
             shutil.move(result, kept)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         seconds = {"load": round(ready - start, 2), "total": round(time.monotonic() - start, 2)}
         return str(kept), {
             "label_names": names,

@@ -22,6 +22,7 @@ from custom.errors import BrainMRIError, MissingDataError, find_cause
 from custom.serving import pages, routes, study_routes
 from custom.serving.dicomweb import PacsError
 from custom.serving.guard import Guard
+from custom.serving.progress import CancelledError
 
 logger = logging.getLogger(__name__)
 _PATH = re.compile(r"(?<![\w:/.])/([^\s/'\":,()]+)/(?:[^\s/'\":,()]+/)*")
@@ -85,7 +86,8 @@ async def _disconnected(_request: Request, _error: Exception) -> JSONResponse:
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     if cause := find_cause(error):
-        status = 404 if isinstance(cause, MissingDataError) else 502 if isinstance(cause, PacsError) else 400
+        statuses: dict[type[BrainMRIError], int] = {MissingDataError: 404, PacsError: 502, CancelledError: 409}
+        status = next((status for kind, status in statuses.items() if isinstance(cause, kind)), 400)
         app = app_instance()
         folders = app.studies, Path(app.app_dir).parent
         return JSONResponse({"detail": _without_folders(str(cause), folders)}, status)

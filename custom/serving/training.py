@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,13 +20,15 @@ from custom.checkpoints.find import CORRECTED, Weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of, write_record
 from custom.errors import DataError
+from custom.files import folder_written_whole, temporary_folder
 from custom.reading.volumes import natural_order, open_volume
 from custom.running.workflow import StrictWorkflow
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import on_one_grid
-from custom.serving.segmentation import first_of
+from custom.serving.segmentation import TEMPORARY, first_of
 from custom.serving.slices import as_slices, one_by_one
 from custom.serving.studies import Store
+from custom.serving.tasks import report_epochs
 
 logger = logging.getLogger(__name__)
 
@@ -85,17 +85,14 @@ class TrainingTask(TrainTask):
         start = self.bundle.choose_weights()
         folder = self.bundle.output_dir / CORRECTED / time.strftime("%Y%m%d-%H%M%S")
         dataset_dir = str(datastore._datastore_path)
-        work = Path(tempfile.mkdtemp(prefix="brainmri-label-"))
-        try:
+        with temporary_folder(TEMPORARY, "train") as work, folder_written_whole(folder) as partial:
             studies = self._studies(datastore, work)
             learned = start.record.get("persons", [])
             training, validation = divide_studies(studies, learned, self.bundle.name)
             persons = sorted({*learned, *(str(study["person"]) for study in training)}, key=natural_order)
             division = Division(training, validation, persons)
-            settings = self._settings(request) | {"output_dir": str(folder), "dataset_dir": dataset_dir}
-            record = self._train(self._workflow(settings, division, work), start, folder, division, dataset_dir)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            settings = self._settings(request) | {"output_dir": str(partial), "dataset_dir": dataset_dir}
+            record = self._train(self._workflow(settings, division, work), start, partial, division, dataset_dir)
         logger.info("%s: %s", folder, "served from now on" if record["good"] else "kept, but not served")
         return record
 
@@ -156,6 +153,7 @@ class TrainingTask(TrainTask):
         evaluator = workflow.parser.get_parsed_content("validate#evaluator")
         evaluator.run()
         before = float(evaluator.state.metrics["dice_mean"])
+        report_epochs(workflow.parser.get_parsed_content("train#trainer"))
         evaluator.state.best_metric = evaluator.state.best_metric_epoch = -1  # the start weights are not a candidate
         workflow.run()
         workflow.finalize()

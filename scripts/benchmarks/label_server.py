@@ -1,7 +1,7 @@
 """Memory and latency of the label server under load, of one or more checkouts of this project side by side.
 
     . scripts/label_venv.sh; pip install -r tests/label/requirements.txt
-    python scripts/benchmarks/label_server.py [CHECKOUT ...] [--segmentations 30]
+    python scripts/benchmarks/label_server.py [CHECKOUT ...] [--segmentations 100] [--requests 5] [--rows TEXT]
 
 Each checkout's server is started anew for each row, on synthetic scans, with one thread. "Others" are requests for
 /auth/ of a client that does nothing wrong.
@@ -30,6 +30,7 @@ import requests
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = "brain_mri_tissue_segmentation"
+INFER = f"/infer/{BUNDLE}?image={{}}&output=json"
 START, ANSWER = 300, 400  # s at most
 HALF_REQUESTS = {
     "no byte": b"",
@@ -111,12 +112,46 @@ def write_many(folder: Path, count: int = 5000) -> None:
 
 
 def memory(checkout: Path, segmentations: int) -> str:
+    """After a tenth of the segmentations and after all, with the growth between them."""
     with serving(checkout, write_ball) as server:
         used = []
         for _ in range(segmentations):
-            server.seconds(f"/infer/{BUNDLE}?image=ball_T1w&output=json", "POST")
+            server.seconds(INFER.format("ball_T1w"), "POST")
             used.append(server.memory())
-    return f"{used[min(4, len(used) - 1)]:.0f}, {used[-1]:.0f} MB"
+    early = used[max(0, segmentations // 10 - 1)]
+    return f"{early:.0f}, {used[-1]:.0f} MB ({used[-1] / early - 1:+.1%})"
+
+
+NETWORK = """
+import sys
+from custom.running import Predictor
+from custom.running.bundles import config_files
+predictor = Predictor(config_files(sys.argv[1], "inference.json"), device="cpu")
+for _ in range(int(sys.argv[3])):
+    predictor.predict(sys.argv[2])
+    print(predictor.seconds["network"])
+"""
+
+
+def second_request(checkout: Path, requests_after_the_first: int) -> str:
+    """The median request after the first one, over the median time of the network alone, of a head at 2 mm."""
+    from custom.samples import mni152
+
+    with tempfile.TemporaryDirectory() as folder:
+        scan = mni152.write(Path(folder) / "mni152", spacing=2) / mni152.T1
+        count = requests_after_the_first + 1
+        words = [sys.executable, "-W", "ignore", "-c", NETWORK, BUNDLE, str(scan), str(count)]
+        environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+        lines = subprocess.run(words, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
+        network = statistics.median(float(line) for line in lines.split()[1:])
+
+        def link(studies: Path) -> None:
+            os.link(scan, studies / "head_T1w.nii.gz")
+
+        with serving(checkout, link) as server:
+            server.seconds(INFER.format("head_T1w"), "POST")
+            whole = statistics.median(server.seconds(INFER.format("head_T1w"), "POST") for _ in range(count - 1))
+    return f"{whole:.2f} / {network:.2f} s = {whole / network:.2f}"
 
 
 def hanging_pacs(checkout: Path) -> str:
@@ -194,17 +229,24 @@ def many_studies(checkout: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkouts", nargs="*", type=Path, default=[ROOT])
-    parser.add_argument("--segmentations", type=int, default=30)
+    parser.add_argument("--segmentations", type=int, default=100)
+    parser.add_argument("--requests", type=int, default=5, help="of one head, after the first")
+    parser.add_argument("--rows", default="", help="measure only the rows with this text")
     options = parser.parse_args()
     rows: dict[str, Callable[[Path], str]] = {
-        f"memory after 5 and {options.segmentations} segmentations": lambda c: memory(c, options.segmentations),
+        f"memory after {options.segmentations // 10} and {options.segmentations} segmentations": lambda c: memory(
+            c, options.segmentations
+        ),
+        f"a request after the first, over the network alone (medians of {options.requests})": lambda c: second_request(
+            c, options.requests
+        ),
         "others, while 45 searches wait for a PACS that says nothing": hanging_pacs,
         "others, during four JSON bodies of 5 MB, of 1.7 million lists": large_json,
         f"first answer to others beside 230 half requests: {', '.join(HALF_REQUESTS)}": half_requests,
         "5000 studies: next sample, /info/ (medians of 10)": many_studies,
     }
     print(f"| | {' | '.join(map(str, options.checkouts))} |\n|---|{'---|' * len(options.checkouts)}")
-    for name, measure in rows.items():
+    for name, measure in ((name, measure) for name, measure in rows.items() if options.rows in name):
         print(f"| {name} | {' | '.join(measure(checkout.resolve()) for checkout in options.checkouts)} |", flush=True)
 
 

@@ -1,0 +1,184 @@
+"""python -m custom.serving.batch: segments the studies of a PACS that have no result yet, one after another.
+
+Each result is OUTPUT/<StudyInstanceUID>.dcm, a DICOM SEG; with --store it goes to the PACS too. studies.csv says what
+became of each study. A study with a result of the bundle, in the folder or on the PACS, is not segmented again: after a
+stop the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "shims"))  # before MONAI Label
+
+import pydicom
+from pydicom.datadict import tag_for_keyword
+
+import custom
+from custom.checkpoints.find import check_for_patients
+from custom.errors import ConfigError, DataError, MissingDataError, find_cause
+from custom.files import temporary_folder, written_whole
+from custom.serving.batch_settings import batch_arguments, filters_of
+from custom.serving.bundles import ServedBundle, load_bundles
+from custom.serving.contrasts import ORDER
+from custom.serving.dicom_seg import Algorithm
+from custom.serving.label_app import PASSWORD, USER, check_modality, version_of
+from custom.serving.pacs import UID, Pacs
+from custom.serving.segmentation import SegmentationTask
+
+REPORT = "studies.csv"
+COLUMNS = ("study", "date", "state", "why", "series", "file", "seconds")
+
+
+def main() -> None:
+    """Segments what the options ask for. Exit code 1 if a study failed, or for invalid options."""
+    options = batch_arguments().parse_args()
+    try:
+        rows = segment_studies(options)
+    except Exception as error:
+        if cause := find_cause(error):
+            sys.exit(f"brainmri: {cause}")
+        raise
+    states = [row["state"] for row in rows]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "skipped", "failed"))
+    print(f"{counts}. {Path(options.output_dir) / REPORT} lists them. {custom.RESEARCH_USE_ONLY}")
+    if "failed" in states:
+        sys.exit("brainmri: Some studies could not be segmented, as listed above.")
+
+
+def segment_studies(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Segments the matching studies; returns the rows of the report, with COLUMNS as keys.
+
+    Raises:
+        ConfigError: an invalid option, or a bundle that cannot be used for patients.
+        PacsError: the PACS does not list its studies.
+    """
+    filters = filters_of(options.query)
+    if unknown := [name for name in filters if tag_for_keyword(name) is None]:
+        raise ConfigError(f"--query has {unknown[0]!r}, which is no name of DICOM. Use one such as StudyDate.")
+    bundle = _load(options)
+    output_dir = Path(options.output_dir).expanduser().absolute()
+    with temporary_folder(output_dir, "dicomweb") as cache:  # scans of patients do not stay
+        login = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
+        batch = Batch(bundle, options, output_dir, Pacs(options.studies.rstrip("/"), cache, True, True, *login))
+        studies = batch.pacs.web.studies(filters)
+        print(f"{len(studies)} studies match. Segmenting with {bundle.name}.", flush=True)
+        rows: list[dict[str, Any]] = []
+        for number, study in enumerate(studies, start=1):
+            row = dict.fromkeys(COLUMNS, "") | batch.one(study)
+            rows.append(row)
+            print(f"{number}/{len(studies)} {row['study']}: {row['state']} {row['why']}".rstrip(), flush=True)
+            write_report(output_dir / REPORT, rows)
+    write_report(output_dir / REPORT, rows)
+    return rows
+
+
+def _load(options: argparse.Namespace) -> ServedBundle:
+    def check(bundle: ServedBundle) -> None:
+        check_modality(bundle)
+        weights = bundle.choose_weights()
+        if not options.allow_simulated:
+            check_for_patients(weights, bundle.name)
+        bundle.check(weights)
+
+    (bundle,) = load_bundles([options.bundle], Path(options.runs), options.weights, check).values()
+    return bundle
+
+
+class Batch:
+    """One bundle for the studies of one PACS.
+
+    Args:
+        bundle: segments them.
+        options: of the command.
+        output_dir: for results.
+        pacs: has the studies.
+    """
+
+    def __init__(self, bundle: ServedBundle, options: argparse.Namespace, output_dir: Path, pacs: Pacs) -> None:
+        self.bundle, self.options, self.output_dir, self.pacs = bundle, options, output_dir, pacs
+        self.task = SegmentationTask(bundle)
+
+    def one(self, study: Mapping[str, str]) -> dict[str, Any]:
+        """The row of one study, which is segmented if it has no result yet. A study that fails stops no others."""
+        began = time.monotonic()
+        row: dict[str, Any] = {"study": study["uid"], "date": study["date"]}
+        try:
+            row |= self._work(study["uid"])
+        except Exception as error:
+            if not (cause := find_cause(error)):
+                raise
+            row |= {"state": "failed", "why": str(cause)}
+        return row | {"seconds": round(time.monotonic() - began, 1)}
+
+    def _work(self, uid: str) -> dict[str, Any]:
+        if not UID.fullmatch(uid):  # it becomes the name of a file
+            raise DataError(f"The PACS names a study {uid[:100]!r}, which is no UID.")
+        target = self.output_dir / f"{uid}.dcm"
+        in_study = self.pacs.web.search(study_instance_uid=uid)
+        if any(self._made(series) for series in in_study if series["modality"] == "SEG"):
+            return {"state": "skipped", "why": f"it has a result of {self.bundle.name} on the PACS"}
+        if target.is_file():
+            seg = pydicom.dcmread(target)
+            if not self.options.store:
+                return {"state": "skipped", "why": "its result is in the folder already", "file": target.name}
+        else:
+            image_id = choose_series(in_study, self.bundle.channels)
+            seg = self._segment(image_id)
+            with written_whole(target) as partial:
+                seg.save_as(partial)
+        if self.options.store:
+            self.pacs.web.store(seg)
+        series = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
+        return {"state": "done", "file": target.name, "series": str(series)}
+
+    def _made(self, series: Mapping[str, Any]) -> bool:
+        """Whether a SEG series is a result of this bundle."""
+        return str(self.pacs.web.metadata(series).get("ManufacturerModelName", "")) == self.bundle.name
+
+    def _segment(self, image_id: str) -> pydicom.Dataset:
+        files = self.pacs.files_of(image_id, self.bundle.channels)
+        request = {"files": files, "reference": self.pacs.reference(image_id), "device": self.options.device or None}
+        labels, params = self.task(request)
+        try:
+            version = version_of(self.bundle, params["weights"], params["weights_sha256"])
+            algorithm = Algorithm(self.bundle.name, version, "AUTOMATIC")
+            return self.pacs.seg_of(image_id, Path(labels), self.bundle.labels, algorithm)
+        finally:
+            Path(labels).unlink(missing_ok=True)
+
+
+def choose_series(in_study: Sequence[Mapping[str, Any]], channels: Sequence[str | None]) -> str:
+    """The UID of the series on whose grid the result lies: the first contrast of ORDER, and its longest series.
+
+    Args:
+        in_study: the series of a study.
+        channels: of the bundle; (None,) for any single scan.
+
+    Raises:
+        MissingDataError: the study has no MR series of these contrasts.
+    """
+    wanted = ORDER if None in channels else tuple(contrast for contrast in ORDER if contrast in channels)
+    fitting = [series for series in in_study if series["modality"] == "MR" and series["contrast"] in wanted]
+    if not fitting:
+        raise MissingDataError(f"It has no MR series of {', '.join(wanted)} by its descriptions.")
+    return str(min(fitting, key=lambda series: (wanted.index(series["contrast"]), -series["instances"]))["uid"])
+
+
+def write_report(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes studies.csv: a row for each study of this call."""
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
