@@ -10,6 +10,7 @@ import socket
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import custom
@@ -65,6 +66,7 @@ def serve(options: argparse.Namespace) -> None:
     import uvicorn
     from monailabel.interfaces.utils.app import app_instance
 
+    from custom.serving import progress
     from custom.serving.protocol import TimedProtocol, most_connections
     from custom.serving.server import create_app
 
@@ -79,7 +81,15 @@ def serve(options: argparse.Namespace) -> None:
         http=TimedProtocol,
         limit_concurrency=most_connections(),
     )
-    uvicorn.Server(config).run(sockets=[listening])
+
+    class Server(uvicorn.Server):
+        """Ends running segmentations when it is asked to stop, because uvicorn waits for their answers."""
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            progress.cancel()
+            super().handle_exit(sig, frame)
+
+    Server(config).run(sockets=[listening])
 
 
 def check_address(host: str, port: int, token: str, public_url: str = "") -> None:

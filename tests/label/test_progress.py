@@ -62,10 +62,10 @@ def test_the_last_report_of_a_task() -> None:
 
 
 @pytest.fixture(scope="module")
-def busy(
+def busy_words(
     pairs: dict[str, nibabel.Nifti1Image], runs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Server, Path]]:
-    """A server whose segmentation takes minutes, and its folder, with studies, runs and tmp."""
+) -> tuple[Any, ...]:
+    """A folder with studies, runs and tmp, and the words of a server whose segmentation takes minutes."""
     folder = tmp_path_factory.mktemp("busy")
     for name in ("studies", "tmp"):
         (folder / name).mkdir()
@@ -81,7 +81,13 @@ def busy(
     config["inferer"] |= {"overlap": 0.9, "sw_batch_size": 1}
     path.write_text(json.dumps(config))
     torch.save(SegResNet(**SEG_RES_NET).state_dict(), bundle / "models" / "model.pt")
-    words = ("--studies", folder / "studies", "--runs", folder / "runs", "--bundles", f"iseg,{bundle}")
+    return (folder, "--studies", folder / "studies", "--runs", folder / "runs", "--bundles", f"iseg,{bundle}")
+
+
+@pytest.fixture(scope="module")
+def busy(busy_words: tuple[Any, ...]) -> Iterator[tuple[Server, Path]]:
+    """That server and its folder."""
+    folder, *words = busy_words
     one = Server(folder, *words, TMPDIR=str(folder / "tmp"))
     yield one, folder
     one.stop()
@@ -107,7 +113,7 @@ def test_a_segmentation_is_cancelled(busy: tuple[Server, Path]) -> None:
     assert server.ask("GET", "/infer/").json() == []
     slow = ask(SLOW, "large_T1")
     one = wait_for(running, 120, server.log)
-    assert (one["model"], one["image"], one["status"], one["of"]) == (SLOW, "large_T1", "RUNNING", 11**3)
+    assert (one["model"], one["image"], one["status"], one["of"]) == (SLOW, "large_T1", "RUNNING", 13**3)
     waiting = ask(INFANT, "sub-01_T1w")
     wait_for(lambda: len(server.ask("GET", "/infer/").json()) == 2, 60, server.log)
     refused = server.ask("DELETE", "/infer/?image=unknown")
@@ -121,6 +127,17 @@ def test_a_segmentation_is_cancelled(busy: tuple[Server, Path]) -> None:
     assert answers[1].status_code == 200, answers[1].text  # the next one takes its turn
     assert server.ask("GET", "/infer/").json() == []
     assert left_in(folder / "tmp") == []
+
+
+def test_a_server_that_stops_cancels_what_runs(busy_words: tuple[Any, ...], tmp_path: Path) -> None:
+    _, *words = busy_words
+    server = Server(tmp_path, *words, TMPDIR=str(tmp_path))
+    thread = threading.Thread(target=lambda: server.ask("POST", f"/infer/{SLOW}?image=large_T1&output=json"))
+    thread.start()
+    wait_for(lambda: [one for one in server.ask("GET", "/infer/").json() if one["windows"]], 120, server.log)
+    server.stop()  # fails after 30 s
+    thread.join(timeout=30)
+    assert left_in(tmp_path) == []
 
 
 def test_a_training_is_stopped(busy: tuple[Server, Path], truths: dict[str, np.ndarray], tmp_path: Path) -> None:
