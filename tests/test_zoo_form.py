@@ -253,5 +253,8 @@ def test_the_table_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (images,) = (line for line in own if line.startswith("brain_mri_tumor_classification "))
     assert " yes " in tissue
     assert "classification" in images.split(" no ")[1]
+    assert bundle_table(["brain_mri_tissue"], tmp_path / "runs").splitlines()[2].split() == tissue.split()
+    with pytest.raises(ConfigError, match="matches no bundle"):
+        bundle_table(["unknown"], tmp_path)
     with pytest.raises(ConfigError, match="holds no bundle"):
         bundle_table([str(tmp_path / "zoo" / "without" / "models")], tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from custom.checkpoints.find import choose, find_weights
 from custom.errors import BrainMRIError, ConfigError
-from custom.running.bundles import find_bundles, is_bundle
+from custom.running.bundles import find_bundle, find_bundles, is_bundle
 from custom.running.declared import declared
 from custom.serving.foreign import unknown_channels
 
@@ -20,11 +20,12 @@ def bundle_table(places: Sequence[str], runs: Path) -> str:
     Whether weights fit the network is seen only when the server starts.
 
     Args:
-        places: bundles, or folders of bundles; none for all that came with this package and those of BRAINMRI_BUNDLES.
+        places: bundles by name or folder, or folders of bundles; none for all that came with this package and those of
+            BRAINMRI_BUNDLES.
         runs: the folder of trainings.
 
     Raises:
-        ConfigError: a place without a bundle.
+        ConfigError: a folder without a bundle, or a name that no bundle has.
     """
     folders = [folder for place in places for folder in _in(place)] or [
         folder for _, folder in sorted(find_bundles().items())
@@ -39,6 +40,8 @@ def bundle_table(places: Sequence[str], runs: Path) -> str:
 
 def _in(place: str) -> list[Path]:
     folder = Path(place).expanduser().absolute()
+    if not folder.is_dir():
+        return [find_bundle(place)]
     bundles = [folder] if is_bundle(folder) else [path for path in sorted(folder.glob("*")) if is_bundle(path)]
     if not bundles:
         raise ConfigError(f"{place} holds no bundle. Name folders with configs/metadata.json.")
