@@ -253,6 +253,15 @@ class Studies(Store):
         with self._threads:
             return [image_id for image_id in super().get_unlabeled_images(label_tag, labels) if image_id in listed]
 
+    def status(self) -> dict[str, Any]:
+        """As Store.status; the folder is read once."""
+        listed = self.list_images()
+        with self._threads:
+            objects = self._datastore.objects
+            completed = sum("final" in objects[name].labels for name in listed)
+            tags = Counter(tag for entry in objects.values() for tag in entry.labels)
+        return {"total": len(listed), "completed": completed, "label_tags": tags}
+
     def json(self) -> dict[str, Any]:
         """The content of the datastore's file, with the listed images only."""
         listed, content = set(self.list_images()), super().json()
