@@ -54,8 +54,9 @@ OPTIONS = {
 SAMPLE_OPTIONS = {
     "spacing": "voxel size in mm (all but synthseg_labels and tumor_images)",
     "contrast": "infant or adult (iseg)",
+    "edition": "year of the challenge: 2018, 2019 or 2020 (brats), 2013 or 2018 (mrbrains)",
     "labelled": "number of patients with labels (brats, brats_slices, msd)",
-    "subjects": "number of subjects, 10 or more (hcp)",
+    "subjects": "number of subjects, 10 or more (hcp) or 3 or more (ixi)",
     "detail": "detail of the anatomy in mm, 1 to 4 (synthseg_labels)",
     "maps": "number of label maps, 5 or more (synthseg_labels)",
     "images": "number of images, 80 or more (tumor_images)",
