@@ -16,7 +16,7 @@ from typing import Any
 
 import custom
 from custom.commands.command_line import CommandLine
-from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS, STOPPED
+from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS, STOPPED, SURVIVAL_OPTIONS
 from custom.commands.options import as_path, typed
 from custom.errors import ConfigError, find_cause
 from custom.files import without_partial
@@ -112,6 +112,13 @@ def baseline(bundle: str, *, recipe: str | None = None, **overrides: Any) -> Non
 
     files = config_files(bundle, "train.json", *mixins(bundle, None, recipe))
     baseline(find_bundle(bundle).name, files, recipe, typed(files, overrides))
+
+
+def survival(dataset_dir: str, **options: Any) -> None:
+    """Predicts survival from tumor labels and age, by nested cross-validation: brainmri survival DIR."""
+    from custom.commands.survival import survival
+
+    survival(dataset_dir, options)
 
 
 def networks(bundle: str = "", /, size: int | None = None) -> None:
@@ -267,15 +274,15 @@ def _label_options() -> dict[str, str]:
 
 
 FUNCTIONS = (
-    quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, networks,
-    bundles, label, sample, verify, prepare, download, completion,
+    quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, survival,
+    networks, bundles, label, sample, verify, prepare, download, completion,
 )  # fmt: skip
 COMMANDS = CommandLine(
     {function.__name__: function for function in FUNCTIONS},
     OPTIONS,
     f"Brain MRI Bundles: segmentation and classification of brain MRI. {custom.RESEARCH_USE_ONLY}",
     f"brainmri {custom.__version__}",
-    {"label": _label_options, "sample": lambda: SAMPLE_OPTIONS},
+    {"label": _label_options, "sample": lambda: SAMPLE_OPTIONS, "survival": lambda: SURVIVAL_OPTIONS},
 )
 
 

@@ -50,6 +50,7 @@ OPTIONS = {
     "bundles.runs": "the folder of trainings, where weights are looked for too",
     "environment": "the folder of MONAI Label's own Python environment",
     "shell": "bash or zsh",
+    "dataset_dir": "the folder of the data set",
 }
 SAMPLE_OPTIONS = {
     "spacing": "voxel size in mm (all but synthseg_labels and tumor_images)",
@@ -61,6 +62,14 @@ SAMPLE_OPTIONS = {
     "maps": "number of label maps, 5 or more (synthseg_labels)",
     "images": "number of images, 80 or more (tumor_images)",
     "seed": "seed of the random numbers (all but mni152)",
+}
+SURVIVAL_OPTIONS = {
+    "output_dir": "the folder to write to (default: runs/survival)",
+    "labels_dir": "a folder of predicted labels, CASE_*.nii.gz; without it the reference labels are used",
+    "target": "another column of days in the table of survival",
+    "folds": "number of outer and of inner folds (default: 5)",
+    "epochs": "epochs of the small network; 0 leaves it out (default: 60)",
+    "seed": "seed of folds, network and bootstrap (default: 0)",
 }
 # What a command that was stopped leaves, and how to go on.
 STOPPED = {

@@ -14,6 +14,7 @@ from monai.transforms import ResizeWithPadOrCrop
 from PIL import Image
 
 from custom.files import written_whole
+from custom.reports.attention_gates import gate_table
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
 from custom.reports.of_classification import classification_figures
@@ -55,6 +56,12 @@ def subject_figure(workflow: ConfigWorkflow) -> Figure:
     )
 
 
+def _reference(workflow: ConfigWorkflow) -> torch.Tensor:
+    """The reference labels of the last subject of an evaluation, on the voxels of its image: nonzero in a structure."""
+    label = torch.as_tensor(evaluated_subject(workflow)["label"]).as_subclass(torch.Tensor).cpu()
+    return label[: len(labels_of_run(workflow.parser))].argmax(dim=0)
+
+
 def spacing_of(workflow: ConfigWorkflow) -> list[float]:
     """Voxel size of the last subject of an evaluation, in mm."""
     return [float(size) for size in evaluated_subject(workflow)["label"].pixdim]
@@ -69,7 +76,8 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     """Writes the figures of a run to output_dir/report, and returns their paths.
 
     curves.png, segmentation.png, overlay.png, feature_maps.png and an animation along each axis; for images of more
-    than two channels channels.png, a slice; for networks with attention gates attention.png and attention.gif.
+    than two channels channels.png, a slice; for networks with attention gates attention.png, attention.gif and
+    attention.csv (custom.reports.attention_gates).
     Networks that predict classes or numbers get the figures of custom.reports.of_classification.
 
     Args:
@@ -108,7 +116,13 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     if hasattr(network, "attention_maps"):
         figures["attention"] = attention_figure(network, window)
         slices = ResizeWithPadOrCrop((*size, image.shape[-1]))(image)
-        frames["attention"] = attention_animation(network, torch.as_tensor(slices).as_subclass(torch.Tensor).to(device))
+        slices = torch.as_tensor(slices).as_subclass(torch.Tensor).to(device)
+        frames["attention"] = attention_animation(network, slices)
+        tumor = ResizeWithPadOrCrop((*size, image.shape[-1]))(torch.as_tensor(_reference(workflow))[None])[0]
+        with written_whole(folder / "attention.csv") as partial:
+            gate_table(network, slices, torch.as_tensor(tumor).to(device)).to_csv(
+                partial, index=False, float_format="%.4f"
+            )
     written = [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
     return written + [save_animation(images, folder / f"{name}.gif") for name, images in frames.items()]
 

@@ -81,7 +81,7 @@ def _part(edition: int, number: int, labelled: int) -> str:
 
 
 def survival_table(volumes: dict[str, float], edition: int, rng: np.random.Generator) -> pandas.DataFrame:
-    """A row for each case, of its tumor's volume in ml: the simulated survival falls with it, and Chance_days does not."""
+    """A row for each case, of its tumor's volume in ml: survival falls with it, and Chance_days does not."""
     _, case, days, resection = SURVIVAL[edition]
     whole, lost, rest = DAYS
     survival = np.maximum(whole - lost * np.array([*volumes.values()]) + rng.normal(0, rest, len(volumes)), 10)
