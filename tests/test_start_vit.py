@@ -44,11 +44,11 @@ class TimmBlock(nn.Module):
 class TimmViT(nn.Module):
     """A vision transformer with the names of timm's VisionTransformer: the class token after the last norm."""
 
-    def __init__(self, channels: int = 3, patches: int = 16) -> None:
+    def __init__(self, channels: int = 3, patches: int = 16, patch_size: int = 8) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.randn(1, 1, WIDTH))
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + patches, WIDTH))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(channels, WIDTH, 8, 8)})
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(channels, WIDTH, patch_size, patch_size)})
         self.blocks = nn.ModuleList([TimmBlock() for _ in range(DEPTH)])
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, 1000)
@@ -209,7 +209,7 @@ def test_every_classifier_takes_256x256_by_one_option(network: str, tumor_images
 
 def test_a_training_at_256_from_a_file(tumor_images_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     """The evaluation takes the size from the record; a start from the wrong file leaves no run behind."""
-    torch.save(TimmViT(patches=4).state_dict(), tmp_path / "timm.pt")
+    torch.save(TimmViT(patches=4, patch_size=16).state_dict(), tmp_path / "timm.pt")
     sizes = [word for name, value in SIZES.items() for word in (f"--network_def#{name}", value)]
     words = ("tumor_class", "--network", "vit", "--dataset_dir", tumor_images_dir, "--output_dir", "run")
     training = (*words, "--from_weights", tmp_path / "timm.pt", "--roi_size", "[256,256]", "--max_epochs", 1)
@@ -217,10 +217,10 @@ def test_a_training_at_256_from_a_file(tumor_images_dir: Path, brainmri: Brainmr
     assert refused.returncode == 1
     assert "has 2 layers of width 24, but the network has 10 of width 512" in refused.stderr
     assert not (tmp_path / "run/model.pt").exists()
-    trained = brainmri("train", *training, *sizes, "--network_def#patch_size", 8, cwd=tmp_path)
+    trained = brainmri("train", *training, *sizes, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "Started from" in trained.stdout + trained.stderr
     assert json.loads((tmp_path / "run/model.json").read_text())["options"]["roi_size"] == [256, 256]
-    scored = brainmri("evaluate", *words, *sizes, "--network_def#patch_size", 8, cwd=tmp_path)
+    scored = brainmri("evaluate", *words, *sizes, cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert (tmp_path / "run/evaluation/scores.csv").is_file()

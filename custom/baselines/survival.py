@@ -113,7 +113,7 @@ def classes_of(days: np.ndarray) -> np.ndarray:
 
 
 def _counts(rows: pandas.DataFrame) -> list[int]:
-    return np.bincount(classes_of(rows["days"].to_numpy()), minlength=len(CLASSES)).tolist()
+    return [int(n) for n in np.bincount(classes_of(rows["days"].to_numpy()), minlength=len(CLASSES))]
 
 
 def _files(options: SurvivalOptions, rows: pandas.DataFrame) -> dict[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,15 @@ def subject_figure(workflow: ConfigWorkflow) -> Figure:
     )
 
 
-def _reference(workflow: ConfigWorkflow) -> torch.Tensor:
-    """The reference labels of the last subject of an evaluation, on the voxels of its image: nonzero in a structure."""
-    label = torch.as_tensor(evaluated_subject(workflow)["label"]).as_subclass(torch.Tensor).cpu()
-    return label[: len(labels_of_run(workflow.parser))].argmax(dim=0)
+def _all_slices(workflow: ConfigWorkflow, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (C, *size, slices) and tumors (*size, slices) of all subjects of an evaluation, one after another."""
+    images, tumors = [], []
+    for item in workflow.parser.get_parsed_content("validate#dataset"):
+        image, label = (torch.as_tensor(item[key]).as_subclass(torch.Tensor).cpu() for key in ("image", "label"))
+        fit = ResizeWithPadOrCrop((*size, image.shape[-1]))
+        images.append(torch.as_tensor(fit(image)).as_subclass(torch.Tensor))
+        tumors.append(torch.as_tensor(fit((label > 0).any(dim=0, keepdim=True).float())).as_subclass(torch.Tensor)[0])
+    return torch.cat(images, dim=-1), torch.cat(tumors, dim=-1)
 
 
 def spacing_of(workflow: ConfigWorkflow) -> list[float]:
@@ -118,11 +124,9 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
         slices = ResizeWithPadOrCrop((*size, image.shape[-1]))(image)
         slices = torch.as_tensor(slices).as_subclass(torch.Tensor).to(device)
         frames["attention"] = attention_animation(network, slices)
-        tumor = ResizeWithPadOrCrop((*size, image.shape[-1]))(torch.as_tensor(_reference(workflow))[None])[0]
+        everything = (part.to(device) for part in _all_slices(workflow, size))
         with written_whole(folder / "attention.csv") as partial:
-            gate_table(network, slices, torch.as_tensor(tumor).to(device)).to_csv(
-                partial, index=False, float_format="%.4f"
-            )
+            gate_table(network, *everything).to_csv(partial, index=False, float_format="%.4f")
     written = [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
     return written + [save_animation(images, folder / f"{name}.gif") for name, images in frames.items()]
 
