@@ -16,7 +16,7 @@ from typing import Any
 
 import custom
 from custom.commands.command_line import CommandLine
-from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS, STOPPED, SURVIVAL_OPTIONS
+from custom.commands.meanings import OPTIONS, STOPPED, VARIABLE_OPTIONS
 from custom.commands.options import as_path, typed
 from custom.errors import ConfigError, find_cause
 from custom.files import without_partial
@@ -163,14 +163,8 @@ def segment(
     if studies or query or store:
         from custom.serving.start import start_batch
 
-        given = {
-            "studies": studies,
-            "query": query,
-            "store": store,
-            "bundle": bundle,
-            "output_dir": as_path(output_dir),
-        }
-        start_batch(scans, given | overrides)
+        given = {"studies": studies, "query": query, "store": store, "bundle": bundle}
+        start_batch(scans, given | {"output_dir": as_path(output_dir)} | overrides)
         return
     from custom.commands.segment_call import segment_call
     from custom.commands.segment_files import check_outputs
@@ -267,12 +261,6 @@ def completion(shell: str) -> None:
     print(script(shell, COMMANDS))
 
 
-def _label_options() -> dict[str, str]:
-    from custom.serving.label_settings import meanings
-
-    return meanings()
-
-
 FUNCTIONS = (
     quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, survival,
     networks, bundles, label, sample, verify, prepare, download, completion,
@@ -282,7 +270,7 @@ COMMANDS = CommandLine(
     OPTIONS,
     f"Brain MRI Bundles: segmentation and classification of brain MRI. {custom.RESEARCH_USE_ONLY}",
     f"brainmri {custom.__version__}",
-    {"label": _label_options, "sample": lambda: SAMPLE_OPTIONS, "survival": lambda: SURVIVAL_OPTIONS},
+    VARIABLE_OPTIONS,
 )
 
 

@@ -78,3 +78,16 @@ STOPPED = {
     "quickstart": ". What finished epochs learned is kept; the same command goes on with it",
     "segment": ". Finished results are kept; the same command goes on with the other scans",
 }
+
+
+def _label_options() -> dict[str, str]:
+    from custom.serving.label_settings import meanings
+
+    return meanings()
+
+
+VARIABLE_OPTIONS = {  # of commands that take any option
+    "label": _label_options,
+    "sample": lambda: SAMPLE_OPTIONS,
+    "survival": lambda: SURVIVAL_OPTIONS,
+}
