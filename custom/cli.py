@@ -16,7 +16,7 @@ from typing import Any
 
 import custom
 from custom.commands.command_line import CommandLine
-from custom.commands.meanings import OPTIONS, SAMPLE_OPTIONS, STOPPED
+from custom.commands.meanings import OPTIONS, STOPPED, VARIABLE_OPTIONS
 from custom.commands.options import as_path, typed
 from custom.errors import ConfigError, find_cause
 from custom.files import without_partial
@@ -114,6 +114,13 @@ def baseline(bundle: str, *, recipe: str | None = None, **overrides: Any) -> Non
     baseline(find_bundle(bundle).name, files, recipe, typed(files, overrides))
 
 
+def survival(dataset_dir: str, **options: Any) -> None:
+    """Predicts survival from tumor labels and age, by nested cross-validation: brainmri survival DIR."""
+    from custom.commands.survival import survival
+
+    survival(dataset_dir, options)
+
+
 def networks(bundle: str = "", /, size: int | None = None) -> None:
     """Lists networks with parameters, GFLOPs of one window and papers: brainmri networks iseg."""
     from custom.commands.networks import network_tables
@@ -156,14 +163,8 @@ def segment(
     if studies or query or store:
         from custom.serving.start import start_batch
 
-        given = {
-            "studies": studies,
-            "query": query,
-            "store": store,
-            "bundle": bundle,
-            "output_dir": as_path(output_dir),
-        }
-        start_batch(scans, given | overrides)
+        given = {"studies": studies, "query": query, "store": store, "bundle": bundle}
+        start_batch(scans, given | {"output_dir": as_path(output_dir)} | overrides)
         return
     from custom.commands.segment_call import segment_call
     from custom.commands.segment_files import check_outputs
@@ -260,22 +261,16 @@ def completion(shell: str) -> None:
     print(script(shell, COMMANDS))
 
 
-def _label_options() -> dict[str, str]:
-    from custom.serving.label_settings import meanings
-
-    return meanings()
-
-
 FUNCTIONS = (
-    quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, networks,
-    bundles, label, sample, verify, prepare, download, completion,
+    quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, survival,
+    networks, bundles, label, sample, verify, prepare, download, completion,
 )  # fmt: skip
 COMMANDS = CommandLine(
     {function.__name__: function for function in FUNCTIONS},
     OPTIONS,
     f"Brain MRI Bundles: segmentation and classification of brain MRI. {custom.RESEARCH_USE_ONLY}",
     f"brainmri {custom.__version__}",
-    {"label": _label_options, "sample": lambda: SAMPLE_OPTIONS},
+    VARIABLE_OPTIONS,
 )
 
 

@@ -86,8 +86,8 @@ CASES = {
 SCHEMA = Path(__file__).parent / "data/monai_schema/meta_schema_20240725.json"
 SCHEMA_SHA256 = "2dc39cea06d330b654fc99a693322bb01c0f09ce4f7715f90d97df9bfacbb277"
 CLASSIFIERS = [name for name, case in CASES.items() if case.result == "predictions.csv"]
-# recipes that replace one transform or optimizer, or the size: tests/test_recipes.py and tests/test_hcp_bundle.py
-SINGLE_STEPS = ("intensity_", "optimizer_", "resolution_", "crop_", "n4")
+# one transform or optimizer, the size, other data: tests/test_recipes.py, test_hcp_bundle.py, test_more_datasets.py
+SINGLE_STEPS = ("intensity_", "optimizer_", "resolution_", "crop_", "n4", "mrbrains")
 RECIPES: dict[str, dict[str, Any]] = {
     "medicalzoo": {"subvolumes_per_epoch": 3},
     "own_scans": {"dataset_dir": "own_dir"},

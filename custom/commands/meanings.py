@@ -50,16 +50,26 @@ OPTIONS = {
     "bundles.runs": "the folder of trainings, where weights are looked for too",
     "environment": "the folder of MONAI Label's own Python environment",
     "shell": "bash or zsh",
+    "dataset_dir": "the folder of the data set",
 }
 SAMPLE_OPTIONS = {
     "spacing": "voxel size in mm (all but synthseg_labels and tumor_images)",
     "contrast": "infant or adult (iseg)",
+    "edition": "year of the challenge: 2018, 2019 or 2020 (brats), 2013 or 2018 (mrbrains)",
     "labelled": "number of patients with labels (brats, brats_slices, msd)",
-    "subjects": "number of subjects, 10 or more (hcp)",
+    "subjects": "number of subjects, 10 or more (hcp) or 3 or more (ixi)",
     "detail": "detail of the anatomy in mm, 1 to 4 (synthseg_labels)",
     "maps": "number of label maps, 5 or more (synthseg_labels)",
     "images": "number of images, 80 or more (tumor_images)",
     "seed": "seed of the random numbers (all but mni152)",
+}
+SURVIVAL_OPTIONS = {
+    "output_dir": "the folder to write to (default: runs/survival)",
+    "labels_dir": "a folder of predicted labels, CASE_*.nii.gz; without it the reference labels are used",
+    "target": "another column of days in the table of survival",
+    "folds": "number of outer and of inner folds (default: 5)",
+    "epochs": "epochs of the small network; 0 leaves it out (default: 60)",
+    "seed": "seed of folds, network and bootstrap (default: 0)",
 }
 # What a command that was stopped leaves, and how to go on.
 STOPPED = {
@@ -67,4 +77,17 @@ STOPPED = {
     "compare": ". What finished epochs learned is kept; the same command goes on with it",
     "quickstart": ". What finished epochs learned is kept; the same command goes on with it",
     "segment": ". Finished results are kept; the same command goes on with the other scans",
+}
+
+
+def _label_options() -> dict[str, str]:
+    from custom.serving.label_settings import meanings
+
+    return meanings()
+
+
+VARIABLE_OPTIONS = {  # of commands that take any option
+    "label": _label_options,
+    "sample": lambda: SAMPLE_OPTIONS,
+    "survival": lambda: SURVIVAL_OPTIONS,
 }

@@ -8,6 +8,8 @@ NAMES = (  # have verify()
     "freesurfer",
     "hcp",
     "iseg",
+    "ixi",
+    "mrbrains",
     "msd",
     "synthseg_labels",
     "tumor_images",

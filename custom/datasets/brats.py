@@ -1,4 +1,4 @@
-"""BraTS 2020: glioma in four contrasts, as the challenge's NIfTI files.
+"""BraTS 2018, 2019 and 2020: glioma in four contrasts, as the challenges' NIfTI files.
 
 Menze et al. 2015, IEEE TMI 34(10), 1993-2024; Bakas et al. 2017, Scientific Data 4, 170117; Bakas et al. 2018,
 arXiv:1811.02629; and the two TCIA collections, Bakas et al. 2017, 10.7937/K9/TCIA.2017.KLXWJJ1Q (TCGA-GBM) and
@@ -6,7 +6,9 @@ arXiv:1811.02629; and the two TCIA collections, Bakas et al. 2017, 10.7937/K9/TC
 
 Files: BraTS20_Training_001/BraTS20_Training_001_flair.nii (or .nii.gz), _t1, _t1ce, _t2 and, where labelled, _seg, in
 the folder itself or below it (MICCAI_BraTS2020_TrainingData). Shape (240, 240, 155), 1 mm, skull-stripped, registered.
-Case 355's segmentation was published as W39_1998.09.19_Segm.nii: any one *Segm.nii in a case's folder is its _seg.
+BraTS 2018 and 2019 have HGG/Brats18_2013_2_1/Brats18_2013_2_1_flair.nii.gz, LGG/... and BraTS19_..., the same files in
+a folder for each grade. In 2020, case 355's segmentation was published as W39_1998.09.19_Segm.nii: any one *Segm.nii in
+a case's folder is its _seg.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from custom.reading.volumes import case_problems, existing_folder, natural_order
 CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
 LABELS = {0: "background", 1: "NCR", 2: "ED", 3: "ET"}  # necrotic and non-enhancing core, edema, enhancing tumor
 CODES = (0, 1, 2, 4)  # in the files; the position of a code is its label after loading
+GRADES = ("HGG", "LGG")  # folders of 2018 and 2019: high-grade and low-grade glioma
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}  # whole tumor, tumor core, enhancing tumor, as labels
 
 _ROLES = ("flair", "t1", "t1ce", "t2")
@@ -72,7 +75,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
 
     Returns:
         [{"subject": "BraTS20_Training_001", "image": [FLAIR, T1, T1ce, T2], "label": path}, ...]; without "label" for
-        unlabelled cases.
+        unlabelled cases; with "grade", HGG or LGG, where the folders name it.
 
     Raises:
         ConfigError: an unknown split or fold.
@@ -96,7 +99,9 @@ def _item(case: str, files: dict[str, Path]) -> dict:
         raise MissingDataError(problems[0])
     require_one_grid(files.values())
     item: dict = {"subject": case, "image": [str(files[role]) for role in _ROLES]}
-    return item | ({"label": str(files["seg"])} if "seg" in files else {})
+    item |= {"label": str(files["seg"])} if "seg" in files else {}
+    grade = next((part for part in files["flair"].parts[-3:-1] if part in GRADES), None)
+    return item | ({"grade": grade} if grade else {})
 
 
 def _missing(case: str, files: dict[str, Path]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from monai.apps import DecathlonDataset, download_and_extract
 
-from custom.datasets import brats, brats_slices, hcp, iseg, synthseg_labels, tumor_images
+from custom.datasets import brats, brats_slices, hcp, iseg, ixi, mrbrains, synthseg_labels, tumor_images
 from custom.errors import ConfigError, DataError
 
 TASK = "Task01_BrainTumour"
@@ -15,6 +15,8 @@ ELSEWHERE = {
     "brats_slices": brats_slices.HOW_TO_GET,
     "hcp": hcp.HOW_TO_GET,
     "iseg": iseg.HOW_TO_GET,
+    "ixi": ixi.HOW_TO_GET,
+    "mrbrains": mrbrains.HOW_TO_GET,
     "synthseg_labels": synthseg_labels.HOW_TO_GET,
     "tumor_images": tumor_images.HOW_TO_GET,
 }

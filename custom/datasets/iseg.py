@@ -25,6 +25,7 @@ from custom.reading.volumes import case_problems, existing_folder, natural_order
 CHANNELS = ("T1", "T2")
 LABELS = {0: "background", 1: "CSF", 2: "GM", 3: "WM"}
 CODES = (0, 10, 150, 250)  # in the files; the position of a code is its label after loading
+SCORED = {name: (label,) for label, name in LABELS.items()}
 
 TEST_SUBJECT = 1
 FOLDS = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from monai.transforms import ResizeWithPadOrCrop
 from PIL import Image
 
 from custom.files import written_whole
+from custom.reports.attention_gates import gate_table
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
 from custom.reports.of_classification import classification_figures
@@ -55,6 +57,17 @@ def subject_figure(workflow: ConfigWorkflow) -> Figure:
     )
 
 
+def _all_slices(workflow: ConfigWorkflow, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (C, *size, slices) and tumors (*size, slices) of all subjects of an evaluation, one after another."""
+    images, tumors = [], []
+    for item in workflow.parser.get_parsed_content("validate#dataset"):
+        image, label = (torch.as_tensor(item[key]).as_subclass(torch.Tensor).cpu() for key in ("image", "label"))
+        fit = ResizeWithPadOrCrop((*size, image.shape[-1]))
+        images.append(torch.as_tensor(fit(image)).as_subclass(torch.Tensor))
+        tumors.append(torch.as_tensor(fit((label > 0).any(dim=0, keepdim=True).float())).as_subclass(torch.Tensor)[0])
+    return torch.cat(images, dim=-1), torch.cat(tumors, dim=-1)
+
+
 def spacing_of(workflow: ConfigWorkflow) -> list[float]:
     """Voxel size of the last subject of an evaluation, in mm."""
     return [float(size) for size in evaluated_subject(workflow)["label"].pixdim]
@@ -69,7 +82,8 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     """Writes the figures of a run to output_dir/report, and returns their paths.
 
     curves.png, segmentation.png, overlay.png, feature_maps.png and an animation along each axis; for images of more
-    than two channels channels.png, a slice; for networks with attention gates attention.png and attention.gif.
+    than two channels channels.png, a slice; for networks with attention gates attention.png, attention.gif and
+    attention.csv (custom.reports.attention_gates).
     Networks that predict classes or numbers get the figures of custom.reports.of_classification.
 
     Args:
@@ -108,7 +122,11 @@ def save_report(workflow: ConfigWorkflow) -> list[Path]:
     if hasattr(network, "attention_maps"):
         figures["attention"] = attention_figure(network, window)
         slices = ResizeWithPadOrCrop((*size, image.shape[-1]))(image)
-        frames["attention"] = attention_animation(network, torch.as_tensor(slices).as_subclass(torch.Tensor).to(device))
+        slices = torch.as_tensor(slices).as_subclass(torch.Tensor).to(device)
+        frames["attention"] = attention_animation(network, slices)
+        everything = (part.to(device) for part in _all_slices(workflow, size))
+        with written_whole(folder / "attention.csv") as partial:
+            gate_table(network, *everything).to_csv(partial, index=False, float_format="%.4f")
     written = [save_figure(figure, folder / f"{name}.png") for name, figure in figures.items()]
     return written + [save_animation(images, folder / f"{name}.gif") for name, images in frames.items()]
 

@@ -1,3 +1,14 @@
 """One module per data set: writes a small sample of it in exactly that layout."""
 
-NAMES = ("brats", "brats_slices", "hcp", "iseg", "mni152", "msd", "synthseg_labels", "tumor_images")  # have write()
+NAMES = (  # have write()
+    "brats",
+    "brats_slices",
+    "hcp",
+    "iseg",
+    "ixi",
+    "mni152",
+    "mrbrains",
+    "msd",
+    "synthseg_labels",
+    "tumor_images",
+)

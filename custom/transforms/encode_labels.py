@@ -22,7 +22,7 @@ class EncodeLabelsd(MapTransform):
 
     Args:
         keys: the label maps, any shape.
-        codes: the codes of the labels in the files, label 0's first.
+        codes: the codes of the labels in the files, label 0's first; several codes of one label as a tuple or list.
         ignore_code: the files' code of voxels that nobody labelled; it becomes len(codes), the loss's `ignore_index`.
 
     Raises:
@@ -32,12 +32,16 @@ class EncodeLabelsd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        codes: Sequence[int],
+        codes: Sequence[int | Sequence[int]],
         allow_missing_keys: bool = False,
         ignore_code: int | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.codes = LabelCodes(tuple(codes), ignore_code)
+        groups = [(entry,) if isinstance(entry, int) else tuple(entry) for entry in codes]
+        self.label_of = {code: label for label, group in enumerate(groups) for code in group}
+        self.codes = LabelCodes(tuple(self.label_of), ignore_code)
+        if ignore_code is not None:
+            self.label_of[ignore_code] = len(groups)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Returns the item with its keys replaced, as the class describes."""
@@ -50,7 +54,7 @@ class EncodeLabelsd(MapTransform):
                 name = getattr(voxels, "meta", {}).get("filename_or_obj", "A label map")
                 raise DataError(f"{name} {error}") from error
             encoded = np.zeros(whole.shape, dtype=np.uint8)
-            for label, code in enumerate(self.codes.allowed or ()):
+            for code, label in self.label_of.items():
                 encoded[whole == code] = label
             result[key] = convert_to_dst_type(encoded, voxels, dtype=torch.uint8)[0]
         return result
