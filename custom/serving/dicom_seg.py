@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import highdicom
-import nibabel
 import numpy as np
+from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
+from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 import custom
 from custom.errors import DataError
+from custom.serving.source_images import source_images
 from custom.serving.terms import OTHER, TERMS
 
+MANUFACTURER = "Brain MRI Bundles"
+FORMS = {"seg": "BINARY", "labelmap": "LABELMAP"}
 _TOLERANCE = 0.01  # mm; NIfTI keeps single precision
 LENGTH = 64  # letters of a DICOM long string (LO)
 
@@ -36,69 +40,88 @@ class Algorithm:
 
 
 def write_seg(
-    voxels: np.ndarray, affine: np.ndarray, series: Sequence[Dataset], labels: Mapping[str, int], algorithm: Algorithm
+    voxels: np.ndarray,
+    affine: np.ndarray,
+    series: Sequence[Dataset],
+    labels: Mapping[str, int],
+    algorithm: Algorithm,
+    form: str = "seg",
 ) -> Segmentation:
-    """The segmentation of one series. Every label of the bundle is a segment, whether it is present or not.
+    """The segmentation of one series. Every label is a segment, whether it is present or not.
+
+    Segments have the numbers 1, 2, ... in the order of the labels' codes. Each has a tracking identifier, by which a
+    report can refer to it (custom.serving.dicom_sr).
 
     Args:
-        voxels: (x, y, z), the codes of the bundle, on the grid of the series.
+        voxels: (x, y, z), the codes of the labels, on the grid that custom.reading.dicom gives the series.
         affine: (4, 4), voxels to mm, RAS+, as in NIfTI.
-        series: the single-frame images that were segmented.
-        labels: {"CSF": 1, ...}; the codes become the numbers of the segments.
+        series: the images that were segmented: single frames, or one multi-frame image.
+        labels: {"CSF": 1, ...}.
         algorithm: what segmented it.
+        form: "seg", or "labelmap" for a Label Map Segmentation, which fewer viewers read.
 
     Raises:
         DataError: the label map is not on the grid of the series.
     """
-    geometry = _geometry(series)
-    try:
-        volume = highdicom.Volume.from_nibabel(
-            nibabel.Nifti1Image(voxels.astype(np.uint8), affine),
-            frame_of_reference_uid=series[0].FrameOfReferenceUID,
-        ).match_geometry(geometry, tol=_TOLERANCE)
-    except RuntimeError as error:
-        raise DataError(f"The label map is not on the grid of its series ({error}). Export it again.") from error
+    source = source_images(series)
+    names = sorted(labels, key=lambda name: labels[name])
+    numbers = np.zeros(256, dtype=np.uint8)
+    numbers[[labels[name] for name in names]] = range(1, len(names) + 1)
+    frames = source.frames(voxels.astype(np.uint8), affine)
     seg = Segmentation(
-        source_images=list(series),
-        pixel_array=volume,
-        segmentation_type="BINARY",
-        segment_descriptions=_describe_segments(labels, algorithm),
+        source_images=source.images,
+        pixel_array=numbers[frames],
+        segmentation_type=FORMS[form],
+        segment_descriptions=[describe(number, name, algorithm) for number, name in enumerate(names, start=1)],
         series_instance_uid=highdicom.UID(),
         series_number=300,
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
-        manufacturer="Brain MRI Bundles",
+        manufacturer=MANUFACTURER,
         manufacturer_model_name=algorithm.name,
         software_versions=custom.__version__,
         device_serial_number="none",
         content_label="BRAIN_SEG",
         content_description=custom.RESEARCH_USE_ONLY,
     )
-    seg.SeriesDescription = f"Research use only: {', '.join(labels)} by {algorithm.name}"[:LENGTH]
+    what = ", ".join(names) if len(names) < 10 else f"{len(names)} structures"
+    seg.SeriesDescription = f"Research use only: {what} by {algorithm.name}"[:LENGTH]
+    if source.note:
+        seg.ImageComments = source.note
     return seg
 
 
-def _describe_segments(labels: Mapping[str, int], algorithm: Algorithm) -> list[SegmentDescription]:
-    """A coded description of each label, in the order of their codes."""
+def describe(number: int, name: str, algorithm: Algorithm) -> SegmentDescription:
+    """A coded description of a label: what it is, its side, its colour, and what drew it.
+
+    Args:
+        number: of the segment.
+        name: of the label, a key of custom.serving.terms.TERMS if it has a code.
+        algorithm: what drew it.
+    """
     identification = None
     if algorithm.type != "MANUAL":
         identification = highdicom.AlgorithmIdentificationSequence(
             name=algorithm.name, family=codes.DCM.ArtificialIntelligence, version=algorithm.version[:LENGTH]
         )
-    segments = []
-    for name, code in sorted(labels.items(), key=lambda pair: pair[1]):
-        category, kind, description = TERMS.get(name) or OTHER
-        segment = SegmentDescription(
-            segment_number=code,
-            segment_label=name,
-            segmented_property_category=category,
-            segmented_property_type=kind,
-            algorithm_type=algorithm.type,
-            algorithm_identification=identification,
-        )
-        segment.SegmentDescription = f"{description}. {custom.RESEARCH_USE_ONLY}"
-        segments.append(segment)
-    return segments
+    term = TERMS.get(name, OTHER)
+    segment = SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=term.category,
+        segmented_property_type=term.type,
+        algorithm_type=algorithm.type,
+        algorithm_identification=identification,
+        tracking_uid=highdicom.UID(),
+        tracking_id=name,
+        anatomic_regions=[codes.SCT.Brain],
+        display_color=None if term.colour is None else CIELabColor.from_rgb(*term.colour),
+    )
+    if term.side is not None:
+        kind = segment.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(term.side)]
+    segment.SegmentDescription = f"{term.description}. {custom.RESEARCH_USE_ONLY}"
+    return segment
 
 
 def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int]) -> highdicom.Volume:
@@ -106,7 +129,7 @@ def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int])
 
     Args:
         seg: the DICOM object.
-        series: the single-frame images that it labels.
+        series: the images that it labels.
         labels: {"CSF": 1, ...}, the codes of the bundle.
 
     Returns:
@@ -128,17 +151,10 @@ def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int])
         raise DataError(f"The segmentation has unknown segments: {', '.join(unknown)}. Known are: {', '.join(labels)}.")
     try:
         volume = segmentation.get_volume(combine_segments=True, dtype=np.uint8, allow_missing_positions=True)
-        volume = volume.match_geometry(_geometry(series), tol=_TOLERANCE)
+        volume = volume.match_geometry(source_images(series).geometry(), tol=_TOLERANCE)
     except (RuntimeError, ValueError) as error:
         raise DataError(f"The segmentation is not on the grid of its series, or segments overlap ({error}).") from error
     codes_of = np.zeros(max(numbers.values()) + 1, dtype=np.uint8)
     for name, number in numbers.items():
         codes_of[number] = labels[name]
     return volume.with_array(codes_of[volume.array])
-
-
-def _geometry(series: Sequence[Dataset]) -> highdicom.VolumeGeometry:
-    try:
-        return highdicom.get_volume_from_series(series, dtype=np.float32).get_geometry()
-    except (RuntimeError, ValueError, AttributeError) as error:
-        raise DataError(f"The slices of the series do not form a volume ({error}). Use another series.") from error

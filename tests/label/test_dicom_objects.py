@@ -1,0 +1,271 @@
+"""DICOM SEG and reports of volumes: codes, colours, places, of usual and of odd series. No server runs here."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from pydicom.sr._concepts_dict import concepts
+from pydicom.uid import generate_uid
+
+import custom
+from custom.datasets import freesurfer
+from custom.errors import DataError
+from custom.reading.scans import read_scan
+from custom.serving.dicom_seg import Algorithm, read_seg, write_seg
+from custom.serving.dicom_sr import read_volumes, write_report
+from custom.serving.terms import TERMS
+from tests.label.dicom_series import enhanced, plane_series
+
+Series = list[pydicom.Dataset]
+NAMES = ["Left-Thalamus", "Right-Thalamus", "Brain-Stem", "GM", "3rd-Ventricle", "4th-Ventricle", "WM", "CSF"]
+LABELS = {name: 3 * number for number, name in enumerate(NAMES, start=1)}  # codes with gaps, as FreeSurfer's
+ALGORITHM = Algorithm("a bundle", "0.1", "AUTOMATIC")
+AXIAL, SAGITTAL, CORONAL = ([1, 0, 0], [0, 1, 0]), ([0, 1, 0], [0, 0, -1]), ([1, 0, 0], [0, 0, -1])
+
+
+def octant(places: np.ndarray) -> np.ndarray:
+    """1 to 8 in a ball of 70 mm, by whether a place (N, 3) lies left, posterior and up; 0 outside."""
+    sides = (places > 0) @ [1, 2, 4]
+    return np.where(np.linalg.norm(places, axis=1) < 70, 1 + sides, 0)
+
+
+def turned(degrees: float, axis: int, plane: tuple[list[int], list[int]]) -> tuple[Any, Any]:
+    """The directions of a plane, turned around an axis."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    one, two = [other for other in range(3) if other != axis]
+    matrix = np.eye(3)
+    matrix[[one, one, two, two], [one, two, one, two]] = c, -s, s, c
+    return matrix @ plane[0], matrix @ plane[1]
+
+
+def without(*names: str) -> Callable[[Series], Series]:
+    def change(series: Series) -> Series:
+        for image in series:
+            for name in names:
+                delattr(image, name)
+        return series
+
+    return change
+
+
+def implicit(series: Series) -> Series:
+    for image in series:
+        image.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    return series
+
+
+def jittered(series: Series) -> Series:
+    """Orientations that differ in their last digits, as some scanners write them."""
+    for number, image in enumerate(series):
+        image.ImageOrientationPatient = [1, 1e-6 * number, 0, 0, 1, 0]
+    return series
+
+
+def as_enhanced(series: Series) -> Series:
+    return [enhanced(series)]
+
+
+def same(series: Series) -> Series:
+    return series
+
+
+PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+STUDY = ("StudyDate", "StudyTime", "StudyID", "ReferringPhysicianName", "AccessionNumber")
+ODD: dict[str, tuple[tuple[Any, Any], float, Callable[[Series], Series]]] = {
+    # name: (directions of a row and of a column, shift of each slice in mm, what else is changed)
+    "axial": (AXIAL, 0, same),
+    "axial, feet first": (([-1, 0, 0], [0, 1, 0]), 0, same),
+    "axial, prone": (([-1, 0, 0], [0, -1, 0]), 0, same),
+    "sagittal": (SAGITTAL, 0, same),
+    "sagittal, rows to the front": (([0, -1, 0], [0, 0, -1]), 0, same),
+    "coronal": (CORONAL, 0, same),
+    "coronal, columns up": (([1, 0, 0], [0, 0, 1]), 0, same),
+    "axial, turned by 12 degrees": (turned(12, 0, AXIAL), 0, same),
+    "sagittal, turned twice": (turned(8, 2, turned(-10, 1, SAGITTAL)), 0, same),
+    "tilted gantry": (AXIAL, 0.9, same),
+    "tilted gantry, the other way": (turned(-15, 0, AXIAL), -1.3, same),
+    "multi-frame": (AXIAL, 0, as_enhanced),
+    "multi-frame, sagittal": (SAGITTAL, 0, as_enhanced),
+    "multi-frame, tilted gantry": (AXIAL, 0.9, as_enhanced),
+    "no patient": (AXIAL, 0, without(*PATIENT)),
+    "no study": (CORONAL, 0, without(*STUDY)),
+    "no frame of reference": (SAGITTAL, 0, without("FrameOfReferenceUID", "PositionReferenceIndicator")),
+    "no thickness": (AXIAL, 0, without("SliceThickness", "SpacingBetweenSlices")),
+    "no numbers, no maker": (AXIAL, 0, without("InstanceNumber", "SeriesNumber", "Manufacturer", "ImageType")),
+    "implicit VR": (AXIAL, 0, implicit),
+    "unsteady orientation": (AXIAL, 0, jittered),
+}
+AS_LABELMAP = ("axial", "sagittal", "tilted gantry", "multi-frame")
+MISSING = {
+    "no patient": PATIENT,
+    "no study": STUDY,
+    "no frame of reference": ("PositionReferenceIndicator", "FrameOfReferenceUID"),
+    "no thickness": ("SliceThickness",),
+}
+
+
+def saved(series: Series, folder: Path) -> Path:
+    for number, image in enumerate(series):
+        image.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    return folder
+
+
+def reread(instance: pydicom.Dataset) -> pydicom.Dataset:
+    """As the PACS has it."""
+    content = io.BytesIO()
+    instance.save_as(content, enforce_file_format=True)
+    return pydicom.dcmread(io.BytesIO(content.getvalue()))
+
+
+def frames_of(seg: pydicom.Dataset) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(segment number of each pixel, 0 outside; its place (N, 3), mm, LPS), by DICOM's own words for each frame."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    found = []
+    for group, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        directions = (shared if "PlaneOrientationSequence" in shared else group).PlaneOrientationSequence[0]
+        row, column = np.reshape(np.array(directions.ImageOrientationPatient, float), (2, 3))
+        down, across = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        j, i = np.indices(pixels.shape)
+        places = position + i[..., None] * row * across + j[..., None] * column * down
+        number = 1
+        if seg.SegmentationType == "BINARY":
+            number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found.append((pixels.ravel() * number, places.reshape(-1, 3), position))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        *((name, "seg") for name in ODD),
+        *((name, "labelmap") for name in AS_LABELMAP),
+    ],
+)
+def test_nothing_is_flipped(name: str, form: str, tmp_path: Path) -> None:
+    """Each voxel of the SEG lies in the octant of the head that its segment stands for."""
+    (row, column), shift, change = ODD[name]
+    series = change(plane_series(lambda places: 100 * octant(places), row, column, shift))
+    voxels, affine, _ = read_scan(saved(series, tmp_path))
+    labels = (3 * np.rint(voxels / 100)).astype(np.uint8)
+    seg = write_seg(labels, affine, series, LABELS, ALGORITHM, form)
+    report, seg = reread(write_report(seg, series)), reread(seg)
+
+    counts = np.zeros(9, int)
+    for numbers, places, _ in frames_of(seg):
+        inside = numbers > 0
+        np.testing.assert_array_equal(numbers[inside], octant(places)[inside])
+        counts += np.bincount(numbers, minlength=9)
+    assert counts[1:].tolist() == np.bincount(labels.ravel() // 3, minlength=9)[1:].tolist()
+    assert min(counts[1:]) > 500
+    assert read_volumes(report) == {
+        name: pytest.approx(counts[number] * 0.09, abs=1e-3) for number, name in enumerate(NAMES, start=1)
+    }  # voxels of 4 x 4.5 x 5 mm
+    lacking = f"The source images lack {', '.join(MISSING[name])}." if name in MISSING else ""
+    assert seg.get("ImageComments", "") == lacking
+    assert report.ContentSequence[-1].TextValue == f"{custom.RESEARCH_USE_ONLY} {lacking}".strip()
+    for instance in (seg, report):
+        assert instance.StudyInstanceUID == series[0].StudyInstanceUID
+        for keyword in (*PATIENT, *STUDY):
+            assert keyword in instance  # type 2: it may be empty, but not missing
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("two echoes", r"is a series of volumes \(44x40x36x2\).*They differ in echo time \(3, 90\)"),
+        ("two times", r"is a series of volumes \(44x40x36x2\)"),
+        ("localizer", "holds slices of different orientations"),
+        ("no positions", "has no position, orientation or pixel spacing"),
+        ("colour", "has 3 values a voxel"),
+    ],
+)
+def test_a_series_that_is_no_volume(change: str, sentence: str, tmp_path: Path) -> None:
+    """One sentence, and no result."""
+    first, second = (plane_series(lambda places: 100 * octant(places), *AXIAL) for _ in range(2))
+    if change == "localizer":
+        second = plane_series(octant, *SAGITTAL)
+    for image in second:
+        image.SeriesInstanceUID = first[0].SeriesInstanceUID
+        image.SOPInstanceUID = generate_uid()
+    if change == "two echoes":
+        for echo, half in ((3, first), (90, second)):
+            for image in half:
+                image.EchoTime = echo
+    if change == "no positions":
+        first, second = without("ImagePositionPatient")(first), []
+    if change == "colour":
+        for image in first:
+            image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+            image.PixelData *= 3
+        second = []
+    with pytest.raises(DataError, match=sentence):
+        read_scan(saved([*first, *second], tmp_path))
+
+
+def test_codes_and_colours_of_structures() -> None:
+    """Each structure has a SNOMED CT code that DICOM knows; sides are modifiers; colours are FreeSurfer's."""
+    series = plane_series(octant, *AXIAL)
+    structures = {name: code for code, (name, _) in freesurfer.names_and_colours().items()}
+    voxels = np.zeros((44, 40, 36), np.uint8)
+    voxels.ravel()[: len(structures)] = sorted(structures.values())
+    affine = np.diag([-1, -1, 1, 1]) @ geometry(series)
+    seg = reread(write_seg(voxels, affine, series, structures, ALGORITHM))
+    assert len(seg.SegmentSequence) == 30
+    known = {code for names in concepts["SCT"].values() for code in names}
+    for number, segment in enumerate(seg.SegmentSequence, start=1):
+        name, kind = str(segment.SegmentLabel), segment.SegmentedPropertyTypeCodeSequence[0]
+        assert segment.SegmentNumber == number
+        assert segment.SegmentDescription.startswith(f"{name}, code {structures[name]} of FreeSurfer.")
+        if name.endswith("VentralDC"):
+            assert (kind.CodingSchemeDesignator, kind.CodeValue) == ("DCM", "110700")
+        else:
+            assert kind.CodingSchemeDesignator == "SCT"
+            assert kind.CodeValue in known
+        side = {"Left": "7771000", "Right": "24028007"}.get(name.split("-")[0])
+        modifiers = kind.get("SegmentedPropertyTypeModifierCodeSequence", [])
+        assert [modifier.CodeValue for modifier in modifiers] == ([side] if side else [])
+        lab = highdicom.color.CIELabColor.from_dicom_value(segment.RecommendedDisplayCIELabValue)
+        colour = freesurfer.names_and_colours()[structures[name]][1]
+        np.testing.assert_allclose(lab.to_rgb(), colour, atol=1)
+        assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "a bundle"
+    left = next(one for one in seg.SegmentSequence if one.SegmentLabel == "Left-Hippocampus")
+    assert left.SegmentedPropertyTypeCodeSequence[0].CodeValue == "5366008"  # PS3.16, CID 7140
+    counts = {name: int((voxels == code).sum()) for name, code in structures.items()}
+    back = read_seg(seg, series, structures)
+    assert {name: int((back.array == code).sum()) for name, code in structures.items()} == counts
+    volumes = read_volumes(reread(write_report(seg, series)))
+    assert volumes == {name: pytest.approx(0.09 * count, abs=1e-3) for name, count in counts.items()}
+
+
+def geometry(series: Series) -> np.ndarray:
+    """The affine of an axial series, LPS, from its first slice."""
+    lowest = min(series, key=lambda image: image.ImagePositionPatient[2])
+    affine = np.diag([4, 4.5, 5, 1.0])
+    affine[:3, 3] = lowest.ImagePositionPatient
+    return affine
+
+
+@pytest.mark.parametrize("name", ["CSF", "GM", "WM", "NCR", "ED", "ET"])
+def test_codes_of_tissues_exist(name: str) -> None:
+    assert any(TERMS[name].type.value in names for names in concepts["SCT"].values())
+
+
+def test_a_label_map_of_another_grid() -> None:
+    series = plane_series(octant, *AXIAL)
+    affine = np.diag([-1, -1, 1, 1]) @ geometry(series)
+    for voxels, other in ((np.zeros((44, 40, 35), np.uint8), affine), (np.zeros((44, 40, 36), np.uint8), np.eye(4))):
+        with pytest.raises(DataError, match="is not on the grid of its series"):
+            write_seg(voxels, other, series, LABELS, ALGORITHM)
+
+
+def test_a_report_of_another_kind() -> None:
+    with pytest.raises(DataError, match="The report cannot be read"):
+        read_volumes(plane_series(octant, *AXIAL)[0])
