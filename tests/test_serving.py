@@ -170,7 +170,12 @@ def test_prepared_slices_of_a_sample_stay_a_sample(brats_slices_dir: Path, tmp_p
 
 def test_bundles_to_serve(tmp_path: Path) -> None:
     served = load_bundles([], tmp_path)
-    assert list(served) == ["brain_mri_tissue_segmentation"]  # the only one with shipped weights
+    # the only one with shipped weights, and its structures
+    assert list(served) == ["brain_mri_tissue_segmentation", "brain_mri_tissue_segmentation_structures"]
+    structures = served["brain_mri_tissue_segmentation_structures"]
+    assert (structures.labels["Left-Thalamus"], structures.labels["Right-Thalamus"]) == (10, 49)
+    assert structures.find_weights() == served["brain_mri_tissue_segmentation"].find_weights()
+    assert not structures.is_trained
     assert served["brain_mri_tissue_segmentation"].channels == (None,)
     assert served["brain_mri_tissue_segmentation"].labels == {"CSF": 1, "GM": 2, "WM": 3}
     others = load_bundles(["iseg:vnet", "brats_mri_slice"], tmp_path, check=lambda bundle: None)

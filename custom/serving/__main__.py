@@ -46,7 +46,8 @@ def serve(options: argparse.Namespace) -> None:
     if options.max_voxels is not None:
         os.environ[MAX_VOXELS] = str(options.max_voxels)
     max_voxels()  # refuses a number below 1
-    conf = {name: str(getattr(options, name)) for name in ("bundles", "weights", "allow_simulated")}
+    names = ("bundles", "weights", "allow_simulated", "format", "store_to")
+    conf = {name: str(getattr(options, name)) for name in names}
     settings = {
         "APP_DIR": str(app_dir),
         "STUDIES": studies.rstrip("/"),

@@ -139,7 +139,7 @@ class DiceOfPrediction(ScoringMethod):
         """
         scores = {}
         names = {code: name for name, code in self.bundle.labels.items()}
-        for image_id, label in datastore.labelled(list(self.bundle.labels)):
+        for image_id, label in datastore.labelled(self.bundle.labels):
             if (result := infer_unseen(self.bundle, self.infer, image_id)) is None:
                 continue
             predicted, saved = open_volume(result["file"]), open_volume(label)

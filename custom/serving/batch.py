@@ -88,8 +88,8 @@ def _load(options: argparse.Namespace) -> ServedBundle:
             check_for_patients(weights, bundle.name)
         bundle.check(weights)
 
-    (bundle,) = load_bundles([options.bundle], Path(options.runs), options.weights, check).values()
-    return bundle
+    models = load_bundles([options.bundle], Path(options.runs), options.weights, check)
+    return next(iter(models.values()))  # of a bundle with structures, its tissues
 
 
 class Batch:

@@ -6,10 +6,11 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
@@ -17,6 +18,7 @@ import custom
 from custom.checkpoints.find import Weights, choose, find_weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of
+from custom.datasets import freesurfer
 from custom.errors import BrainMRIError, ConfigError
 from custom.files import NO_JSON
 from custom.running import Predictor
@@ -43,11 +45,12 @@ class ServedBundle:
         root: the folder of the bundle.
         output_dir: where its trained and corrected weights are.
         channels: the contrast of each input in order ("T1", "T2", "T1ce", "FLAIR"); (None,) for any single scan.
-        labels: {"CSF": 1, ...}, without the background.
+        labels: {"CSF": 1, ...}, without the background; codes from 1 to 255.
         weights: "newest", or the name of the weights to serve.
         network: a mixin of configs/networks, if the weights belong to another network than the default.
         metadata: the content of metadata.json.
         modality: of its images: "MR", "CT", ...; "" if it is not declared.
+        output: which result of custom.running.Predictor the label map is, "pred" or "structures".
     """
 
     name: str
@@ -61,6 +64,19 @@ class ServedBundle:
     network: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
     modality: str = ""
+    output: str = "pred"
+
+    def models(self) -> list[ServedBundle]:
+        """This one, and one more for the structures of a bundle whose metadata.json has them in "more_outputs".
+
+        Both use one network, which is loaded once. The codes of structures are FreeSurfer's.
+        """
+        if "structures" not in self.metadata.get("more_outputs", ()):
+            return [self]
+        labels = {name: code for code, (name, _) in freesurfer.names_and_colours().items()}
+        description = f"Brain structures, with FreeSurfer's names and codes. {custom.RESEARCH_USE_ONLY}"
+        name = f"{self.name}_structures"
+        return [self, replace(self, name=name, description=description, labels=labels, output="structures")]
 
     def files(self, config: str, *recipes: str) -> list[str]:
         """The paths of a config file, of recipes, and of the network's mixin."""
@@ -70,8 +86,9 @@ class ServedBundle:
 
     @property
     def is_trained(self) -> bool:
-        """Whether corrected labels train it: its metadata declares how its train.json takes them ("own_labels")."""
-        return "own_labels" in self.metadata and (self.root / "configs" / "train.json").is_file()
+        """Whether corrected labels train it: its metadata says how train.json takes them ("own_labels")."""
+        declares = self.output == "pred" and "own_labels" in self.metadata
+        return declares and (self.root / "configs" / "train.json").is_file()
 
     def find_weights(self) -> list[Weights]:
         """All weights of this bundle and network, the newest first."""
@@ -133,7 +150,8 @@ class ServedBundle:
                 tuple(self.files("inference.json")), str(weights.path), sha256_of(weights.path), device
             )
             result = predictor.predict(list(images) if len(images) > 1 else images[0], on_logits=measure)
-        return save_labels(result["pred"], result["affine"], output_dir / "labels.nii.gz"), uncertainties[0]
+        voxels = np.asarray(result[self.output])
+        return save_labels(voxels, result["affine"], output_dir / "labels.nii.gz"), uncertainties[0]
 
 
 @functools.lru_cache(maxsize=_MAX_PREDICTORS)
@@ -181,7 +199,7 @@ def load_bundles(
     weights: str = "newest",
     check: Callable[[ServedBundle], Any] = ServedBundle.choose_weights,
 ) -> dict[str, ServedBundle]:
-    """The bundles to serve, by their names: those of this project, and any in the form of MONAI's model zoo.
+    """The models to serve, by their names: bundles of this project or in MONAI's zoo form, and their structures.
 
     Args:
         names: unique parts of the names of segmentation bundles, or folders as custom.running.bundles.find_bundle takes
@@ -216,7 +234,7 @@ def load_bundles(
     if not served:
         raise ConfigError(f"No bundle can be served: {' '.join(reasons)}")
     check_code({name: bundle.root for name, bundle in served.items()})
-    return served
+    return {model.name: model for bundle in served.values() for model in bundle.models()}
 
 
 def _segments(root: Path) -> bool:

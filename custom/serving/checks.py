@@ -23,7 +23,7 @@ from pydantic import (
 
 from custom.serving.grids import EXTENSIONS
 from custom.serving.label_app import BrainMRIApp
-from custom.serving.pacs import Pacs
+from custom.serving.pacs import UID, Pacs
 from custom.serving.segmentation import first_of
 
 TAGS = ("final", "original")
@@ -82,6 +82,14 @@ def image(app: BrainMRIApp, image_id: str) -> str:
     if not known:
         raise refuse(404, f"The studies have no image {image_id[:100]!r}. /datastore/?output=all lists all images.")
     return image_id
+
+
+def image_or_study(app: BrainMRIApp, uid: str) -> tuple[str, str]:
+    """The id of an image, and "". On a PACS also the best series of a study, and a sentence that names it."""
+    store = app.datastore()
+    if isinstance(store, Pacs) and not store.knows(uid) and UID.fullmatch(uid) and len(uid) <= 64:
+        return store.best_series(uid)
+    return image(app, uid), ""
 
 
 def session(app: BrainMRIApp, session_id: str) -> str:
@@ -193,6 +201,7 @@ class InferParams(Params):
     result_dtype: Annotated[Literal["uint8"] | None, First] = None
     result_compress: StrictBool | None = None
     restore_label_idx: StrictBool | None = None
+    store: StrictBool | None = None
 
 
 class TrainParams(Params):

@@ -122,7 +122,10 @@ class DicomWeb:
         with self._request("store the object"):
             if self._client.store_instances([instance]).get("FailedSOPSequence"):
                 raise ValueError("the object was refused")
-        self._lists.pop(str(instance.Modality), None)
+
+    def forget(self, modality: str) -> None:
+        """Asks for the list of this modality's series again when it is needed next, as after a new series."""
+        self._lists.pop(modality, None)
 
     def pass_on(self, method: str, resource: str, query: str, headers: Mapping[str, str], content: bytes) -> Any:
         """The answer of the PACS to a viewer's request (requests.Response)."""

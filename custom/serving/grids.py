@@ -115,10 +115,11 @@ def as_codes(values: np.ndarray, names: Sequence[str], labels: Mapping[str, int]
         DataError: values without a name or code.
     """
     codes = [0, *(labels.get(name, 0) for name in names)] if names else list(range(max(labels.values()) + 1))
+    known = list(range(len(codes))) if names else [0, *sorted(labels.values())]
     present = np.unique(values)
-    unknown = present[~np.isin(present, np.arange(len(codes)))].tolist()
-    if unknown:
-        raise DataError(f"The label map has the values {unknown[:5]}. Use values from 0 to {len(codes) - 1}.")
+    if unknown := present[~np.isin(present, known)].tolist():
+        allowed = f"from 0 to {known[-1]}" if known == list(range(len(known))) else ", ".join(map(str, known))
+        raise DataError(f"The label map has the values {unknown[:5]}. Use values {allowed}.")
     return np.asarray(codes, dtype=np.uint8)[values.astype(np.int64)]
 
 

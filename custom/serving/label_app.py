@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from highdicom.seg import Segmentation
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -40,7 +41,8 @@ class BrainMRIApp(MONAILabelApp):
         app_dir: a folder for its own files.
         studies: a folder of NIfTI files, or the URL of a DICOMweb server.
         conf: "bundles" ("iseg,brats_mri_tumor"; empty for all with weights), "runs" (the folder of trainings),
-            "weights" (custom.serving.bundles.load_bundles), "allow_simulated" ("True" or "False").
+            "weights" (custom.serving.bundles.load_bundles), "allow_simulated" ("True" or "False"), "format" and
+            "store_to" (custom.serving.pacs.Pacs).
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -48,7 +50,7 @@ class BrainMRIApp(MONAILabelApp):
         self.on_pacs = is_url(studies)
         self.for_patients = self.on_pacs and conf.get("allow_simulated") != "True"
         self.bundles = load_bundles(names, Path(conf["runs"]), conf.get("weights", "newest"), self.check_bundle)
-        self.same_labels = len({tuple(bundle.labels.items()) for bundle in self.bundles.values()}) == 1
+        self.same_labels = len({tuple(model.labels.items()) for model in self._networks().values()}) == 1
         super().__init__(
             app_dir,
             studies,
@@ -79,7 +81,12 @@ class BrainMRIApp(MONAILabelApp):
         together = any(len(bundle.channels) > 1 for bundle in self.bundles.values())
         if is_url(self.studies):
             login = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
-            return Pacs(self.studies, Path(self.app_dir) / "dicomweb", together, self.same_labels, *login)
+            cache, form, node = (
+                Path(self.app_dir) / "dicomweb",
+                self.conf.get("format", "seg"),
+                self.conf.get("store_to", ""),
+            )
+            return Pacs(self.studies, cache, together, self.same_labels, *login, form, node)
         studies = Studies(self.studies, together, self.same_labels)
         if not studies.list_images():
             logger.warning("%s has no NIfTI files. Put scans into it; subfolders are not read.", self.studies)
@@ -87,7 +94,7 @@ class BrainMRIApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """A segmentation task for each bundle."""
-        return {name: SegmentationTask(bundle) for name, bundle in self.bundles.items()}
+        return {name: SegmentationTask(bundle, self.on_pacs) for name, bundle in self.bundles.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """A training task for each bundle that says how it takes corrected labels."""
@@ -96,28 +103,30 @@ class BrainMRIApp(MONAILabelApp):
     def init_strategies(self) -> dict[str, Strategy]:
         """Which study to label next: at random, or by the uncertainty of a bundle."""
         return {"random": AtRandom()} | {
-            name: MostUncertain(bundle, self.infer) for name, bundle in self._named("uncertainty").items()
+            name: MostUncertain(bundle, self.infer) for name, bundle in _named("uncertainty", self._networks()).items()
         }
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Dice against saved labels, and uncertainty of unlabelled studies, for each bundle."""
-        dice = {name: DiceOfPrediction(bundle, self.infer) for name, bundle in self._named("dice").items()}
-        return dice | {name: MeasureAll(bundle, self.infer) for name, bundle in self._named("uncertainty").items()}
+        dice = {name: DiceOfPrediction(bundle, self.infer) for name, bundle in _named("dice", self.bundles).items()}
+        named = _named("uncertainty", self._networks())
+        return dice | {name: MeasureAll(bundle, self.infer) for name, bundle in named.items()}
 
-    def _named(self, method: str) -> dict[str, ServedBundle]:
-        """{"dice": the first bundle, "dice_<bundle>": each of the others}"""
-        first, *others = self.bundles.values()
-        return {method: first} | {f"{method}_{bundle.name}": bundle for bundle in others}
+    def _networks(self) -> dict[str, ServedBundle]:
+        """One model for each network: without the structures, whose network also gives tissues."""
+        return {name: bundle for name, bundle in self.bundles.items() if bundle.output == "pred"}
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:  # noqa: ARG002 - MONAI Label's
         """Segments an image of the studies, or the uploaded file of a session ("session_image").
 
         Request: "model", "image", and the options of custom.serving.segmentation.SegmentationTask. "save_label" stores
-        the result with the image under "label_tag". A result that is "unseen" is not noted as the image's last result.
+        the result with the image under "label_tag", "store" as DICOM SEG and report on the PACS. A result that is
+        "unseen" is not noted as the image's last result.
 
         Returns:
             {"file": the label map, "label": the same, "tag": "original", "params": those of SegmentationTask, with
-            "inputs" (the scan of each channel) and "warnings" (what is unusual about the scan)}.
+            "inputs" (the scan of each channel), "warnings" (what is unusual about the scan) and "stored" (the UIDs of
+            the series that were stored)}.
 
         Raises:
             BrainMRIError: this bundle cannot segment the study.
@@ -139,6 +148,8 @@ class BrainMRIApp(MONAILabelApp):
         if request.get("save_label") and not uploaded:
             info = {"model": bundle.name, "params": params, "labels": dict(bundle.labels)}
             self._datastore.save_label(image_id, file, request.get("label_tag", "original"), info)
+        if request.get("store"):
+            params["stored"] = self._store_result(bundle, image_id, Path(file), params)
         return {"label": file, "tag": "original", "file": file, "params": params}
 
     def _download_dcmqi_tools(self) -> None:
@@ -148,16 +159,27 @@ class BrainMRIApp(MONAILabelApp):
 
     def dicom_seg(self, model: str, image_id: str, labels: str, params: Mapping[str, Any]) -> Path:
         """A result of `infer` as a DICOM SEG file. Raises ConfigError if the studies are not on a PACS."""
-        if not isinstance(self._datastore, Pacs):
-            raise ConfigError("DICOM SEG needs series on a PACS, but the studies are files. Use output=image.")
-        bundle = self.bundles[model]
-        version = version_of(bundle, params["weights"], params["weights_sha256"])
-        seg = self._datastore.seg_of(
-            image_id, Path(labels), bundle.labels, Algorithm(bundle.name, version, "AUTOMATIC")
-        )
+        seg = self._automatic(self.bundles[model], image_id, Path(labels), params)
         target = temporary_file(".dcm")
         seg.save_as(target)
         return target
+
+    def _store_result(
+        self, bundle: ServedBundle, image_id: str, labels: Path, params: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Stores a result of `infer` on the PACS, as SEG and report; their series' UIDs."""
+        return self._pacs().store_results(image_id, self._automatic(bundle, image_id, labels, params))
+
+    def _automatic(self, bundle: ServedBundle, image_id: str, labels: Path, params: Mapping[str, Any]) -> Segmentation:
+        version = version_of(bundle, params["weights"], params["weights_sha256"])
+        algorithm = Algorithm(bundle.name, version, "AUTOMATIC")
+        return self._pacs().seg_of(image_id, labels, bundle.labels, algorithm)
+
+    def _pacs(self) -> Pacs:
+        """The studies. Raises ConfigError if they are files."""
+        if not isinstance(self._datastore, Pacs):
+            raise ConfigError("DICOM SEG needs series on a PACS, but the studies are files. Use output=image.")
+        return self._datastore
 
     def save_label(self, image_id: str, upload: Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Saves a viewer's label map with its image, in the codes of the bundle. On a PACS, a final one becomes a SEG.
@@ -186,13 +208,13 @@ class BrainMRIApp(MONAILabelApp):
             if isinstance(self._datastore, Pacs) and tag == "final":
                 algorithm = Algorithm(bundle.name, version, "SEMIAUTOMATIC" if version else "MANUAL")
                 seg = self._datastore.seg_of(image_id, target, bundle.labels, algorithm)
-                info["SeriesInstanceUID"] = self._datastore.store_seg(seg)
+                info |= self._datastore.store_results(image_id, seg)
             label_id = self._datastore.save_label(image_id, str(target), tag, info)
         return {"image": image_id, "label": label_id, "params": info}
 
     def can_train(self, name: str) -> bool:
         """Whether at least two subjects have saved labels of a bundle."""
-        labelled = self._datastore.labelled(list(self.bundles[name].labels))
+        labelled = self._datastore.labelled(self.bundles[name].labels)
         return len({self._datastore.person(image_id) for image_id, _ in labelled}) > 1
 
     def _made_with(
@@ -202,17 +224,24 @@ class BrainMRIApp(MONAILabelApp):
 
         It is the named bundle, or that of the image's last result, or the first with all labels that are present.
         """
-        if not (model or names or self.same_labels):
+        last = self._datastore.get_image_info(image_id).get(MADE_BY, {})
+        codes_differ = last.get("model") in set(self.bundles) - set(self._networks())
+        if not (model or names) and (codes_differ or not self.same_labels):
             raise DataError(
                 f"The label map may belong to any of {', '.join(self.bundles)}, and their labels differ. Send "
                 '"label_info" or "model" in params.'
             )
-        last = self._datastore.get_image_info(image_id).get(MADE_BY, {})
         for name in [model] if model else [last.get("model"), *self.bundles]:
             if name in self.bundles and set(present) <= set(self.bundles[name].labels):
                 return self.bundles[name], last["version"] if name == last.get("model") else ""
         known = {bundle.name: list(bundle.labels) for bundle in self.bundles.values()}
         raise DataError(f"No served bundle has the labels {present}. Rename the segments; known labels are {known}.")
+
+
+def _named(method: str, bundles: Mapping[str, ServedBundle]) -> dict[str, ServedBundle]:
+    """{"dice": the first bundle, "dice_<bundle>": each of the others}"""
+    first, *others = bundles.values()
+    return {method: first} | {f"{method}_{bundle.name}": bundle for bundle in others}
 
 
 def is_url(studies: str) -> bool:

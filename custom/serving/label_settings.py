@@ -35,6 +35,15 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow_simulated", action="store_true", help="serve weights that were trained on a simulated sample to a PACS"
     )
+    parser.add_argument(
+        "--format",
+        default="seg",
+        choices=("seg", "labelmap"),
+        help="of results on a PACS: DICOM SEG or its newer label map",
+    )
+    parser.add_argument(
+        "--store_to", default="", help="a DICOM node that takes results by C-STORE, like ORTHANC@127.0.0.1:4242"
+    )
     parser.add_argument("--largest_upload_mb", default=512, type=int, help="larger requests are refused")
     parser.add_argument(
         "--max_voxels", default=None, type=int, help="larger scans are refused; default 150 million, a head at 0.5 mm"

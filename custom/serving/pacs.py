@@ -14,14 +14,18 @@ import nibabel
 import numpy as np
 import pydicom
 from filelock import FileLock
+from highdicom.seg import Segmentation
 
 from custom.errors import DataError, MissingDataError
 from custom.reading.nifti import save_nifti
 from custom.reading.scans import read_scan
 from custom.reading.volumes import natural_order, open_volume
+from custom.serving.best_series import best_series
 from custom.serving.contrasts import ORDER, check_one, scan_name
 from custom.serving.dicom_seg import Algorithm, read_seg, write_seg
+from custom.serving.dicom_sr import write_report
 from custom.serving.dicomweb import DicomWeb, PacsError
+from custom.serving.dimse import Dimse
 from custom.serving.grids import save_labels
 from custom.serving.studies import Store
 
@@ -38,12 +42,27 @@ class Pacs(Store):
         together: whether the series of a study share one label map; else each series has its own.
         same_labels: as in custom.serving.studies.Store.
         user, password: for HTTP basic authentication, if the server needs it.
+        form: of results, see custom.serving.dicom_seg.FORMS.
+        store_to: a DICOM node that takes results by C-STORE (custom.serving.dimse); "" for the DICOMweb server.
+
+    Raises:
+        ConfigError: an invalid address of the node.
     """
 
     def __init__(
-        self, url: str, cache: Path, together: bool, same_labels: bool, user: str = "", password: str = ""
+        self,
+        url: str,
+        cache: Path,
+        together: bool,
+        same_labels: bool,
+        user: str = "",
+        password: str = "",
+        form: str = "seg",
+        store_to: str = "",
     ) -> None:
         self.together = together
+        self.form = form
+        self.node = Dimse(store_to) if store_to else None
         self.web = DicomWeb(url, user, password)
         self.cache = cache
         self._labels_of: dict[str, str] = {}  # SEG series: the series that it labels
@@ -55,6 +74,21 @@ class Pacs(Store):
     def knows(self, uid: str) -> bool:
         """Whether the PACS has an MR series with this UID."""
         return bool(UID.fullmatch(uid)) and len(uid) <= 64 and self.web.find(uid) is not None
+
+    def best_series(self, study: str) -> tuple[str, str]:
+        """The UID of a study's best series (custom.serving.best_series), and a sentence that names it.
+
+        Raises:
+            MissingDataError: no such study, or none of its series is T1, T2 or FLAIR.
+        """
+        if not UID.fullmatch(study) or len(study) > 64:
+            raise MissingDataError(f"The PACS has no study {study[:100]!r}. Open it again.")
+        in_study = [series for series in self.web.search(study_instance_uid=study) if series["modality"] == "MR"]
+        if not in_study:
+            raise MissingDataError(f"The PACS has no MR series or study {study!r}. Open it again.")
+        series, reason = best_series(in_study, self.web.metadata)
+        logger.info(reason)
+        return str(series["uid"]), reason
 
     def list_images(self) -> list[str]:
         """The UIDs of all MR series."""
@@ -197,20 +231,32 @@ class Pacs(Store):
 
     # label maps
 
-    def seg_of(self, image_id: str, labels: Path, names: Mapping[str, int], algorithm: Algorithm) -> pydicom.Dataset:
+    def seg_of(self, image_id: str, labels: Path, names: Mapping[str, int], algorithm: Algorithm) -> Segmentation:
         """A label map on the grid of its series as DICOM SEG; see custom.serving.dicom_seg.write_seg."""
         image = open_volume(labels)
         voxels = np.asarray(image.dataobj)
-        return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm)
+        return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm, self.form)
 
-    def store_seg(self, seg: pydicom.Dataset) -> str:
-        """Sends a SEG to the PACS; returns its SeriesInstanceUID."""
-        self.web.store(seg)
-        return str(seg.SeriesInstanceUID)
+    def store_results(self, image_id: str, seg: Segmentation) -> dict[str, str]:
+        """Sends a SEG and the report of its volumes to the PACS, or to the node that takes results.
 
-    def labelled(self, names: Sequence[str]) -> list[tuple[str, str]]:
-        """(image id, path) of the newest SEG of each series, as NIfTI, if it has only these label names."""
-        codes = {name: code for code, name in enumerate(names, start=1)}
+        Returns:
+            {"SeriesInstanceUID": that of the SEG, "ReportSeriesInstanceUID": that of the report}.
+
+        Raises:
+            PacsError: one of them was not stored.
+        """
+        report = write_report(seg, self._datasets(image_id))
+        for instance in (seg, report):
+            (self.node or self.web).store(instance)
+            self.web.forget(str(instance.Modality))
+        return {
+            "SeriesInstanceUID": str(seg.SeriesInstanceUID),
+            "ReportSeriesInstanceUID": str(report.SeriesInstanceUID),
+        }
+
+    def labelled(self, names: Mapping[str, int]) -> list[tuple[str, str]]:
+        """(image id, path) of the newest SEG of each series, as NIfTI, if it has only these labels, {"CSF": 1, ...}."""
         newest: dict[str, tuple[str, str]] = {}
         for series in self.web.all_series("SEG"):
             image_id = self._referenced(series)
@@ -220,7 +266,7 @@ class Pacs(Store):
                 for seg in self.web.instances(series):
                     when = f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}"
                     if when >= newest.get(image_id, ("",))[0]:
-                        newest[image_id] = when, str(self._as_nifti(image_id, seg, codes))
+                        newest[image_id] = when, str(self._as_nifti(image_id, seg, names))
             except DataError as error:  # other labels, or a broken SEG
                 logger.warning("The segmentation %s is left out: %s", series["uid"], error)
         return [(image_id, newest[image_id][1]) for image_id in sorted(newest, key=natural_order)]

@@ -49,12 +49,12 @@ def infer(
     params: str = Form("{}"),
     output: Literal["image", "json", "all", "dicom_seg"] | None = None,
 ) -> Any:
-    """Segments an image of the studies, or the scan of a session."""
+    """Segments an image of the studies, the best series of a study on a PACS, or the scan of a session."""
     app = the_app()
     name, given = checks.model(app, model), checks.parse_json(params)
     given.pop("label_info", None)  # a viewer's colours; the result has the labels of the bundle
     request = checks.infer_params(app, name, given) | {"model": name}
-    if session_id and output == "dicom_seg":
+    if session_id and (output == "dicom_seg" or request.get("store")):
         raise checks.refuse(400, "DICOM SEG needs a series of the PACS. For an uploaded scan use output=image.")
     if session_id:
         request["session_image"] = app.sessions().get_session(checks.session(app, session_id)).image
@@ -62,8 +62,11 @@ def infer(
         request["result_extension"] = ".nii.gz"
     with place_in_queue():
         if not session_id:
-            request["image"] = checks.image(app, image)
+            image, chosen = checks.image_or_study(app, image)
+            request["image"] = image
         result = app.infer(request)
+        if not session_id and chosen:
+            result["params"]["chosen"] = chosen
     if output != "dicom_seg":
         background_tasks.add_task(Path(result["file"]).unlink)
         return _answer(Path(result["file"]), result["params"], output)

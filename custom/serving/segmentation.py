@@ -25,6 +25,7 @@ from custom.reading.volumes import open_volume
 from custom.serving import progress
 from custom.serving.bundles import ServedBundle
 from custom.serving.grids import convert, on_one_grid
+from custom.serving.terms import TERMS
 
 TEMPORARY = Path(tempfile.gettempdir())
 
@@ -33,7 +34,7 @@ class SegmentationTask(InferTask):
     """Segments the files of a study with a bundle.
 
     Request: "files" (a path for each channel), "reference" (the file on whose grid the result lies), and what a viewer
-    may set: "device", "weights", "result_extension", "result_compress".
+    may set: "device", "weights", "result_extension", "result_compress", and, for studies on a PACS, "store".
 
     Returns:
         The path of the label map, a temporary file that the caller removes, and {"label_names": the labels that are
@@ -41,15 +42,21 @@ class SegmentationTask(InferTask):
         "latencies" (s)}.
     """
 
-    def __init__(self, bundle: ServedBundle) -> None:
+    def __init__(self, bundle: ServedBundle, on_pacs: bool = False) -> None:
         super().__init__(InferType.SEGMENTATION, dict(bundle.labels), 3, bundle.description)
-        self.bundle = bundle
+        self.bundle, self.on_pacs = bundle, on_pacs
+
+    def info(self) -> dict[str, Any]:
+        """What a viewer may know about the model; "label_colors" {"Left-Thalamus": [0, 118, 14], ...} where known."""
+        colours = {name: list(TERMS[name].colour or ()) for name in self.bundle.labels if name in TERMS}
+        return dict(super().info()) | {"label_colors": {name: colour for name, colour in colours.items() if colour}}
 
     def config(self) -> dict[str, Any]:
         """What a viewer offers as options; the first value of each is the default."""
         names = [weights.name for weights in self.bundle.find_weights()]
         default = self.bundle.weights
-        return {"device": device_list(), "weights": [default, *(name for name in names if name != default)]}
+        options = {"device": device_list(), "weights": [default, *(name for name in names if name != default)]}
+        return options | ({"store": False} if self.on_pacs else {})
 
     def is_valid(self) -> bool:
         """True: a bundle without weights is not served at all."""

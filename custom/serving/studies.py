@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,8 @@ class Store(LocalDatastore):
         """The subject or patient of an image. A training must not validate on a subject from whom it learned."""
         return image_id
 
-    def labelled(self, names: Sequence[str]) -> list[tuple[str, str]]:
-        """(image id, path) of the final label maps with exactly these label names."""
+    def labelled(self, names: Mapping[str, int]) -> list[tuple[str, str]]:
+        """(image id, path) of the final label maps with exactly these labels, {"CSF": 1, ...}."""
         label_maps = []
         for image_id in sorted(self.get_labeled_images(), key=natural_order):
             path, labels = self.get_label_uri(image_id, "final"), self.get_label_info(image_id, "final").get("labels")

@@ -98,7 +98,7 @@ class TrainingTask(TrainTask):
 
     def _studies(self, datastore: Store, work: Path) -> list[dict[str, Any]]:
         studies = []
-        for number, (image_id, label) in enumerate(datastore.labelled(list(self.bundle.labels))):
+        for number, (image_id, label) in enumerate(datastore.labelled(self.bundle.labels)):
             if not np.asarray(open_volume(label).dataobj).any():
                 logger.warning("%s is left out of the training: its label map is empty.", image_id)
                 continue

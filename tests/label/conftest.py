@@ -203,7 +203,7 @@ class Orthanc:
     """Debian's Orthanc with a configuration and data of its own, on loopback."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        self.port, self.dicom_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.dicomweb = f"{self.url}/dicom-web"
         (plugin,) = Path("/usr").glob("*/orthanc/plugins/libOrthancDicomWeb.so")
@@ -214,7 +214,11 @@ class Orthanc:
             "HttpPort": self.port,
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
-            "DicomServerEnabled": False,
+            "DicomServerEnabled": True,
+            "DicomAet": "ORTHANC",
+            "DicomPort": self.dicom_port,
+            "DicomAlwaysAllowStore": True,
+            "UnknownSopClassAccepted": True,
             "Plugins": [str(plugin)],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
