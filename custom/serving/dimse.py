@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from pydicom import Dataset
-from pynetdicom import AE
 
 from custom.errors import ConfigError
 from custom.serving.dicomweb import PacsError
@@ -36,6 +35,8 @@ class Dimse:
 
     def store(self, instance: Dataset) -> None:
         """Sends one object. Raises PacsError if the node does not answer, or refuses it."""
+        from pynetdicom import AE  # only servers that send by C-STORE need it
+
         node = AE(_OWN_TITLE)
         node.acse_timeout = node.dimse_timeout = node.network_timeout = node.connection_timeout = _SECONDS
         node.add_requested_context(instance.SOPClassUID, instance.file_meta.TransferSyntaxUID)
