@@ -20,6 +20,7 @@ DESCRIPTION = "dataset_description.json"
 IGNORED = ("volumes*.csv", "report.html", "run.log", "**/earlier/", "**/*_dseg.png")  # BIDS has no names for these
 SIDECARS: dict[str, dict[str, Any]] = {  # by custom.commands.segment_files.results_of's names
     "structures": {"Description": "Brain structures, FreeSurfer's codes", "Manual": False},
+    "areas": {"Description": "Areas of the cortex (Desikan-Killiany), FreeSurfer's codes", "Manual": False},
     "mask": {"Description": "Brain mask: GM, WM and ventricles, closed and without holes", "Type": "Brain"},
     "intracranial mask": {"Description": "Brain mask with the CSF around the brain", "Type": "Brain"},
     "brain": {"Description": "The scan, 0 outside the brain mask", "SkullStripped": True},

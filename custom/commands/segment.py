@@ -115,13 +115,15 @@ def _segment_one(
     options: Options,
     fits: Mapping[str, Any],
 ) -> dict[str, Any]:
-    item = predictor(job.scans, job.mask, probabilities="probabilities" in options.outputs)
+    with_areas = results["areas"].is_file() and _is_made_from(results["record"], made_from)
+    wants_areas = with_areas or "areas" in options.outputs  # the record keeps those of an earlier run
+    item = predictor(job.scans, job.mask, "probabilities" in options.outputs, wants_areas)
     if "scan" not in item:
         raise ConfigError("brainmri segment works with the brain tissue bundle only. Use brainmri infer for others.")
     wanted = wanted_files(options.outputs, options.figure)
     try:
         segmentation = Segmentation(item, predictor.labels, fits)
-        if segmentation.codes is None and {"structures", "mask", "brain"} & set(options.outputs):
+        if segmentation.codes is None and {"structures", "areas", "mask", "brain"} & set(options.outputs):
             raise ConfigError(
                 f"Labels {list(predictor.labels.values())} are neither tissues nor structures. "
                 "Use --outputs tissues or probabilities."
@@ -145,6 +147,7 @@ def _segment_one(
     record = {"scan": str(job.scans[0]), **joint, **mask, **made_from} | {
         "volumes_ml": segmentation.volumes,
         "structures_ml": segmentation.structures,
+        **({"areas_ml": segmentation.areas, "lobes_ml": segmentation.lobes} if wants_areas else {}),
         "asymmetry_percent": segmentation.asymmetry,
         "confidence": segmentation.confidence,
         "confidence_is_calibrated": bool(fits),

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from custom.commands.bids import SIDECARS, sidecar_of
-from custom.datasets import freesurfer
+from custom.datasets import cortical_areas, freesurfer
 from custom.errors import ConfigError
 from custom.files import written_whole
 from custom.reading.nifti import save_nifti
 from custom.reading.scans import BIDS, stem
 from custom.running.segmentation import Segmentation
 
-OUTPUTS = ("tissues", "structures", "mask", "brain", "probabilities")
+OUTPUTS = ("tissues", "structures", "areas", "mask", "brain", "probabilities")
 TISSUE_COLOURS = {"CSF": (60, 60, 60), "GM": (205, 62, 78), "WM": (245, 245, 245)}
 
 
@@ -44,6 +44,8 @@ def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
             "tissues table": f"{entities}_desc-{suffix}_dseg.tsv",
             "structures": f"{entities}_seg-structures_desc-{suffix}_dseg.nii.gz",
             "structures table": f"{entities}_seg-structures_desc-{suffix}_dseg.tsv",
+            "areas": f"{entities}_seg-areas_desc-{suffix}_dseg.nii.gz",
+            "areas table": f"{entities}_seg-areas_desc-{suffix}_dseg.tsv",
             "mask": f"{entities}_desc-{suffix}brain_mask.nii.gz",
             "intracranial mask": f"{entities}_desc-{suffix}intracranial_mask.nii.gz",
             "brain": f"{entities}_desc-{described}brain_{match['suffix']}.nii.gz",
@@ -58,6 +60,8 @@ def results_of(scan: Path, inside: Path, output_dir: Path) -> dict[str, Path]:
             "tissues table": f"{name}_seg.tsv",
             "structures": f"{name}_structures.nii.gz",
             "structures table": f"{name}_structures.tsv",
+            "areas": f"{name}_areas.nii.gz",
+            "areas table": f"{name}_areas.tsv",
             "mask": f"{name}_mask.nii.gz",
             "intracranial mask": f"{name}_intracranial.nii.gz",
             "brain": f"{name}_skullstripped.nii.gz",
@@ -73,6 +77,7 @@ def wanted_files(outputs: list[str], figure: bool) -> list[str]:
     with_them = {
         "tissues": ["tissues table"],
         "structures": ["structures table"],
+        "areas": ["areas table"],
         "mask": ["intracranial mask"],
     }
     wanted = [name for output in outputs for name in (output, *with_them.get(output, ()))]
@@ -93,6 +98,8 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
             save_nifti(segmentation.labels, affine, path)
         elif what == "structures":
             save_nifti(np.asarray(segmentation.codes), affine, path)
+        elif what == "areas":
+            save_nifti(np.asarray(segmentation.area_codes), affine, path)
         elif what in masks:
             save_nifti(masks[what].astype(np.uint8), affine, path)
         elif what == "brain":
@@ -104,6 +111,8 @@ def write_files(segmentation: Segmentation, paths: Mapping[str, Path], wanted: l
             _save_table(tissues, path)
         elif what == "structures table":
             _save_table(freesurfer.names_and_colours(), path)
+        elif what == "areas table":
+            _save_table(cortical_areas.names_and_colours(), path)
         else:
             _save_figure(segmentation, path, title, "structures" in wanted)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas
 
 from custom.commands.segment_files import results_of
-from custom.datasets import freesurfer
+from custom.datasets import cortical_areas, freesurfer
 from custom.errors import DataError, MissingDataError
 from custom.files import set_aside, written_whole
 from custom.reading.volumes import open_volume
@@ -100,7 +100,9 @@ def label_files(record_file: Path, record: Record) -> dict[str, Path]:
     """The label files of a record that exist, by custom.commands.segment_files.results_of's names."""
     scan = Path(record["scan"])
     paths = results_of(scan, Path(scan.name), record_file.parent)
-    return {what: paths[what] for what in ("tissues", "structures", "intracranial mask") if paths[what].is_file()}
+    return {
+        what: paths[what] for what in ("tissues", "structures", "areas", "intracranial mask") if paths[what].is_file()
+    }
 
 
 def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
@@ -124,7 +126,10 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
     if "intracranial mask" in files:
         mask, affine = read_labels(files["intracranial mask"])
         volumes["intracranial"] = volumes_ml(mask, affine, {1: "intracranial"})["intracranial"]
-    if _equal(volumes, old_volumes, 0.011) and _equal(structures, old_structures, 0.0011):
+    old_areas = record.get("areas_ml", {})
+    areas = _areas_of(files["areas"]) if old_areas and "areas" in files else {}
+    same_areas = _equal(areas or old_areas, old_areas, 0.0011)
+    if _equal(volumes, old_volumes, 0.011) and _equal(structures, old_structures, 0.0011) and same_areas:
         return None
     if "structures" not in files:
         structures = {}
@@ -133,6 +138,7 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
         "volumes_ml": volumes,
         "structures_ml": structures,
         "asymmetry_percent": asymmetry_of(structures),
+        **({"areas_ml": areas, "lobes_ml": cortical_areas.lobes_ml(areas)} if old_areas else {}),
         "confidence": {},  # it was that of the network's own labels
         "warnings": list(dict.fromkeys([CORRECTED, *record["warnings"], *warnings])),
     }
@@ -141,6 +147,14 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
 def _in_brain(structures: Mapping[str, float]) -> float:
     around, _ = freesurfer.names_and_colours()[freesurfer.AROUND_BRAIN]
     return sum(ml for name, ml in structures.items() if name != around)
+
+
+def _areas_of(path: Path) -> dict[str, float]:
+    """Millilitres of the areas of the cortex, by FreeSurfer's names."""
+    codes, affine = read_labels(path)
+    names = {code: name for code, (name, _) in cortical_areas.names_and_colours().items()}
+    volumes = volumes_ml(codes, affine, names, digits=3)
+    return {name: volumes[name] for name in names.values()}
 
 
 def tissues_of(structures: Mapping[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from custom.losses.merged_classes import MergedClasses
 from custom.losses.multi_class_dice import MultiClassDiceCELoss, MultiClassDiceLoss
 from custom.losses.standardized_mse import StandardizedMSELoss
+from custom.losses.subvoxel_cross_entropy import SubvoxelCrossEntropy
 from custom.losses.with_auxiliary import WithAuxiliary
 from custom.losses.with_side import WithSide
 
@@ -11,6 +12,7 @@ __all__ = [
     "MultiClassDiceCELoss",
     "MultiClassDiceLoss",
     "StandardizedMSELoss",
+    "SubvoxelCrossEntropy",
     "WithAuxiliary",
     "WithSide",
 ]

@@ -1,6 +1,7 @@
 """Networks that MONAI does not have, or has in another form."""
 
 from custom.networks.alex_net import AlexNet
+from custom.networks.area_unet import AreaUNet
 from custom.networks.attention_unet import AttentionUNet
 from custom.networks.check_window import check_window
 from custom.networks.classic_unet import ClassicUNet
@@ -27,6 +28,7 @@ from custom.networks.vnet_light import VNetLight
 __all__ = [
     "VGG16",
     "AlexNet",
+    "AreaUNet",
     "AttentionUNet",
     "ClassicUNet",
     "CustomCNN",

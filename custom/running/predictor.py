@@ -112,7 +112,11 @@ class Predictor:
         return self._predict([image], mask, probabilities, on_logits)
 
     def __call__(
-        self, scans: str | Path | Sequence[str | Path], mask: str | Path | None = None, probabilities: bool = False
+        self,
+        scans: str | Path | Sequence[str | Path],
+        mask: str | Path | None = None,
+        probabilities: bool = False,
+        areas: bool = False,
     ) -> dict[str, Any]:
         """Segments one scan, or several scans of one subject together, with a bundle of one channel.
 
@@ -121,6 +125,8 @@ class Predictor:
                 first one refine the labels.
             mask: a brain mask on the scan's grid.
             probabilities: give these too; they take memory.
+            areas: give the areas of the cortex too, where the bundle can: "areas" (X, Y, Z), int16, and
+                "area_measures" (custom.transforms.label_areas).
 
         Returns:
             What `predict` returns, on the grid of the first scan.
@@ -128,7 +134,9 @@ class Predictor:
         Raises:
             DataError: a scan that cannot be used, or scans on different grids.
         """
-        return self._predict([scans] if isinstance(scans, (str, Path)) else list(scans), mask, probabilities, None)
+        return self._predict(
+            [scans] if isinstance(scans, (str, Path)) else list(scans), mask, probabilities, None, areas
+        )
 
     def _predict(
         self,
@@ -136,6 +144,7 @@ class Predictor:
         mask: str | Path | None,
         probabilities: bool,
         on_logits: Callable[[torch.Tensor], object] | None,
+        areas: bool = False,
     ) -> dict[str, Any]:
         self.seconds = {}
         with torch.inference_mode():
@@ -155,11 +164,14 @@ class Predictor:
                 warnings = [line for other in items for line in other["scan"].meta["warnings"].splitlines()]
                 item["scan"].meta["warnings"] = "\n".join(dict.fromkeys(warnings))
             item["wants_probabilities"] = probabilities
+            item["wants_areas"] = areas
             item = dict(self._timed("labels on the scan's grid", self.labelling, item))
         item["affine"] = np.asarray(item["pred"].affine, dtype=np.float64)
         item["pred"] = np.asarray(item["pred"].cpu(), dtype=np.uint8)[0]
         if "structures" in item:
             item["structures"] = np.asarray(item["structures"].cpu())[0]
+        if "areas" in item:
+            item["areas"] = np.asarray(item["areas"])[0]
         return item
 
     def _logits(self, image: torch.Tensor) -> torch.Tensor:

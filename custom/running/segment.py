@@ -22,10 +22,14 @@ Scan = str | Path | nibabel.spatialimages.SpatialImage | tuple[np.ndarray, np.nd
 
 
 @overload
-def segment(scan: Scan, probabilities: bool = ..., **settings: Any) -> Segmentation: ...
+def segment(scan: Scan, probabilities: bool = ..., areas: bool = ..., **settings: Any) -> Segmentation: ...
 @overload
-def segment(scan: Iterable[Scan], probabilities: bool = ..., **settings: Any) -> Iterator[Segmentation]: ...
-def segment(scan: Any, probabilities: bool = False, **settings: Any) -> Segmentation | Iterator[Segmentation]:
+def segment(
+    scan: Iterable[Scan], probabilities: bool = ..., areas: bool = ..., **settings: Any
+) -> Iterator[Segmentation]: ...
+def segment(
+    scan: Any, probabilities: bool = False, areas: bool = False, **settings: Any
+) -> Segmentation | Iterator[Segmentation]:
     """Brain tissues and structures of a scan of any contrast, on its own grid. Research use only.
 
         result = custom.segment("t1.nii.gz")
@@ -37,6 +41,7 @@ def segment(scan: Any, probabilities: bool = False, **settings: Any) -> Segmenta
             (x, y, z) with its affine (4, 4), voxels to mm, RAS+. Of a list or another iterable of these, each is
             segmented when its result is asked for.
         probabilities: give result.probabilities too, (3, x, y, z) float16: CSF, GM, WM. They take memory.
+        areas: give result.area_codes, result.areas and result.lobes too: the areas of the cortex.
         settings: of the bundle's inference.json, such as device="cpu" or ckpt_path="model.pt".
 
     Returns:
@@ -50,25 +55,25 @@ def segment(scan: Any, probabilities: bool = False, **settings: Any) -> Segmenta
         TypeError: something that is no scan.
     """
     if isinstance(scan, tuple) and len(scan) == 2 and isinstance(scan[0], np.ndarray):
-        return _segment_one(scan, probabilities, settings)
+        return _segment_one(scan, probabilities, areas, settings)
     if isinstance(scan, (str, Path, nibabel.spatialimages.SpatialImage)):
-        return _segment_one(scan, probabilities, settings)
+        return _segment_one(scan, probabilities, areas, settings)
     if isinstance(scan, Iterable) and not isinstance(scan, np.ndarray):
-        return (_segment_one(one, probabilities, settings) for one in scan)
+        return (_segment_one(one, probabilities, areas, settings) for one in scan)
     raise TypeError(
         f"A scan is a path, a nibabel image, or a tuple of an array (x, y, z) and its affine (4, 4), "
         f"got {type(scan).__name__}."
     )
 
 
-def _segment_one(scan: Scan, probabilities: bool, settings: dict[str, Any]) -> Segmentation:
+def _segment_one(scan: Scan, probabilities: bool, areas: bool, settings: dict[str, Any]) -> Segmentation:
     predictor = _predictor(tuple(sorted(settings.items())))
     try:
         if isinstance(scan, (str, Path)):
-            item = predictor(Path(scan).expanduser(), probabilities=probabilities)
+            item = predictor(Path(scan).expanduser(), probabilities=probabilities, areas=areas)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                item = predictor(_written(scan, Path(folder)), probabilities=probabilities)
+                item = predictor(_written(scan, Path(folder)), probabilities=probabilities, areas=areas)
     except RuntimeError as error:  # MONAI wraps what a transform raises
         if cause := find_cause(error):
             raise cause from error

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from custom.datasets import freesurfer
+from custom.datasets import cortical_areas, freesurfer
 from custom.errors import DataError
 from custom.running.confidence import Fit, confidence, shows_a_head
+from custom.running.cortex import area_confidence, area_warnings, areas_ml
 from custom.transforms.brain_masks import brain_masks
 
 # ml in adults and children from two years on; outside them a result is likelier wrong than rare
@@ -36,6 +37,8 @@ class Segmentation:
     Attributes:
         volumes: ml by label; with structures, also "brain" and "intracranial".
         structures: ml by FreeSurfer's name, {} without structures.
+        area_codes: (x, y, z), FreeSurfer's codes of the areas of the cortex, int16; None if they were not asked for.
+        areas, lobes: ml by name ("ctx-lh-insula", "lh-frontal"), {} if areas were not asked for.
         asymmetry: 100 (left - right) / mean of both, per cent, by structure.
         confidence: the Dice to be expected, 0 to 1, of "scan", each tissue and each structure; {} without structures.
         warnings: a sentence each.
@@ -62,6 +65,9 @@ class Segmentation:
         self.volumes = volumes_ml(self.labels, self.affine, self.names)
         self.warnings = [*item["scan"].meta["warnings"].splitlines()]
         self.structures: dict[str, float] = {}
+        self.area_codes: np.ndarray | None = item.get("areas")
+        self.areas: dict[str, float] = {}
+        self.lobes: dict[str, float] = {}
         self.asymmetry: dict[str, float] = {}
         self.confidence: dict[str, float] = {}
         self.contrast = ""
@@ -87,6 +93,15 @@ class Segmentation:
         self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}
         self.asymmetry = asymmetry_of(self.structures)
         self.warnings += self._doubts()
+        if "area_measures" in self.item:
+            self._measure_areas()
+
+    def _measure_areas(self) -> None:
+        measures = self.item["area_measures"]
+        self.areas = areas_ml(measures, self.affine)
+        self.lobes = cortical_areas.lobes_ml(self.areas)
+        self.confidence |= area_confidence(measures, self.confidence)
+        self.warnings += area_warnings(measures, self.areas, self.affine)
 
     def _doubts(self) -> list[str]:
         """Warnings about the confidence and the order of the tissues' intensities, a sentence each."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from custom.datasets import freesurfer
+from custom.datasets import cortical_areas, freesurfer
 from custom.files import NO_JSON
 from custom.reading.scans import BIDS, stem
 
@@ -106,6 +106,20 @@ def _measures(record: Mapping[str, Any]) -> Iterable[tuple[str, str, float, floa
         yield title, "both", *_sum(record, [title])
     for name, parts in SUMS.items():
         yield name, "both", *_sum(record, parts)
+    yield from _areas(record)
+
+
+def _areas(record: Mapping[str, Any]) -> Iterable[tuple[str, str, float, float | None]]:
+    """Rows of the cortex's areas and of the lobes: left, right and both."""
+    areas, confidence = record.get("areas_ml", {}), record.get("confidence", {})
+    if not areas:
+        return
+    groups: dict[str, tuple[str, ...]] = {f"ctx-{area.name}": (area.name,) for area in cortical_areas.AREAS}
+    groups |= {f"lobe-{lobe}": names for lobe, names in cortical_areas.LOBES.items()}
+    for title, names in groups.items():
+        for side, letters in (("left", ("lh",)), ("right", ("rh",)), ("both", ("lh", "rh"))):
+            parts = [f"ctx-{letter}-{name}" for letter in letters for name in names]
+            yield title, side, *_total({name: areas[name] for name in parts}, confidence)
 
 
 def _sum(record: Mapping[str, Any], titles: Iterable[str]) -> tuple[float, float | None]:
@@ -113,13 +127,18 @@ def _sum(record: Mapping[str, Any], titles: Iterable[str]) -> tuple[float, float
 
     The Dice of a union of labels that do not overlap is the mean of their Dice, weighted by their volumes.
     """
-    confidence, structures = record.get("confidence", {}), record["structures_ml"]
+    structures = record["structures_ml"]
     names = [name for title in titles for name in (title, f"Left-{title}", f"Right-{title}") if name in structures]
-    ml = round(sum(structures[name] for name in names), 3)
-    present = [name for name in names if structures[name] > 0]
+    return _total({name: structures[name] for name in names}, record.get("confidence", {}))
+
+
+def _total(volumes: Mapping[str, float], confidence: Mapping[str, float]) -> tuple[float, float | None]:
+    """The sum of some volumes (by name), and their mean confidence, weighted by them."""
+    ml = round(sum(volumes.values()), 3)
+    present = [name for name, volume in volumes.items() if volume > 0]
     if not present or any(name not in confidence for name in present):
         return ml, None
-    return ml, round(sum(structures[name] * confidence[name] for name in present) / ml, 3)
+    return ml, round(sum(volumes[name] * confidence[name] for name in present) / ml, 3)
 
 
 def wide_rows(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> list[dict[str, Any]]:

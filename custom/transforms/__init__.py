@@ -1,13 +1,16 @@
 """Per-sample array work that MONAI lacks."""
 
+from custom.transforms.areas_of_cells import AreasOfCellsd
 from custom.transforms.correct_bias import CorrectBiasd
 from custom.transforms.crop_to_head import CropToHeadd, head_mask
 from custom.transforms.crop_with_enough import RandCropWithEnoughd
+from custom.transforms.draw_shares import DrawSharesd, RandSharesd
 from custom.transforms.encode_labels import EncodeLabelsd
 from custom.transforms.fill_sulci import FillSulcid
 from custom.transforms.from_disk import CropFromDiskd, FromDiskd
 from custom.transforms.ignored_voxels import LabelIndicesd, MaskIgnoredd
 from custom.transforms.keep_on_disk import KeepOnDiskd
+from custom.transforms.label_areas import FindAreasd, LabelAreasd
 from custom.transforms.label_scan import LabelScand
 from custom.transforms.label_structures import LabelStructuresd
 from custom.transforms.load_rgb import LoadRGBd
@@ -31,15 +34,19 @@ from custom.transforms.write_atomically import AtomicNibabelWriter
 
 __all__ = [
     "AddBackgroundd",
+    "AreasOfCellsd",
     "AtomicNibabelWriter",
     "CorrectBiasd",
     "CropFromDiskd",
     "CropToHeadd",
     "DivideByMaximumd",
+    "DrawSharesd",
     "EncodeLabelsd",
     "FillSulcid",
+    "FindAreasd",
     "FromDiskd",
     "KeepOnDiskd",
+    "LabelAreasd",
     "LabelIndicesd",
     "LabelScand",
     "LabelStructuresd",
@@ -55,6 +62,7 @@ __all__ = [
     "Outputs",
     "PadToSized",
     "RandCropWithEnoughd",
+    "RandSharesd",
     "RefineTissuesd",
     "RegionsToLabelsd",
     "RequireShaped",
