@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import nn
-from torch.nn.functional import grid_sample
+from torch.nn.functional import embedding_bag
 
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.transforms.area_shares import frame_of_cortex, framed_shares, shares_of_logits
@@ -78,12 +78,14 @@ class FindAreasd(MapTransform):
             self.loaded = True
         for key in self.key_iterator(result):
             logits = torch.as_tensor(result[key]).as_subclass(torch.Tensor)
-            shares = shares_of_logits(logits)
-            frame = frame_of_cortex(shares[self.cortex])
+            some = logits[:-1, ::2, ::2, ::2].max(dim=0).indices
+            frame = frame_of_cortex((some == self.cortex).float())
             if frame is None:
                 continue
-            self.network.to(shares.device)
-            inside = framed_shares(shares, frame)[None].contiguous(memory_format=torch.channels_last_3d)
+            cut, rest = _cut(frame, some.shape)
+            shares = shares_of_logits(logits[(slice(None), *(slice(2 * first, 2 * last) for first, last in cut))])
+            inside = framed_shares(shares, rest)[None].contiguous(memory_format=torch.channels_last_3d)
+            self.network.to(shares.device, memory_format=torch.channels_last_3d)
             with torch.inference_mode():
                 probabilities = self.network(inside)[0].float().softmax(dim=0)
             to_voxels = np.diag([2.0, 2.0, 2.0, 1.0])  # the middle of cell 0 lies between voxels 0 and 1
@@ -91,6 +93,12 @@ class FindAreasd(MapTransform):
             affine = np.asarray(result[key].affine, dtype=np.float64) @ to_voxels
             result["area_probabilities"] = MetaTensor(probabilities, affine=torch.as_tensor(affine))
         return result
+
+
+def _cut(frame: Sequence[tuple[int, int]], shape: Sequence[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The first and last cells of a grid that a frame holds, and the frame as seen from there."""
+    cut = [(max(0, start), min(n, start + length)) for (start, length), n in zip(frame, shape, strict=True)]
+    return cut, [(start - first, length) for (start, length), (first, _) in zip(frame, cut, strict=True)]
 
 
 class LabelAreasd(MapTransform):
@@ -127,10 +135,10 @@ class LabelAreasd(MapTransform):
                 found, sums = self._read(at, scan, probabilities)
                 areas[tuple(at.T)] = (found + first).to(torch.int16)
                 edge = ((at == 0) | (at == torch.as_tensor(codes.shape) - 1)).any(dim=1)
+                counts, at_edge = (torch.bincount(some, minlength=sums.shape[1]) for some in (found, found[edge]))
                 for number in self.numbers.tolist():
-                    is_it = found == number
-                    measures.voxels[first + number] = int(is_it.sum())
-                    measures.at_edge[first + number] = int((is_it & edge).sum())
+                    measures.voxels[first + number] = int(counts[number])
+                    measures.at_edge[first + number] = int(at_edge[number])
                     measures.probability[first + number] = float(sums[0, number])
                     measures.agreement[first + number] = float(sums[1, number])
             result["areas"] = with_meta_of(scan, areas[None])
@@ -147,14 +155,21 @@ class LabelAreasd(MapTransform):
         affine = np.linalg.inv(np.asarray(probabilities.affine)) @ np.asarray(scan.affine, dtype=np.float64)
         matrix = torch.as_tensor(affine, dtype=torch.float32)
         size = torch.as_tensor(values.shape[1:])
+        strides = torch.as_tensor([int(size[1] * size[2]), int(size[2]), 1])
+        rows = values.flatten(1).T.contiguous().cpu()  # a row for each cell: its areas lie together in memory
+        corners = torch.cartesian_prod(*[torch.arange(2)] * 3)
         for start in range(0, len(at), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             places = at[part].float() @ matrix[:3, :3].T + matrix[:3, 3]
-            grid = ((2 * places + 1) / size - 1).flip(1)[None, None, None].to(values.device)
-            read = grid_sample(values[None], grid, padding_mode="border", align_corners=False)[0, :, 0, 0].cpu()
-            read = read / read.sum(dim=0).clamp_min(1e-6)
-            best = read.max(dim=0)
+            places = places.clamp_min(0).minimum(size - 1)
+            low = places.floor()
+            share = places - low
+            cells = (low.long()[:, None] + corners).minimum(size - 1) @ strides
+            weights = torch.where(corners > 0, share[:, None], 1 - share[:, None]).prod(dim=2)
+            read = embedding_bag(cells, rows, per_sample_weights=weights, mode="sum")  # trilinear interpolation
+            read /= read.sum(dim=1, keepdim=True).clamp_min(1e-6)
+            best = read.max(dim=1)
             found[part] = self.numbers[best.indices]
-            sums[0].index_add_(0, self.numbers, read.sum(dim=1).double())
+            sums[0].index_add_(0, self.numbers, read.sum(dim=0).double())
             sums[1].index_add_(0, found[part], best.values.double())
         return found, sums
