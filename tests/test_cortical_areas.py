@@ -335,6 +335,14 @@ def test_segment_writes_areas_of_the_cortex(head: Path, brainmri: Brainmri, tmp_
     # another output later keeps the areas' volumes
     assert brainmri(*command, "--outputs", "mask", cwd=tmp_path).returncode == 0
     assert "ctx-insula" in set(pandas.read_csv(tmp_path / "out/volumes.csv")["structure"])
+    # and labels that a person corrects are measured again
+    corrected = np.where(voxels == 2035, 2030, voxels)
+    nibabel.save(nibabel.Nifti1Image(corrected, areas.affine), tmp_path / "out" / names[0])
+    assert brainmri("volumes", "out", cwd=tmp_path).returncode == 0
+    again = pandas.read_csv(tmp_path / "out/volumes.csv").set_index(["structure", "side"])["ml"]
+    assert (again["ctx-insula", "right"], again["lobe-insula", "right"]) == (0, 0)
+    gained = table["ctx-superiortemporal", "right"] + table["ctx-insula", "right"]
+    assert again["ctx-superiortemporal", "right"] == pytest.approx(gained, abs=0.002)
 
 
 def test_half_a_head_says_which_half_is_missing(head: Path, brainmri: Brainmri, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def _changed(record: Record, files: Mapping[str, Path]) -> Record | None:
         "volumes_ml": volumes,
         "structures_ml": structures,
         "asymmetry_percent": asymmetry_of(structures),
-        **({"areas_ml": areas, "lobes_ml": cortical_areas.lobes_ml(areas)} if old_areas else {}),
+        **({"areas_ml": areas, "lobes_ml": cortical_areas.lobes_ml(areas) if areas else {}} if old_areas else {}),
         "confidence": {},  # it was that of the network's own labels
         "warnings": list(dict.fromkeys([CORRECTED, *record["warnings"], *warnings])),
     }

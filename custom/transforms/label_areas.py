@@ -85,7 +85,7 @@ class FindAreasd(MapTransform):
             cut, rest = _cut(frame, some.shape)
             shares = shares_of_logits(logits[(slice(None), *(slice(2 * first, 2 * last) for first, last in cut))])
             inside = framed_shares(shares, rest)[None].contiguous(memory_format=torch.channels_last_3d)
-            self.network.to(shares.device, memory_format=torch.channels_last_3d)
+            self.network.to(shares.device)
             with torch.inference_mode():
                 probabilities = self.network(inside)[0].float().softmax(dim=0)
             to_voxels = np.diag([2.0, 2.0, 2.0, 1.0])  # the middle of cell 0 lies between voxels 0 and 1
