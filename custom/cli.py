@@ -115,7 +115,7 @@ def baseline(bundle: str, *, recipe: str | None = None, **overrides: Any) -> Non
 
 
 def survival(dataset_dir: str, **options: Any) -> None:
-    """Predicts survival from tumor labels and age, by nested cross-validation: brainmri survival DIR."""
+    """Predicts survival from tumor labels and age, beside age alone: brainmri survival DIR."""
     from custom.commands.survival import survival
 
     survival(dataset_dir, options)
