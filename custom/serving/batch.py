@@ -1,8 +1,8 @@
 """python -m custom.serving.batch: segments the studies of a PACS that have no result yet, one after another.
 
-Each result is OUTPUT/<StudyInstanceUID>.dcm, a DICOM SEG; with --store it goes to the PACS too. studies.csv says what
-became of each study. A study with a result of the bundle, in the folder or on the PACS, is not segmented again: after a
-stop the same command goes on.
+Each result is OUTPUT/<StudyInstanceUID>.dcm, a DICOM SEG; with --store it goes to the PACS, with a report of volumes.
+studies.csv says what became of each study. A study with a result of the bundle, in the folder or on the PACS, is not
+segmented again: after a stop the same command goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "shims"))  # before MONAI Label
 
-import pydicom
+from highdicom.seg import Segmentation, segread
 from pydicom.datadict import tag_for_keyword
 
 import custom
@@ -126,24 +126,29 @@ class Batch:
         if any(self._made(series) for series in in_study if series["modality"] == "SEG"):
             return {"state": "skipped", "why": f"it has a result of {self.bundle.name} on the PACS"}
         if target.is_file():
-            seg = pydicom.dcmread(target)
+            seg = segread(target)
             if not self.options.store:
                 return {"state": "skipped", "why": "its result is in the folder already", "file": target.name}
         else:
-            image_id = choose_series(in_study, self.bundle.channels)
-            seg = self._segment(image_id)
+            seg = self._segment(self._choose(uid, in_study))
             with written_whole(target) as partial:
                 seg.save_as(partial)
+        series = str(seg.ReferencedSeriesSequence[0].SeriesInstanceUID)
         if self.options.store:
-            self.pacs.web.store(seg)
-        series = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
-        return {"state": "done", "file": target.name, "series": str(series)}
+            self.pacs.store_results(series, seg)
+        return {"state": "done", "file": target.name, "series": series}
+
+    def _choose(self, uid: str, in_study: Sequence[Mapping[str, Any]]) -> str:
+        """The UID of the series on whose grid the result lies."""
+        if None in self.bundle.channels:
+            return self.pacs.best_series(uid)[0]
+        return longest_series(in_study, [contrast for contrast in ORDER if contrast in self.bundle.channels])
 
     def _made(self, series: Mapping[str, Any]) -> bool:
         """Whether a SEG series is a result of this bundle."""
         return str(self.pacs.web.metadata(series).get("ManufacturerModelName", "")) == self.bundle.name
 
-    def _segment(self, image_id: str) -> pydicom.Dataset:
+    def _segment(self, image_id: str) -> Segmentation:
         files = self.pacs.files_of(image_id, self.bundle.channels)
         request = {"files": files, "reference": self.pacs.reference(image_id), "device": self.options.device or None}
         labels, params = self.task(request)
@@ -155,17 +160,12 @@ class Batch:
             Path(labels).unlink(missing_ok=True)
 
 
-def choose_series(in_study: Sequence[Mapping[str, Any]], channels: Sequence[str | None]) -> str:
-    """The UID of the series on whose grid the result lies: the first contrast of ORDER, and its longest series.
-
-    Args:
-        in_study: the series of a study.
-        channels: of the bundle; (None,) for any single scan.
+def longest_series(in_study: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> str:
+    """The UID of a series of a study: of the first of these contrasts that it has, the one with the most slices.
 
     Raises:
         MissingDataError: the study has no MR series of these contrasts.
     """
-    wanted = ORDER if None in channels else tuple(contrast for contrast in ORDER if contrast in channels)
     fitting = [series for series in in_study if series["modality"] == "MR" and series["contrast"] in wanted]
     if not fitting:
         raise MissingDataError(f"It has no MR series of {', '.join(wanted)} by its descriptions.")

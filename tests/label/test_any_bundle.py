@@ -135,9 +135,9 @@ def upload(orthanc: Orthanc, files: dict[str, Path], patient: str) -> dict[str, 
     return send(orthanc.url, images, patient)
 
 
-def segs_of(orthanc: Orthanc, patient: str) -> list[pydicom.Dataset]:
-    """The SEG objects of a patient, read by Orthanc's own interface."""
-    query = {"Level": "Instance", "Query": {"PatientID": patient, "Modality": "SEG"}}
+def segs_of(orthanc: Orthanc, patient: str, modality: str = "SEG") -> list[pydicom.Dataset]:
+    """The SEG objects of a patient, or those of another modality, read by Orthanc's own interface."""
+    query = {"Level": "Instance", "Query": {"PatientID": patient, "Modality": modality}}
     found = requests.post(f"{orthanc.url}/tools/find", json=query, timeout=30).json()
     files = (requests.get(f"{orthanc.url}/instances/{one}/file", timeout=30).content for one in found)
     return [pydicom.dcmread(io.BytesIO(content)) for content in files]
@@ -220,6 +220,9 @@ def test_all_studies_of_a_pacs_go_on_after_a_kill(
     for patient in ("batch-1", "batch-2"):
         (seg,) = segs_of(orthanc, patient)
         assert {one.SegmentAlgorithmType for one in seg.SegmentSequence} == {"AUTOMATIC"}
+        (report,) = segs_of(orthanc, patient, "SR")
+        (evidence,) = report.CurrentRequestedProcedureEvidenceSequence
+        assert seg.SOPInstanceUID in str(evidence)
     began = time.monotonic()
     assert states(run("--store")) == ["failed", "skipped", "skipped"]
     assert time.monotonic() - began < 30

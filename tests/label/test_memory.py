@@ -35,8 +35,7 @@ def large_tensors() -> list[tuple[int, ...]]:
 
 def test_a_segmentation_leaves_no_tensors(scan: Path, tmp_path: Path) -> None:
     """Not even those that only Python's collector of cycles would free: it runs rarely."""
-    (bundle,) = load_bundles(["brain_mri_tissue"], tmp_path / "runs").values()
-    task = SegmentationTask(bundle)
+    task = SegmentationTask(load_bundles(["brain_mri_tissue"], tmp_path / "runs")[TISSUE])
     gc.collect()
     before = large_tensors()
     gc.disable()
