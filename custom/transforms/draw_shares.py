@@ -92,7 +92,8 @@ class RandSharesd(RandomizableTransform, MapTransform):
         keys: the areas (8, x, y, z).
         image_key: gets the shares, float32 (C, x, y, z).
         found: share of the steps that see the structures that a network found; the others see the true ones.
-        degrees, stretch: the greatest rotation about each axis, and change of length along each.
+        degrees: the greatest rotation about each axis.
+        stretch: the greatest change of length along each axis, as a share of it.
         flip: mirror left and right in half of the steps.
     """
 
