@@ -129,7 +129,7 @@ from custom.running.bundles import config_files
 predictor = Predictor(config_files(sys.argv[1], "inference.json"), device="cpu")
 for _ in range(int(sys.argv[3])):
     predictor.predict(sys.argv[2])
-    print(predictor.seconds["network"])
+    print("network", predictor.seconds["network"])
 """
 
 
@@ -143,7 +143,8 @@ def second_request(checkout: Path, requests_after_the_first: int) -> str:
         words = [sys.executable, "-W", "ignore", "-c", NETWORK, BUNDLE, str(scan), str(count)]
         environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
         lines = subprocess.run(words, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
-        network = statistics.median(float(line) for line in lines.split()[1:])
+        alone = [float(line.split()[1]) for line in lines.splitlines() if line.startswith("network ")]
+        network = statistics.median(alone[1:])
 
         def link(studies: Path) -> None:
             os.link(scan, studies / "head_T1w.nii.gz")
