@@ -330,7 +330,7 @@ def test_the_table_of_volumes_has_no_earlier_results(tmp_path: Path) -> None:
         (["a/x.nii", "nowhere.nii", "--ckpt_path", "no.pt"], "nowhere.nii. Correct the path."),  # before the weights
         (["clash", "--ckpt_path", "no.pt"], "clash/x.mgz and clash/x.nii would give results with the same name"),
         (["--joint", "c/x.nii"], "c/x.nii. Correct the path."),  # no value of --joint
-        (["a", "--outputs", "tissue"], "There is no output 'tissue'. Use some of tissues, structures, areas, mask, brain,"),
+        (["a", "--outputs", "tissue"], "There is no output 'tissue'. Use some of tissues, structures, areas, mask"),
         (["a", "--from_mask", "m.nii"], "The mask m.nii does not exist. Correct --from_mask."),
         (["a", "--devise", "cpu"], "There is no option 'devise'; did you mean 'device'?"),
         (["a", "--device", "cuda:9"], "There is no device 'cuda:9' here"),

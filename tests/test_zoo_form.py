@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 from custom.commands.bundles import bundle_table
 from custom.errors import BrainMRIError, CheckpointError, ConfigError
 from custom.running import Predictor
+from custom.running.bundles import bundle_root, find_bundles
 from custom.running.declared import declared
 from custom.running.zoo_form import on_file_grid, smallest_mask
 from custom.serving.bundles import ServedBundle, load_bundles
@@ -258,3 +259,11 @@ def test_the_table_of_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         bundle_table(["unknown"], tmp_path)
     with pytest.raises(ConfigError, match="holds no bundle"):
         bundle_table([str(tmp_path / "zoo" / "without" / "models")], tmp_path)
+
+
+def test_a_broken_bundle_on_the_path_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/metadata.json").write_text("{broken")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "brain_mri_tissue_segmentation"
+    assert bundle_root(name) == str(find_bundles()[name])

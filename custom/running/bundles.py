@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from custom.errors import ConfigError
+from custom.files import NO_JSON
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser  # its import takes seconds
@@ -114,13 +115,20 @@ def bundle_root(name: str) -> str:
     Raises:
         FileNotFoundError: there is no such bundle.
     """
-    for entry in sys.path:
-        metadata = Path(entry) / "configs" / "metadata.json"
-        if metadata.is_file() and json.loads(metadata.read_text(encoding="utf-8")).get("name") == name:
-            return str(metadata.parents[1].resolve())
+    for folder in map(Path, sys.path):
+        if is_bundle(folder) and _name_of(folder) == name:
+            return str(folder.resolve())
     if name not in find_bundles():
         raise FileNotFoundError(f"There is no bundle {name!r}, only {sorted(find_bundles())}.")
     return str(find_bundles()[name])
+
+
+def _name_of(bundle_folder: Path) -> str:
+    """The name in a bundle's metadata; "" if it cannot be read: another bundle must not stop the one that is run."""
+    try:
+        return str(read_metadata(bundle_folder).get("name", ""))
+    except (OSError, *NO_JSON, AssertionError):
+        return ""
 
 
 def read_metadata(bundle_folder: Path) -> dict[str, Any]:
