@@ -7,7 +7,7 @@ from pathlib import Path
 
 from custom.checkpoints.find import choose, find_weights
 from custom.errors import BrainMRIError, ConfigError
-from custom.running.bundles import find_bundle, find_bundles, is_bundle
+from custom.running.bundles import bundles_in, find_bundle, find_bundles
 from custom.running.declared import declared
 from custom.serving.foreign import unknown_channels
 
@@ -42,7 +42,7 @@ def _in(place: str) -> list[Path]:
     folder = Path(place).expanduser().absolute()
     if not folder.is_dir():
         return [find_bundle(place)]
-    bundles = [folder] if is_bundle(folder) else [path for path in sorted(folder.glob("*")) if is_bundle(path)]
+    bundles = bundles_in(folder)
     if not bundles:
         raise ConfigError(f"{place} holds no bundle. Name folders with configs/metadata.json.")
     return bundles

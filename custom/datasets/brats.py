@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from custom.datasets.split import split_by_participant
+from custom.datasets.split import split_of_labelled
 from custom.errors import DataError, MissingDataError
 from custom.reading.labels import LabelCodes
 from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
@@ -82,11 +82,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
         DataError: a case lacks a contrast, its volumes differ in shape, or a file is cut short.
     """
     everyone = cases(dataset_dir)
-    if split == "unlabelled":
-        chosen = [case for case, files in everyone.items() if "seg" not in files]
-    else:
-        labelled = [case for case, files in everyone.items() if "seg" in files]
-        chosen = split_by_participant(labelled, split, fold, dataset_dir)
+    chosen = split_of_labelled(everyone, "seg", split, fold, dataset_dir)
     if not chosen:
         raise MissingDataError(
             f"{dataset_dir} has no case without a segmentation. Set split to training, validation or test."

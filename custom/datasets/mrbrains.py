@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from custom.datasets.split import split_by_participant
+from custom.datasets.split import split_of_labelled
 from custom.errors import DataError, MissingDataError
 from custom.reading.labels import LabelCodes
 from custom.reading.volumes import case_problems, existing_folder, natural_order, require_one_grid
@@ -93,11 +93,7 @@ def datalist(dataset_dir: str | Path, split: str, fold: int = 0) -> list[dict]:
         DataError: a subject lacks a contrast, its volumes differ in shape, or a file is cut short.
     """
     everyone = subjects(dataset_dir)
-    if split == "unlabelled":
-        chosen = [subject for subject, files in everyone.items() if "label" not in files]
-    else:
-        labelled = [subject for subject, files in everyone.items() if "label" in files]
-        chosen = split_by_participant(labelled, split, fold, dataset_dir)
+    chosen = split_of_labelled(everyone, "label", split, fold, dataset_dir)
     if not chosen:
         raise MissingDataError(
             f"{dataset_dir} has no subject without a label map. Set split to training, validation or test."

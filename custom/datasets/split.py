@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 
 from custom.errors import ConfigError, MissingDataError
 from custom.reading.volumes import natural_order
@@ -38,6 +38,27 @@ def split_by_participant(participants: Iterable[str], split: str, fold: int, sou
     if not chosen:
         raise MissingDataError(f"{source} has too few participants for the {split} split. At least three are needed.")
     return chosen
+
+
+def split_of_labelled(
+    everyone: Mapping[str, Container[str]], label: str, split: str, fold: int, source: object
+) -> list[str]:
+    """The names of one split of the cases with a label; for "unlabelled", all other cases, which may be none.
+
+    Args:
+        everyone: each case's files by what they show.
+        label: what the label map is called in them.
+        split: "unlabelled", or as in split_by_participant.
+        fold: as in split_by_participant.
+        source: as in split_by_participant.
+
+    Raises:
+        ConfigError, MissingDataError: as split_by_participant.
+    """
+    if split == "unlabelled":
+        return [case for case, files in everyone.items() if label not in files]
+    labelled = [case for case, files in everyone.items() if label in files]
+    return split_by_participant(labelled, split, fold, source)
 
 
 def check_split(split: str, fold: int) -> None:

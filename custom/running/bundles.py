@@ -31,13 +31,18 @@ def find_bundles() -> dict[str, Path]:
     folders = [metadata.parents[1] for place in places for metadata in sorted(place.glob("*/configs/metadata.json"))]
     for text in filter(None, os.environ.get(BUNDLES, "").split(os.pathsep)):
         place = Path(text).expanduser().absolute()
-        own = [place] if is_bundle(place) else [path for path in sorted(place.glob("*")) if is_bundle(path)]
+        own = bundles_in(place)
         if not own:
             raise ConfigError(
                 f"{BUNDLES} names {text}, which holds no bundle. Name folders with configs/metadata.json."
             )
         folders += own
     return {folder.name: folder for folder in folders}
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """A bundle itself, or the bundles that lie in a folder, which may be none."""
+    return [folder] if is_bundle(folder) else [path for path in sorted(folder.glob("*")) if is_bundle(path)]
 
 
 def is_bundle(folder: Path) -> bool:
