@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs all tests and prints the coverage of `custom`: bash scripts/test.sh [pytest's arguments]
+# Runs the tests: bash scripts/test.sh [pytest's arguments]; -m "" adds the thorough ones, which take half an hour more.
 # The label server's tests are not among them: scripts/test_label.sh runs these.
 set -euo pipefail
 . "$(dirname "$0")/venv.sh" "[dev]"
 cd "$root"
 # two processes of one thread each take half the time of one process with two threads
-OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term --durations 30 "$@"
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec python -m pytest --numprocesses 2 --dist worksteal --durations 30 "$@"

@@ -14,6 +14,4 @@ if ! (. scripts/label_venv.sh && .venv-label/bin/python -m pip install --quiet -
 fi
 . scripts/label_venv.sh
 # Two processes with one thread each. The tests of one file share their servers. -rs prints why a test was skipped.
-# The coverage is that of both suites, if scripts/test.sh ran before.
-OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec python -m pytest -rs --numprocesses 2 --dist loadfile \
-    --cov --cov-append --cov-report term tests/label "$@"
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" exec python -m pytest -rs --numprocesses 2 --dist loadfile --durations 20 tests/label "$@"

@@ -22,6 +22,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, verify_metadata, verify_net_in_out
 from monai.inferers import SliceInferer, SlidingWindowInferer
+from monai.transforms import CenterSpatialCrop
 
 from custom import cli
 from custom.datasets import freesurfer
@@ -136,8 +137,10 @@ def mixin(network: str) -> str | None:
 
 
 # Each network once, since its mixin is the same in all bundles; classifiers each, of 2D and of 3D images.
+# Besides the defaults, one network of each kind runs always: deep supervision, a second output, attention, a ViT.
+OFTEN = ("default", "dynunet", "segresnet_vae", "attention_unet", "monai_vit")
 RUN = [
-    (name, network)
+    pytest.param(name, network, marks=[] if network in OFTEN else pytest.mark.thorough)
     for name, network in NETWORKS
     if network == "default" or ((name in CLASSIFIERS or (name, network) in ONCE) and not is_the_default(name, network))
 ]
@@ -460,9 +463,10 @@ def test_trains_evaluates_infers_exports(
         bundle, network=name, output_dir="out", format="onnx", **short
     ).is_file()  # export compares it with the checkpoint
     exported = cli.export(bundle, network=name, output_dir="out", **short)
-    image = evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["image"]
-    kind = SliceInferer if len(short["roi_size"]) == 2 else SlidingWindowInferer
-    infer = kind(roi_size=short["roi_size"], sw_batch_size=1)  # a traced network takes single windows
+    size = short["roi_size"]
+    middle = CenterSpatialCrop([*size, 1][:3])  # one window, which is all that a traced network takes
+    image = middle(evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["image"])
+    infer = SliceInferer(size, sw_batch_size=1) if len(size) == 2 else SlidingWindowInferer(size, sw_batch_size=1)
     pair = evaluation.parser.get_parsed_content("network").eval(), torch.jit.load(str(exported)).eval()
     with torch.no_grad():
         first, second = (infer(torch.as_tensor(image)[None], one).argmax(dim=1) for one in pair)

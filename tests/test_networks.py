@@ -202,8 +202,13 @@ def crop(iseg_dir: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return image, label
 
 
+QUICK = {"UNet3D", "VNetLight", "SkipDenseNet3D", "SegResNetVAE"}
+
+
 @pytest.mark.slow
-@each
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.thorough) for name in NETWORKS]
+)
 def test_learns_one_crop(name: str, crop: tuple[torch.Tensor, torch.Tensor]) -> None:
     """Mean Dice of 0.95 or more on the crop that it was trained on, within 150 steps."""
     image, label = crop

@@ -44,11 +44,14 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_ten_times(iseg_dir: Path, brainmri: Brainmri, start_brainmri: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.thorough)])
+def test_killed_and_resumed(
+    kills: int, iseg_dir: Path, brainmri: Brainmri, start_brainmri: Callable, tmp_path: Path
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert brainmri(*train_words(iseg_dir, whole), cwd=tmp_path).returncode == 0
     draw, resumed = random.Random(0), [*train_words(iseg_dir, killed), "--resume", "--verbose"]
-    for number in range(10):
+    for number in range(kills):
         said = [tmp_path / f"stdout{number}", tmp_path / f"stderr{number}"]
         process = start_brainmri(resumed, tmp_path, *said)
         while not any(path.is_file() and "Engine run resuming" in path.read_text("utf-8") for path in said):

@@ -87,8 +87,9 @@ def test_two_channels_from_a_folder_to_plain_monai(infants: Path, brainmri: Brai
 
 
 @pytest.mark.slow
-def test_killed_ten_times_it_is_the_same_run(
-    infants: Path, brainmri: Brainmri, start_brainmri: Callable, tmp_path: Path
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.thorough)])
+def test_killed_it_is_the_same_run(
+    kills: int, infants: Path, brainmri: Brainmri, start_brainmri: Callable, tmp_path: Path
 ) -> None:
     """At random moments: while it plans, trains or scores."""
     words = ("train", "mine", "--max_epochs", 8, "--val_interval", 2, *SMALL)
@@ -96,7 +97,7 @@ def test_killed_ten_times_it_is_the_same_run(
         shutil.copytree(infants, tmp_path / name / "mine")
     assert brainmri(*words, cwd=tmp_path / "whole").returncode == 0
     draw = random.Random(0)
-    for number in range(10):
+    for number in range(kills):
         said = [tmp_path / f"{stream}{number}" for stream in ("stdout", "stderr")]
         process = start_brainmri(words, tmp_path / "killed", *said)
         time.sleep(draw.uniform(0.5, 6.0))

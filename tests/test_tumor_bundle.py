@@ -158,6 +158,7 @@ def test_the_baseline_on_real_slices(cheng_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_real_slices_are_told_apart(cheng_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
     """A few epochs of CustomCNN, on patients that it hasn't seen, do better than chance, with a temperature beside."""
     words = ("--dataset_dir", cheng_dir, "--class_names", "['glioma','meningioma','pituitary']", "--output_dir", "run")

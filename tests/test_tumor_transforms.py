@@ -307,6 +307,7 @@ def test_a_packed_recipe_keeps_its_preprocessing(brain_tumors_dir: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_simulated_tumor_is_found(brainmri: Brainmri, tmp_path: Path) -> None:
     """Whole-tumor Dice on held-out samples, after a training of about a minute."""
     assert brainmri("sample", "brats", "data", "--spacing", 4, "--labelled", 10, cwd=tmp_path).returncode == 0
