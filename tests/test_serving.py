@@ -27,10 +27,11 @@ from custom.datasets import brats_slices
 from custom.errors import CheckpointError, ConfigError
 from custom.serving import bundles as serving_bundles
 from custom.serving.batch_settings import filters_of
-from custom.serving.bundles import load_bundles, uncertainty_of
+from custom.serving.bundles import load_bundles
 from custom.serving.contrasts import contrast_of, study_and_contrast
 from custom.serving.environment import PINS, pip_calls
 from custom.serving.start import command_line, start
+from custom.serving.uncertainty import uncertainty_of
 from tests.conftest import Brainmri
 
 ROOT = Path(__file__).parents[1]
@@ -238,7 +239,7 @@ def test_weights_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 torch, "load", lambda *args, load=load, loads=loads, **words: loads.append(args) or load(*args, **words)
             )
             for pair in (images[:2], images[2:], images[:2]):
-                path, uncertainty = served.segment(pair, tmp_path, served.choose_weights(), "cpu")
+                path, uncertainty = served.segment(pair, tmp_path, served.choose_weights(), "cpu", measured=True)
                 results.append((np.asarray(nibabel.load(path).dataobj), uncertainty))
         assert len(loads) == 1
     (first, second, again), (other, _, _) = results[:3], results[3:]

@@ -46,7 +46,7 @@ class AtRandom(Strategy):
 
 
 class MostUncertain(Strategy):
-    """The unlabelled study of which a bundle's network is most uncertain (custom.serving.bundles.uncertainty_of).
+    """The unlabelled study of which a bundle's network is most uncertain (custom.serving.uncertainty.uncertainty_of).
 
     Each study is measured once for the same weights, and the value is stored with the image. One request measures new
     studies for at most `seconds`, and returns the most uncertain study of those measured so far.
@@ -71,10 +71,10 @@ class MostUncertain(Strategy):
         }
 
 
-def infer_unseen(bundle: ServedBundle, infer: Infer, image_id: str) -> dict[str, Any] | None:
+def infer_unseen(bundle: ServedBundle, infer: Infer, image_id: str, measured: bool = False) -> dict[str, Any] | None:
     """A result that no user sees; None, with a warning in the log, if the bundle cannot segment the study."""
     try:
-        return infer({"model": bundle.name, "image": image_id, "unseen": True})
+        return infer({"model": bundle.name, "image": image_id, "unseen": True, "uncertainty": measured})
     except Exception as error:  # MONAI wraps what transforms raise
         if not (cause := find_cause(error)) or isinstance(cause, CancelledError):
             raise
@@ -102,7 +102,7 @@ def measure(bundle: ServedBundle, infer: Infer, datastore: Store, images: list[s
     for image_id in images:
         info = infos[image_id].get(key, {})
         if info.get("weights_sha256") != weights and (time.monotonic() < until or not values):
-            if (result := infer_unseen(bundle, infer, image_id)) is None:
+            if (result := infer_unseen(bundle, infer, image_id, measured=True)) is None:
                 continue
             Path(result["file"]).unlink()
             info = {"value": result["params"]["uncertainty"], "weights_sha256": weights}

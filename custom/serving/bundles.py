@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from custom.serving import progress
 from custom.serving.contrasts import contrast_of
 from custom.serving.foreign import check_code, unknown_channels
 from custom.serving.grids import save_labels
+from custom.serving.uncertainty import uncertainty_of
 
 logger = logging.getLogger(__name__)
 _MAX_PREDICTORS = 4  # networks that stay in memory
@@ -103,6 +103,10 @@ class ServedBundle:
         """
         return choose(self.find_weights(), name or self.weights, self.name)
 
+    def version_of(self, result: Mapping[str, Any]) -> str:
+        """The version in a DICOM object: of the bundle, and the weights of a result of SegmentationTask."""
+        return f"{self.version}, weights {result['weights']} {result['weights_sha256'][:12]}"
+
     def check(self, weights: Weights) -> None:
         """Raises CheckpointError if the weights are damaged or belong to another network."""
         parser = ConfigParser()
@@ -117,7 +121,8 @@ class ServedBundle:
         weights: Weights,
         device: str,
         one: progress.Segmentation | None = None,
-    ) -> tuple[Path, float]:
+        measured: bool = False,
+    ) -> tuple[Path, float | None]:
         """Segments one study. Other calls in this process wait until it is done.
 
         The network stays in memory, so that the next call with the same weights and device is faster.
@@ -128,10 +133,11 @@ class ServedBundle:
             weights: which weights to use.
             device: as torch names it.
             one: is told how far the network is.
+            measured: whether the network's uncertainty is measured too, which takes about a tenth longer.
 
         Returns:
             The label map (NIfTI, uint8, on the grid of the first file), and the network's uncertainty in bits
-            (`uncertainty_of`).
+            (`uncertainty_of`), or None.
 
         Raises:
             DataError: a scan that cannot be used.
@@ -149,9 +155,11 @@ class ServedBundle:
             predictor = _predictor(
                 tuple(self.files("inference.json")), str(weights.path), sha256_of(weights.path), device
             )
-            result = predictor.predict(list(images) if len(images) > 1 else images[0], on_logits=measure)
+            image = list(images) if len(images) > 1 else images[0]
+            result = predictor.predict(image, on_logits=measure if measured else None)
         voxels = np.asarray(result[self.output])
-        return save_labels(voxels, result["affine"], output_dir / "labels.nii.gz"), uncertainties[0]
+        labels = save_labels(voxels, result["affine"], output_dir / "labels.nii.gz")
+        return labels, uncertainties[0] if measured else None
 
 
 @functools.lru_cache(maxsize=_MAX_PREDICTORS)
@@ -168,29 +176,6 @@ def _predictor(files: tuple[str, ...], weights: str, sha256: str, device: str) -
 
     predictor.inferer = counted
     return predictor
-
-
-def uncertainty_of(logits: torch.Tensor, masks: bool, num_classes: int | None = None) -> float:
-    """How uncertain a network is: the entropy of its probabilities, divided by the number of labelled voxels.
-
-    The number of labelled voxels counts as 1 if it is 0, so that a scan without any label counts as very uncertain.
-
-    Args:
-        logits: (B, C, ...), the network's output.
-        masks: the channels are masks (sigmoid) without a background, not exclusive classes (softmax).
-        num_classes: only the first channels are classes, this many; None if all are.
-
-    Returns:
-        The entropy in bits, 0 or more.
-    """
-    channels = torch.as_tensor(logits).detach().float()[:, :num_classes]
-    if masks:
-        entropy = torch.distributions.Bernoulli(logits=channels).entropy().sum()
-        labelled = (channels > 0).any(dim=1).sum()
-    else:
-        entropy = torch.distributions.Categorical(logits=channels.movedim(1, -1)).entropy().sum()
-        labelled = (channels.argmax(dim=1) > 0).sum()
-    return round(float(entropy) / math.log(2) / max(1, int(labelled)), 6)
 
 
 def load_bundles(

@@ -202,6 +202,7 @@ class InferParams(Params):
     result_compress: StrictBool | None = None
     restore_label_idx: StrictBool | None = None
     store: StrictBool | None = None
+    uncertainty: StrictBool | None = None
 
 
 class TrainParams(Params):

@@ -34,17 +34,19 @@ class SegmentationTask(InferTask):
     """Segments the files of a study with a bundle.
 
     Request: "files" (a path for each channel), "reference" (the file on whose grid the result lies), and what a viewer
-    may set: "device", "weights", "result_extension", "result_compress", and, for studies on a PACS, "store".
+    may set: "device", "weights", "result_extension", "result_compress", "uncertainty" (true to measure it), and, for
+    studies on a PACS, "store".
 
     Returns:
         The path of the label map, a temporary file that the caller removes, and {"label_names": the labels that are
-        present, {"CSF": 1, ...}, "uncertainty", "weights", "weights_sha256", "simulated", "resampled", "note",
-        "latencies" (s)}.
+        present, {"CSF": 1, ...}, "uncertainty" (bits; None if it was not asked for), "weights", "weights_sha256",
+        "simulated", "resampled", "note", "latencies" (s)}.
     """
 
     def __init__(self, bundle: ServedBundle, on_pacs: bool = False) -> None:
         super().__init__(InferType.SEGMENTATION, dict(bundle.labels), 3, bundle.description)
         self.bundle, self.on_pacs = bundle, on_pacs
+        self._settled: set[tuple[str, str]] = set()  # weights and devices that were used before
 
     def info(self) -> dict[str, Any]:
         """What a viewer may know about the model; "label_colors" {"Left-Thalamus": [0, 118, 14], ...} where known."""
@@ -75,9 +77,12 @@ class SegmentationTask(InferTask):
             files, resampled = on_one_grid(request["files"], request["reference"], folder)
             ready = time.monotonic()
             device = name_to_device(first_of(request.get("device")))
-            labels, uncertainty = self.bundle.segment(files, folder, weights, device, one)
-            gc.collect()  # torch's first imports keep the frames of the call that they were made in, with its tensors
-            return_memory()
+            labels, uncertainty = self.bundle.segment(
+                files, folder, weights, device, one, bool(request.get("uncertainty"))
+            )
+            used = sha256_of(weights.path), device
+            return_memory(settle=used not in self._settled)
+            self._settled.add(used)
             present = np.unique(np.asarray(open_volume(labels).dataobj))
             # viewers name segments by their position among the labels that are present
             names = {name: code for name, code in self.bundle.labels.items() if code in present}
@@ -98,8 +103,20 @@ class SegmentationTask(InferTask):
         }
 
 
-def return_memory() -> None:
-    """Gives memory that is free inside this process back to the system: glibc keeps it, in each thread's own heap."""
+def return_memory(settle: bool) -> None:
+    """Frees what only cycles of objects hold, and gives it to the system: glibc keeps it, in each thread's own heap.
+
+    torch's first imports keep the frames of the call that they were made in, with its tensors.
+
+    Args:
+        settle: take what lives after this call for what stays. Later calls do not look at it, which spares each of them
+            half a second: libraries and networks have 600,000 objects.
+    """
+    if settle:
+        gc.unfreeze()
+    gc.collect()
+    if settle:
+        gc.freeze()
     with contextlib.suppress(OSError, AttributeError):  # a system without glibc
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import socket
 import statistics
@@ -67,6 +68,11 @@ class Server:
         """MB."""
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
+    def cpu_seconds(self) -> float:
+        """Of all its threads since it started."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def seconds(self, path: str = "/auth/", method: str = "GET") -> float:
         """Until an answer that is not an error; inf without one."""
         began = time.perf_counter()
@@ -122,37 +128,75 @@ def memory(checkout: Path, segmentations: int) -> str:
     return f"{early:.0f}, {used[-1]:.0f} MB ({used[-1] / early - 1:+.1%})"
 
 
-NETWORK = """
-import sys
+# For each line of its input: the seconds and CPU seconds of Predictor from path to labels, and of the network in it.
+ALONE = """
+import sys, time
 from custom.running import Predictor
 from custom.running.bundles import config_files
 predictor = Predictor(config_files(sys.argv[1], "inference.json"), device="cpu")
-for _ in range(int(sys.argv[3])):
-    predictor.predict(sys.argv[2])
-    print("network", predictor.seconds["network"])
+spent = []
+def timed(step):
+    def run(*words):
+        began = time.perf_counter(), time.process_time()
+        result = step(*words)
+        spent.extend((time.perf_counter() - began[0], time.process_time() - began[1]))
+        return result
+    return run
+predictor.inferer = timed(predictor.inferer)
+for line in sys.stdin:
+    spent.clear()
+    timed(predictor.predict)(sys.argv[2])
+    print("alone", *spent, flush=True)
 """
 
 
+@contextlib.contextmanager
+def alone(checkout: Path, scan: Path) -> Iterator[Callable[[], list[float]]]:
+    """Gives a function that segments the scan without a server: s and CPU s of the network, then of Predictor."""
+    words = [sys.executable, "-W", "ignore", "-c", ALONE, BUNDLE, str(scan)]
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL, **pipes) as process:
+
+        def once() -> list[float]:
+            print(file=process.stdin, flush=True)
+            lines = (line.split() for line in process.stdout)
+            return next([float(number) for number in line[1:]] for line in lines if line[:1] == ["alone"])
+
+        yield once
+        process.stdin.close()
+
+
 def second_request(checkout: Path, requests_after_the_first: int) -> str:
-    """The median request after the first one, over the median time of the network alone, of a head at 2 mm."""
+    """A request for a head at 2 mm after the first one, and in turn with it Predictor alone, in a process of its own.
+
+    Medians of s, and of CPU s, which other processes change less.
+    """
     from custom.samples import mni152
 
     with tempfile.TemporaryDirectory() as folder:
         scan = mni152.write(Path(folder) / "mni152", spacing=2) / mni152.T1
-        count = requests_after_the_first + 1
-        words = [sys.executable, "-W", "ignore", "-c", NETWORK, BUNDLE, str(scan), str(count)]
-        environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-        lines = subprocess.run(words, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
-        alone = [float(line.split()[1]) for line in lines.splitlines() if line.startswith("network ")]
-        network = statistics.median(alone[1:])
 
         def link(studies: Path) -> None:
             os.link(scan, studies / "head_T1w.nii.gz")
 
-        with serving(checkout, link) as server:
-            server.seconds(INFER.format("head_T1w"), "POST")
-            whole = statistics.median(server.seconds(INFER.format("head_T1w"), "POST") for _ in range(count - 1))
-    return f"{whole:.2f} / {network:.2f} s = {whole / network:.2f}"
+        rounds = []
+        with serving(checkout, link) as server, alone(checkout, scan) as once:
+            for _ in range(requests_after_the_first + 1):
+                began = server.cpu_seconds()
+                seconds = server.seconds(INFER.format("head_T1w"), "POST")
+                rounds.append([*once(), seconds, server.cpu_seconds() - began])
+    network, predictor, request = (
+        (statistics.median(each[i] for each in rounds[1:]), statistics.median(each[i + 1] for each in rounds[1:]))
+        for i in (0, 2, 4)
+    )
+
+    def over(other: tuple[float, float]) -> str:
+        return f"{request[0] / other[0]:.2f} (CPU {request[1] / other[1]:.2f})"
+
+    parts = {"request": request, "Predictor": predictor, "network": network}
+    listed = ", ".join(f"{name} {seconds:.2f} s (CPU {cpu:.2f})" for name, (seconds, cpu) in parts.items())
+    return f"{listed}: {over(predictor)} of Predictor, {over(network)} of the network"
 
 
 def hanging_pacs(checkout: Path) -> str:
@@ -234,13 +278,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=5, help="of one head, after the first")
     parser.add_argument("--rows", default="", help="measure only the rows with this text")
     options = parser.parse_args()
+    memory_row = functools.partial(memory, segmentations=options.segmentations)
+    request_row = functools.partial(second_request, requests_after_the_first=options.requests)
     rows: dict[str, Callable[[Path], str]] = {
-        f"memory after {options.segmentations // 10} and {options.segmentations} segmentations": lambda c: memory(
-            c, options.segmentations
-        ),
-        f"a request after the first, over the network alone (medians of {options.requests})": lambda c: second_request(
-            c, options.requests
-        ),
+        f"memory after {options.segmentations // 10} and {options.segmentations} segmentations": memory_row,
+        f"a request after the first, and what it needs without a server (medians of {options.requests})": request_row,
         "others, while 45 searches wait for a PACS that says nothing": hanging_pacs,
         "others, during four JSON bodies of 5 MB, of 1.7 million lists": large_json,
         f"first answer to others beside 230 half requests: {', '.join(HALF_REQUESTS)}": half_requests,
