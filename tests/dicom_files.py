@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK
 
 SHAPE, MM = (40, 48, 24), 5.0
 EXPLICIT, IMPLICIT, BIG, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in (".1", "", ".2", ".1.99"))
@@ -84,6 +85,48 @@ def write_slice(path: Path, k: int, pixels: np.ndarray | None = None, **options:
     syntax, preamble = options.get("syntax", EXPLICIT), options.get("preamble", True)
     tags = slice_tags(k, pixels, syntax, options.get("instance")) | options.get("tags", {})
     return write(path, tags, syntax, preamble)
+
+
+def encapsulated(path: Path, syntax: str, fragments: list[bytes]) -> Path:
+    """Puts compressed pixels, a fragment for each frame, in the place of those of a file."""
+    head, mark, _ = path.read_bytes().rpartition(element(0x7FE00010, "OW", b"")[:8])
+    assert mark
+    old, new = (element(0x00020010, "UI", each) for each in (EXPLICIT, syntax))
+    length = head[140:144]
+    longer = struct.pack("<I", struct.unpack("<I", length)[0] + len(new) - len(old))
+    head = head[:140] + longer + head[144:].replace(old, new, 1)
+    items = b"".join(b"\xfe\xff\0\xe0" + struct.pack("<I", len(each)) + each for each in (b"", *fragments))
+    path.write_bytes(head + b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff" + items + b"\xfe\xff\xdd\xe0\0\0\0\0")
+    return path
+
+
+def as_rle(pixels: np.ndarray) -> bytes:
+    """One frame (rows, columns), uint16, as RLE: runs of equal bytes, and other bytes as they are (PS3.5, G.3)."""
+    segments = []
+    for plane in (pixels >> 8, pixels & 255):  # the high bytes come first
+        packed = b""
+        for row in plane.astype(np.uint8):
+            for part in np.split(row, np.flatnonzero(np.diff(row)) + 1):
+                for start in range(0, len(part), 128):
+                    length = len(part[start : start + 128])
+                    packed += bytes([257 - length if length > 1 else 0, part[0]])
+        segments.append(packed + b"\0" * (len(packed) % 2))
+    return struct.pack("<16I", 2, 64, 64 + len(segments[0]), *[0] * 13) + b"".join(segments)
+
+
+def as_jpeg(pixels: np.ndarray, compressor: str, folder: Path) -> bytes:
+    """One frame (rows, columns) as "JPEG" (Lossless) or "JPEG2000" (lossless), by GDCM in SimpleITK."""
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetUseCompression(True)
+    writer.SetCompressor(compressor)
+    writer.SetFileName(str(folder / "frame.dcm"))
+    writer.Execute(SimpleITK.GetImageFromArray(pixels))
+    content = (folder / "frame.dcm").read_bytes()
+    (folder / "frame.dcm").unlink()
+    at = content.index(b"\xe0\x7f\x10\0OB") + 12
+    at += 8 + struct.unpack_from("<I", content, at + 4)[0]  # the table of offsets
+    return content[at + 8 : at + 8 + struct.unpack_from("<I", content, at + 4)[0]]
 
 
 def write_series(folder: Path, name: str = "IM{:03d}", slices: range | None = None, **options: Any) -> Path:

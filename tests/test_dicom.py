@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from custom.errors import DataError
+from custom.reading.dicom import read_dicom
 from custom.reading.dicom_header import is_dicom, read_header
 from custom.reading.scans import find_scans, read_scan
 from tests.dicom_files import (
@@ -23,7 +24,10 @@ from tests.dicom_files import (
     SHAPE,
     VOXELS,
     Tags,
+    as_jpeg,
+    as_rle,
     element,
+    encapsulated,
     slice_tags,
     write,
     write_enhanced,
@@ -151,6 +155,64 @@ def test_one_volume(make: Callable[[Path], Path], tmp_path: Path) -> None:
     np.testing.assert_array_equal(voxels, VOXELS)
     np.testing.assert_allclose(affine, AFFINE, atol=2e-3)
     assert [warning[: len(THICK)] for warning in warnings] == [THICK]
+
+
+def frames_of(slices: range, signed: bool = False) -> list[np.ndarray]:
+    """(rows, columns) of each slice; signed ones 300 lower."""
+    return [np.ascontiguousarray((VOXELS[:, :, k].astype(int) - 300 * signed).T) for k in slices]
+
+
+ENCODERS: dict[str, tuple[str, Callable[[np.ndarray, Path], bytes]]] = {
+    "RLE": ("1.2.840.10008.1.2.5", lambda pixels, _: as_rle(pixels)),
+    "JPEG Lossless": ("1.2.840.10008.1.2.4.70", lambda pixels, folder: as_jpeg(pixels, "JPEG", folder)),
+    "JPEG Lossless, process 14": ("1.2.840.10008.1.2.4.57", lambda pixels, folder: as_jpeg(pixels, "JPEG", folder)),
+    "JPEG 2000 Lossless": ("1.2.840.10008.1.2.4.90", lambda pixels, folder: as_jpeg(pixels, "JPEG2000", folder)),
+}
+
+
+@pytest.mark.parametrize("form", ["slices", "enhanced", "signed"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_compressed_series(name: str, form: str, tmp_path: Path) -> None:
+    """Every voxel is the one that was compressed, in its place. JPEG-LS is tried in tests/label, which can write it."""
+    syntax, encode = ENCODERS[name]
+    signed = form == "signed"
+    frames = [encode(each.astype(np.int16 if signed else np.uint16), tmp_path) for each in frames_of(range(N), signed)]
+    place = tmp_path / "a"
+    if form == "enhanced":
+        encapsulated(write_enhanced(place / "e.dcm", [(k, echo(3)) for k in range(N)]), syntax, frames)
+    else:
+        write_series(place, tags={0x00280103: ("US", int(signed))})
+        for k, frame in enumerate(frames):
+            encapsulated(place / f"IM{k:03d}", syntax, [frame])
+    voxels, affine, warnings = read_dicom(place)
+    np.testing.assert_array_equal(voxels, VOXELS.astype(int) - 300 * signed)
+    np.testing.assert_allclose(affine, AFFINE)
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("syntax", "fragment", "sentence"),
+    [
+        (
+            "1.2.840.10008.1.2.4.201",
+            b"\0" * 100,
+            r"by High-Throughput JPEG 2000 \(transfer .*\.201\), which cannot",
+        ),
+        ("1.2.840.10008.1.2.4.110", b"\0" * 100, r"IM003 is compressed by JPEG XL .* Export the series again without"),
+        ("1.2.840.10008.1.2.4.102", b"\0" * 100, "compressed by MPEG-4"),
+        ("1.2.3.4", b"\0" * 100, r"compressed by an unknown way \(transfer syntax 1\.2\.3\.4\)"),
+        # GDCM divides by the number of segments, and the process would end
+        ("1.2.840.10008.1.2.5", b"\0" * 100, "IM003 says that its pixels are RLE, but they are not"),
+        ("1.2.840.10008.1.2.5", b"\2\0\0\0", "IM003 says that its pixels are RLE, but they are not"),
+        ("1.2.840.10008.1.2.4.90", b"\0" * 100, "IM003 can't be read"),
+        ("1.2.840.10008.1.2.4.70", b"\xff\xd8\0\0", "IM003 can't be read"),
+    ],
+)
+def test_pixels_that_cannot_be_decoded(syntax: str, fragment: bytes, sentence: str, tmp_path: Path) -> None:
+    """One sentence names the file, the compression and the remedy; no other slice hides it."""
+    encapsulated(write_series(tmp_path) / "IM003", syntax, [fragment])
+    with pytest.raises(DataError, match=sentence):
+        read_scan(tmp_path)
 
 
 def bare(folder: Path) -> Path:

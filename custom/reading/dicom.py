@@ -11,6 +11,7 @@ import numpy as np
 
 from custom.errors import DataError
 from custom.reading.containers import is_packed
+from custom.reading.dicom_compression import check_compression
 from custom.reading.dicom_header import SAMPLES, SERIES, DicomHeader, is_dicom, read_header
 from custom.reading.dicom_slices import Slice, slices_of
 from custom.reading.dicom_volume import (
@@ -103,6 +104,7 @@ def _headers(path: Path) -> list[DicomHeader]:
         where = path if len(headers) == 1 or header is headers[0] else header.path
         if header.text(MODALITY) not in ("MR", ""):
             raise DataError(f"{where} is {header.text(MODALITY)}, not MR. This network works on MR scans only.")
+        check_compression(header)
         if header.integer(SAMPLES, 1) != 1:
             raise DataError(
                 f"{where} has {header.integer(SAMPLES)} values a voxel, as colour and diffusion scans have. "
