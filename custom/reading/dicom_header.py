@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from custom.errors import DataError
+from custom.reading.limits import max_voxels
 
 UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -23,6 +24,7 @@ PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
 SYNTAX, SERIES, INSTANCE, SOP_CLASS, META_CLASS = 0x00020010, 0x0020000E, 0x00080018, 0x00080016, 0x00020002
 ROWS, COLUMNS, FRAMES, SAMPLES, BITS = 0x00280010, 0x00280011, 0x00280008, 0x00280002, 0x00280100
+HEADER_BYTES = 2**26  # of a deflated file, beside its voxels: at most
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 # Reports, presentation states, waveforms, spectra and the like have no pixels. Source: DICOM PS3.4, B.5.
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -156,7 +158,7 @@ def _parse(header: DicomHeader, data: bytes, at: int) -> None:
     syntax = meta.get(SYNTAX, b"")
     name = syntax.decode("latin-1").strip(" \0") if isinstance(syntax, bytes) else ""
     if name == DEFLATED:
-        data, at = zlib.decompress(data[at:], -zlib.MAX_WBITS), 0
+        data, at = _inflated(header.path, data[at:]), 0
     header.order = ">" if name == BIG_ENDIAN else "<"
     if len(data) - at < 8:
         raise _CutShortError
@@ -169,6 +171,17 @@ def _parse(header: DicomHeader, data: bytes, at: int) -> None:
         else:
             at = reader.element(at, len(data), header.elements)
     header.elements = {**meta, **header.elements}
+
+
+def _inflated(path: Path, data: bytes) -> bytes:
+    """The data set of a deflated file. Raises DataError if it is larger than the largest scan: a bomb."""
+    unpacker, most = zlib.decompressobj(-zlib.MAX_WBITS), HEADER_BYTES + 8 * max_voxels()
+    content = unpacker.decompress(data, most)
+    if not unpacker.eof:
+        if len(content) == most:
+            raise DataError(f"{path} unpacks to more than {most / 1e6:.4g} MB, as no scan does. Export the file again.")
+        raise _CutShortError
+    return content
 
 
 class _Reader:
