@@ -188,6 +188,11 @@ def _merging(function: str) -> Callable[[Path], None]:
         (_formats(image={"channel_def": {"0": "T1", "1": "ADC"}}), "'ADC' names no MR contrast"),
         (_formats(image={"channel_def": {"0": "T1", "1": "T1w"}}), "Two of its channels are T1"),
         (_formats(pred={"channel_def": {"0": "a", "1": "a"}}), "gives two labels one name"),
+        (_formats(image={"spatial_shape": None}), "takes images of 0 axes"),
+        (
+            _formats(pred={"channel_def": {"0": "long " * 20 + "A", "1": "long " * 20 + "B", "2": "C"}}),
+            "Two values of the bundle's result have the same name",  # after the cut to DICOM's 64 letters
+        ),
         (_merging("$lambda x: 1 - x[[1]]"), "stands for no mask"),
         (_merging("$lambda x: x.unknown"), "cannot be read"),
         (_merging("$lambda x: x[:2]"), "become an array of (2, 8, 1, 1)"),
@@ -203,6 +208,16 @@ def test_why_a_bundle_is_not_served(change: Callable[[Path], None], sentence: st
     with pytest.raises(BrainMRIError) as caught:
         served(folder)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, 1, "x", [], True])
+def test_metadata_of_other_types(content: Any, tmp_path: Path) -> None:
+    """A sentence, so that such a bundle on the path stops no other."""
+    folder = tumor_bundle(tmp_path / "some_bundle")
+    path = folder / "configs" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"network_data_format": content}))
+    with pytest.raises(ConfigError, match="gives no label maps, but another output"):
+        declared(folder)
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:

@@ -78,10 +78,10 @@ def declared(folder: Path) -> Declared:
             f"{place} does not declare the channels of its image and its output pred ({error} is missing). Add "
             "channel_def to both in network_data_format."
         ) from error
-    if is_zoo_form(metadata) and len(image.get("spatial_shape", ())) != 3:
-        raise ConfigError(
-            f"{folder.name} takes images of {len(image.get('spatial_shape', ()))} axes, but scans have 3."
-        )
+    shape = image.get("spatial_shape")
+    axes = len(shape) if isinstance(shape, (list, tuple)) else 0
+    if is_zoo_form(metadata) and axes != 3:
+        raise ConfigError(f"{folder.name} takes images of {axes} axes, but scans have 3. Correct its spatial_shape.")
     if len(set(labels.values())) < len(labels) or len(labels) > MOST_LABELS + 1:
         raise ConfigError(f"{place} gives two labels one name, or has more than {MOST_LABELS}. Correct channel_def.")
     return Declared(
@@ -95,6 +95,7 @@ def declared(folder: Path) -> Declared:
 
 
 def _pred(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    outputs = metadata.get("network_data_format", {}).get("outputs", {})
-    pred = outputs.get("pred", {})
-    return pred if isinstance(pred, Mapping) else {}
+    part: Any = metadata
+    for name in ("network_data_format", "outputs", "pred"):
+        part = part.get(name) if isinstance(part, Mapping) else None
+    return part if isinstance(part, Mapping) else {}

@@ -136,6 +136,8 @@ def merged_names(steps: Sequence[Any], names: Sequence[str]) -> dict[int, str] |
     meanings = {value: _name(masks_of, names) for value, masks_of in combinations.items()}
     if "" in meanings.values() or not meanings:
         raise ConfigError(f"A value of the bundle's result stands for no mask. {advice}")
+    if len(set(meanings.values())) < len(meanings):  # as long names are cut, also of different masks
+        raise ConfigError(f"Two values of the bundle's result have the same name. {advice}")
     return meanings
 
 

@@ -28,8 +28,7 @@ from custom.files import temporary_folder, written_whole
 from custom.serving.batch_settings import batch_arguments, filters_of
 from custom.serving.bundles import ServedBundle, load_bundles
 from custom.serving.contrasts import ORDER
-from custom.serving.dicom_seg import Algorithm
-from custom.serving.label_app import PASSWORD, USER, check_modality, version_of
+from custom.serving.label_app import PASSWORD, USER, check_modality
 from custom.serving.pacs import UID, Pacs
 from custom.serving.segmentation import SegmentationTask
 
@@ -119,14 +118,14 @@ class Batch:
         return row | {"seconds": round(time.monotonic() - began, 1)}
 
     def _work(self, uid: str) -> dict[str, Any]:
-        if not UID.fullmatch(uid):  # it becomes the name of a file
+        if not UID.fullmatch(uid) or len(uid) > 64:  # it becomes the name of a file
             raise DataError(f"The PACS names a study {uid[:100]!r}, which is no UID.")
         target = self.output_dir / f"{uid}.dcm"
         in_study = self.pacs.web.search(study_instance_uid=uid)
         if any(self._made(series) for series in in_study if series["modality"] == "SEG"):
             return {"state": "skipped", "why": f"it has a result of {self.bundle.name} on the PACS"}
         if target.is_file():
-            seg = segread(target)
+            seg = self._read_result(target, uid)
             if not self.options.store:
                 return {"state": "skipped", "why": "its result is in the folder already", "file": target.name}
         else:
@@ -137,6 +136,20 @@ class Batch:
         if self.options.store:
             self.pacs.store_results(series, seg)
         return {"state": "done", "file": target.name, "series": series}
+
+    def _read_result(self, target: Path, uid: str) -> Segmentation:
+        """A result of an earlier call. Raises DataError if the file is something else, or of another bundle."""
+        try:
+            seg = segread(target)
+        except Exception as error:  # pydicom and highdicom raise many kinds of errors
+            raise DataError(f"{target} is no DICOM SEG that can be read ({error}). Move it away.") from error
+        made_by = str(seg.get("ManufacturerModelName", ""))
+        if made_by != self.bundle.name or seg.StudyInstanceUID != uid:
+            raise DataError(
+                f"{target} is a result of {made_by or 'another program'} for the study {seg.StudyInstanceUID}. Use "
+                "another --output_dir."
+            )
+        return seg
 
     def _choose(self, uid: str, in_study: Sequence[Mapping[str, Any]]) -> str:
         """The UID of the series on whose grid the result lies."""
@@ -153,9 +166,7 @@ class Batch:
         request = {"files": files, "reference": self.pacs.reference(image_id), "device": self.options.device or None}
         labels, params = self.task(request)
         try:
-            version = version_of(self.bundle, params["weights"], params["weights_sha256"])
-            algorithm = Algorithm(self.bundle.name, version, "AUTOMATIC")
-            return self.pacs.seg_of(image_id, Path(labels), self.bundle.labels, algorithm)
+            return self.pacs.seg_of_result(image_id, Path(labels), self.bundle, params)
         finally:
             Path(labels).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Label maps as DICOM SEG, written and read with highdicom."""
+"""Label maps as DICOM SEG, written with highdicom."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 import custom
-from custom.errors import DataError
 from custom.serving.source_images import source_images
 from custom.serving.terms import OTHER, TERMS
 
 MANUFACTURER = "Brain MRI Bundles"
 FORMS = {"seg": "BINARY", "labelmap": "LABELMAP"}
-_TOLERANCE = 0.01  # mm; NIfTI keeps single precision
 LENGTH = 64  # letters of a DICOM long string (LO)
 
 
@@ -122,39 +120,3 @@ def describe(number: int, name: str, algorithm: Algorithm) -> SegmentDescription
         kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(term.side)]
     segment.SegmentDescription = f"{term.description}. {custom.RESEARCH_USE_ONLY}"
     return segment
-
-
-def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int]) -> highdicom.Volume:
-    """The label map of a SEG. The names of the segments decide which labels they are.
-
-    Args:
-        seg: the DICOM object.
-        series: the images that it labels.
-        labels: {"CSF": 1, ...}, the codes of the bundle.
-
-    Returns:
-        A highdicom volume on the grid of the series, uint8, with the codes of the bundle.
-
-    Raises:
-        DataError: an object that cannot be read, unknown or overlapping segments, or another grid.
-    """
-    try:
-        segmentation = Segmentation.from_dataset(seg, copy=False)
-    except Exception as error:  # highdicom raises many kinds of errors
-        raise DataError(f"The segmentation cannot be read ({error}). Export it again.") from error
-    numbers = {segmentation.get_segment_description(n).SegmentLabel: n for n in segmentation.segment_numbers}
-    if len(numbers) < len(segmentation.segment_numbers):
-        raise DataError(
-            f"Two segments of the segmentation have the same name ({sorted(numbers)}). Join or rename them."
-        )
-    if unknown := sorted(set(numbers) - set(labels)):
-        raise DataError(f"The segmentation has unknown segments: {', '.join(unknown)}. Known are: {', '.join(labels)}.")
-    try:
-        volume = segmentation.get_volume(combine_segments=True, dtype=np.uint8, allow_missing_positions=True)
-        volume = volume.match_geometry(source_images(series).geometry(), tol=_TOLERANCE)
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"The segmentation is not on the grid of its series, or segments overlap ({error}).") from error
-    codes_of = np.zeros(max(numbers.values()) + 1, dtype=np.uint8)
-    for name, number in numbers.items():
-        codes_of[number] = labels[name]
-    return volume.with_array(codes_of[volume.array])

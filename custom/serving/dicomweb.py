@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pydicom
 import requests
@@ -15,7 +15,7 @@ from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.datastore.dicom import DICOMwebClientX
 from requests.adapters import HTTPAdapter
 
-from custom.errors import DataError
+from custom.errors import ConfigError, DataError
 from custom.serving.contrasts import contrast_of
 
 CALLS = 8  # to the PACS at once
@@ -35,9 +35,17 @@ class DicomWeb:
     Args:
         url: of the server, like http://127.0.0.1:8042/dicom-web.
         user, password: for HTTP basic authentication, if the server needs it.
+
+    Raises:
+        ConfigError: the URL holds a name or a password.
     """
 
     def __init__(self, url: str, user: str = "", password: str = "") -> None:
+        if urlsplit(url).username is not None:  # messages would show them
+            raise ConfigError(
+                "The URL of the PACS holds a name or a password. Set BRAINMRI_PACS_USER and BRAINMRI_PACS_PASSWORD "
+                "instead."
+            )
         self.url = url
         self._session = _session(user, password, _RETRIEVE)
         self._client = _client(url, self._session)

@@ -52,7 +52,12 @@ class Dimse:
                     f"The DICOM node {self.address} takes no {instance.SOPClassUID.name}. "
                     "Use --format seg, or DICOMweb."
                 )
-            status = association.send_c_store(instance).get("Status")
+            try:
+                status = association.send_c_store(instance).get("Status")
+            except (RuntimeError, ValueError, AttributeError) as error:  # it ended the association, or took others only
+                raise PacsError(
+                    f"The DICOM node {self.address} took no {instance.SOPClassUID.name} ({error}). See its log."
+                ) from error
         finally:
             association.release()
         if status not in (0x0000, 0xB000, 0xB006, 0xB007):  # success, and stored with a warning

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from highdicom.seg import Segmentation
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -141,15 +140,16 @@ class BrainMRIApp(MONAILabelApp):
         self.weights_for(bundle, first_of(request.get("weights")))
         file, params = self._infers[bundle.name](request | {"files": files, "reference": reference})
         if not uploaded and not request.get("unseen"):
-            version = version_of(bundle, params["weights"], params["weights_sha256"])
-            self._datastore.update_image_info(image_id, {MADE_BY: {"model": bundle.name, "version": version}})
+            made_by = {"model": bundle.name, "version": bundle.version_of(params)}
+            self._datastore.update_image_info(image_id, {MADE_BY: made_by})
             params["warnings"] = self._datastore.get_image_info(image_id).get("warnings")
             params["inputs"] = [self._datastore.name_of(file) for file in files]
         if request.get("save_label") and not uploaded:
             info = {"model": bundle.name, "params": params, "labels": dict(bundle.labels)}
             self._datastore.save_label(image_id, file, request.get("label_tag", "original"), info)
         if request.get("store"):
-            params["stored"] = self._store_result(bundle, image_id, Path(file), params)
+            seg = self._pacs().seg_of_result(image_id, Path(file), bundle, params)
+            params["stored"] = self._pacs().store_results(image_id, seg)
         return {"label": file, "tag": "original", "file": file, "params": params}
 
     def _download_dcmqi_tools(self) -> None:
@@ -159,21 +159,10 @@ class BrainMRIApp(MONAILabelApp):
 
     def dicom_seg(self, model: str, image_id: str, labels: str, params: Mapping[str, Any]) -> Path:
         """A result of `infer` as a DICOM SEG file. Raises ConfigError if the studies are not on a PACS."""
-        seg = self._automatic(self.bundles[model], image_id, Path(labels), params)
+        seg = self._pacs().seg_of_result(image_id, Path(labels), self.bundles[model], params)
         target = temporary_file(".dcm")
         seg.save_as(target)
         return target
-
-    def _store_result(
-        self, bundle: ServedBundle, image_id: str, labels: Path, params: Mapping[str, Any]
-    ) -> dict[str, str]:
-        """Stores a result of `infer` on the PACS, as SEG and report; their series' UIDs."""
-        return self._pacs().store_results(image_id, self._automatic(bundle, image_id, labels, params))
-
-    def _automatic(self, bundle: ServedBundle, image_id: str, labels: Path, params: Mapping[str, Any]) -> Segmentation:
-        version = version_of(bundle, params["weights"], params["weights_sha256"])
-        algorithm = Algorithm(bundle.name, version, "AUTOMATIC")
-        return self._pacs().seg_of(image_id, labels, bundle.labels, algorithm)
 
     def _pacs(self) -> Pacs:
         """The studies. Raises ConfigError if they are files."""
@@ -256,8 +245,3 @@ def check_modality(bundle: ServedBundle) -> None:
             f"{bundle.name} takes {bundle.modality} images, but only MR series are read from a PACS. Serve it for a "
             "folder of NIfTI files."
         )
-
-
-def version_of(bundle: ServedBundle, weights: str, sha256: str) -> str:
-    """The version of the algorithm in a DICOM object."""
-    return f"{bundle.version}, weights {weights} {sha256[:12]}"

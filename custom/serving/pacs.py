@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pydicom
 from filelock import FileLock
@@ -21,12 +20,14 @@ from custom.reading.nifti import save_nifti
 from custom.reading.scans import read_scan
 from custom.reading.volumes import natural_order, open_volume
 from custom.serving.best_series import best_series
+from custom.serving.bundles import ServedBundle
 from custom.serving.contrasts import ORDER, check_one, scan_name
-from custom.serving.dicom_seg import Algorithm, read_seg, write_seg
+from custom.serving.dicom_seg import Algorithm, write_seg
 from custom.serving.dicom_sr import write_report
 from custom.serving.dicomweb import DicomWeb, PacsError
 from custom.serving.dimse import Dimse
 from custom.serving.grids import save_labels
+from custom.serving.seg_reader import read_seg
 from custom.serving.studies import Store
 
 logger = logging.getLogger(__name__)
@@ -237,6 +238,13 @@ class Pacs(Store):
         voxels = np.asarray(image.dataobj)
         return write_seg(voxels, image.affine, self._datasets(image_id), names, algorithm, self.form)
 
+    def seg_of_result(
+        self, image_id: str, labels: Path, bundle: ServedBundle, params: Mapping[str, Any]
+    ) -> Segmentation:
+        """A result of custom.serving.segmentation.SegmentationTask, which no person has reviewed, as DICOM SEG."""
+        algorithm = Algorithm(bundle.name, bundle.version_of(params), "AUTOMATIC")
+        return self.seg_of(image_id, labels, bundle.labels, algorithm)
+
     def store_results(self, image_id: str, seg: Segmentation) -> dict[str, str]:
         """Sends a SEG and the report of its volumes to the PACS, or to the node that takes results.
 
@@ -273,11 +281,5 @@ class Pacs(Store):
 
     def _as_nifti(self, image_id: str, seg: pydicom.Dataset, codes: Mapping[str, int]) -> Path:
         image = open_volume(self.get_image_uri(image_id))
-        volume = read_seg(seg, self._datasets(image_id), codes).to_nibabel()
-        # both grids have the same axes, but in another order or direction
-        moved = volume.as_reoriented(
-            nibabel.orientations.ornt_transform(
-                nibabel.io_orientation(volume.affine), nibabel.io_orientation(image.affine)
-            )
-        )
-        return save_labels(np.asarray(moved.dataobj), image.affine, self.cache / "segs" / f"{image_id}.nii.gz")
+        labels = read_seg(seg, self._datasets(image_id), codes)
+        return save_labels(np.asarray(labels.dataobj), image.affine, self.cache / "segs" / f"{image_id}.nii.gz")

@@ -19,6 +19,7 @@ _MAY_BE_EMPTY = (
     *("PositionReferenceIndicator", "SliceThickness"),
 )
 _JITTER = 2e-3  # of directions and spacings, as custom.reading.dicom_volume allows
+_EVEN = 0.01  # mm
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,36 @@ class SourceImages:
         place = self._group("PlaneOrientationSequence") if self.is_multi_frame else self.images[0]
         return np.array(place.ImageOrientationPatient, dtype=float).reshape(2, 3)
 
+    def spacing(self) -> tuple[float, float]:
+        """The distance of columns and of rows, mm."""
+        place = self._group("PixelMeasuresSequence") if self.is_multi_frame else self.images[0]
+        rows, columns = (float(size) for size in place.PixelSpacing)
+        return columns, rows
+
+    def order(self) -> np.ndarray:
+        """The numbers of the frames by the slices' position along the normal, (N,)."""
+        return np.argsort(self.positions() @ np.cross(*self.axes()))
+
+    def affine(self) -> np.ndarray:
+        """Voxels (column, row, slice in `order`) to mm, (4, 4), LPS; sheared for a tilted gantry."""
+        positions = self.positions()[self.order()]
+        affine = np.eye(4)
+        affine[:3, :2] = self.axes().T * self.spacing()
+        affine[:3, 2] = (positions[-1] - positions[0]) / max(1, len(positions) - 1)
+        affine[:3, 3] = positions[0]
+        return affine
+
     def voxel_ml(self) -> float:
         """The volume of a voxel, in ml."""
-        place = self._group("PixelMeasuresSequence") if self.is_multi_frame else self.images[0]
-        heights = self.positions() @ np.cross(*self.axes())
-        between = float(np.ptp(heights)) / max(1, len(heights) - 1)
-        return float(np.prod(np.array(place.PixelSpacing, dtype=float))) * between / 1000
+        return float(np.linalg.det(self.affine()[:3, :3])) / 1000
+
+    def has_slices_like(self, other: SourceImages) -> bool:
+        """Whether the slices of both have one size, orientation and spacing."""
+        return (
+            self.shape[:2] == other.shape[:2]
+            and np.allclose(self.axes(), other.axes(), atol=_JITTER)
+            and np.allclose(self.spacing(), other.spacing(), rtol=_JITTER)
+        )
 
     def _group(self, name: str) -> Dataset:
         """A functional group of a multi-frame image: the shared one, else that of its first frame."""
@@ -75,18 +100,20 @@ class SourceImages:
         return (shared if name in shared else first)[name][0]
 
     def geometry(self) -> highdicom.VolumeGeometry:
-        """The grid of the series. Raises DataError if its slices are uneven or tilted against their own normal."""
-        try:
-            if self.is_multi_frame:
-                grid = highdicom.Image.from_dataset(self.images[0], copy=False).get_volume_geometry()
-            else:
-                volume = highdicom.get_volume_from_series(self.images, dtype=np.float32)
-                grid = volume.get_geometry()
-        except (RuntimeError, ValueError, AttributeError) as error:
-            raise DataError(f"The slices of the series form no even grid ({error}). Use another series.") from error
-        if grid is None:
-            raise DataError("The slices of the series form no even grid. Use another series.")
-        return grid
+        """The grid (slice in `order`, row, column). Raises DataError if the slices are uneven or tilted."""
+        affine, positions = self.affine(), self.positions()[self.order()]
+        planned = affine[:3, 3] + np.arange(len(positions))[:, None] * affine[:3, 2]
+        between = float(np.linalg.norm(affine[:3, 2]))
+        normal = np.cross(*self.axes())
+        if np.abs(planned - positions).max() > _EVEN or np.abs(affine[:3, 2] - between * normal).max() > _EVEN:
+            raise DataError(
+                "The slices of the series are uneven or tilted, and the segmentation has other slices. Draw on the "
+                "slices of the series."
+            )
+        affine[:3, 2] = between * normal
+        columns, rows, slices = self.shape
+        frame = self.images[0].FrameOfReferenceUID
+        return highdicom.VolumeGeometry(affine[:, [2, 1, 0, 3]], (slices, rows, columns), "PATIENT", frame)
 
     def frames(self, voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """A label map as frames (N, rows, columns) in the order of the series' own frames.
@@ -99,8 +126,7 @@ class SourceImages:
         Raises:
             DataError: the label map is on another grid.
         """
-        positions = self.positions()
-        order = np.argsort(positions @ np.cross(*self.axes()))
+        positions, order = self.positions(), self.order()
         at = affine @ np.stack([[0, 0, k, 1] for k in range(len(order))], axis=1).astype(float)
         planned = (np.diag([-1, -1, 1, 1]) @ at)[:3].T
         between = np.linalg.norm(positions[order[-1]] - positions[order[0]]) / max(1, len(order) - 1)

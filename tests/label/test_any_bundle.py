@@ -216,6 +216,22 @@ def test_all_studies_of_a_pacs_go_on_after_a_kill(
     assert "has no T1ce scan, which this model needs" in failed["why"]
     assert segs_of(orthanc, "batch-1") == segs_of(orthanc, "batch-2") == []  # nothing is stored without --store
 
+    content, other = first.read_bytes(), pydicom.dcmread(first)
+    other.ManufacturerModelName = "another bundle"
+    for spoil, sentence in (
+        (lambda: first.write_bytes(content[:2000]), f"{first} is no DICOM SEG that can be read"),
+        (
+            lambda: other.save_as(first),
+            f"{first} is a result of another bundle for the study {first.stem}.",
+        ),
+    ):
+        spoil()
+        (row,) = (row for row in run("--store", "--query", f"StudyInstanceUID={first.stem}"))
+        assert row["state"] == "failed"
+        assert sentence in row["why"]
+    first.write_bytes(content)
+    assert segs_of(orthanc, "batch-1") == segs_of(orthanc, "batch-2") == []
+
     assert states(run("--store")) == ["done", "done", "failed"]
     for patient in ("batch-1", "batch-2"):
         (seg,) = segs_of(orthanc, patient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 from pydicom.sr._concepts_dict import concepts
-from pydicom.uid import generate_uid
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless, generate_uid
 
 import custom
 from custom.datasets import freesurfer
 from custom.errors import DataError
 from custom.reading.scans import read_scan
-from custom.serving.dicom_seg import Algorithm, read_seg, write_seg
+from custom.serving.dicom_seg import Algorithm, write_seg
 from custom.serving.dicom_sr import read_volumes, write_report
+from custom.serving.seg_reader import read_seg
 from custom.serving.terms import TERMS
+from tests.dicom_files import as_jpeg
 from tests.label.dicom_series import enhanced, plane_series
 
 Series = list[pydicom.Dataset]
@@ -76,6 +80,32 @@ def same(series: Series) -> Series:
     return series
 
 
+def uneven(series: Series) -> Series:
+    """The upper half lies 0.3 mm higher."""
+    for image in series:
+        x, y, z = image.ImagePositionPatient
+        image.ImagePositionPatient = [x, y, z + 0.3 * (z > 0)]
+    return series
+
+
+def compressed(syntax: str) -> Callable[[Series], Series]:
+    """As a scanner or an archive compresses it: RLE and JPEG-LS by pydicom, the others by GDCM."""
+    compressors = {JPEGLosslessSV1: "JPEG", JPEG2000Lossless: "JPEG2000"}
+
+    def change(series: Series) -> Series:
+        for image in series:
+            if compressor := compressors.get(syntax):
+                with tempfile.TemporaryDirectory() as folder:
+                    frame = as_jpeg(image.pixel_array, compressor, Path(folder))
+                image.PixelData = encapsulate([frame])
+                image["PixelData"].VR, image.file_meta.TransferSyntaxUID = "OB", syntax
+            else:
+                image.compress(syntax, generate_instance_uid=False)
+        return series
+
+    return change
+
+
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyDate", "StudyTime", "StudyID", "ReferringPhysicianName", "AccessionNumber")
 ODD: dict[str, tuple[tuple[Any, Any], float, Callable[[Series], Series]]] = {
@@ -101,6 +131,13 @@ ODD: dict[str, tuple[tuple[Any, Any], float, Callable[[Series], Series]]] = {
     "no numbers, no maker": (AXIAL, 0, without("InstanceNumber", "SeriesNumber", "Manufacturer", "ImageType")),
     "implicit VR": (AXIAL, 0, implicit),
     "unsteady orientation": (AXIAL, 0, jittered),
+    "uneven": (AXIAL, 0, uneven),
+    "uneven, tilted gantry": (AXIAL, 0.9, uneven),
+    "RLE": (AXIAL, 0, compressed(RLELossless)),
+    "JPEG-LS": (SAGITTAL, 0, compressed(JPEGLSLossless)),
+    "JPEG Lossless": (CORONAL, 0, compressed(JPEGLosslessSV1)),  # which pydicom cannot read here
+    "JPEG 2000, tilted gantry": (AXIAL, 0.9, compressed(JPEG2000Lossless)),
+    "JPEG-LS, multi-frame": (AXIAL, 0, lambda series: compressed(JPEGLSLossless)(as_enhanced(series))),
 }
 AS_LABELMAP = ("axial", "sagittal", "tilted gantry", "multi-frame")
 MISSING = {
@@ -115,6 +152,14 @@ def saved(series: Series, folder: Path) -> Path:
     for number, image in enumerate(series):
         image.save_as(folder / f"{number}.dcm", enforce_file_format=True)
     return folder
+
+
+def labelled(name: str, folder: Path) -> tuple[Series, np.ndarray, np.ndarray]:
+    """A series of ODD, and a label map of its octants on the grid that the project reads, with its affine."""
+    (row, column), shift, change = ODD[name]
+    series = change(plane_series(lambda places: 100 * octant(places), row, column, shift))
+    voxels, affine, _ = read_scan(saved(series, folder))
+    return series, (3 * np.rint(voxels / 100)).astype(np.uint8), affine
 
 
 def reread(instance: pydicom.Dataset) -> pydicom.Dataset:
@@ -145,19 +190,19 @@ def frames_of(seg: pydicom.Dataset) -> list[tuple[np.ndarray, np.ndarray, np.nda
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        *((name, "seg") for name in ODD),
+        *((name, "seg") for name in ODD if "uneven" not in name),  # whose slices moved after they were drawn
         *((name, "labelmap") for name in AS_LABELMAP),
     ],
 )
 def test_nothing_is_flipped(name: str, form: str, tmp_path: Path) -> None:
-    """Each voxel of the SEG lies in the octant of the head that its segment stands for."""
-    (row, column), shift, change = ODD[name]
-    series = change(plane_series(lambda places: 100 * octant(places), row, column, shift))
-    voxels, affine, _ = read_scan(saved(series, tmp_path))
-    labels = (3 * np.rint(voxels / 100)).astype(np.uint8)
+    """Each voxel of the SEG lies in the octant of the head that its segment stands for, and is read back there."""
+    series, labels, affine = labelled(name, tmp_path)
     seg = write_seg(labels, affine, series, LABELS, ALGORITHM, form)
     report, seg = reread(write_report(seg, series)), reread(seg)
 
+    back = read_seg(seg, series, LABELS)
+    np.testing.assert_array_equal(np.asarray(back.dataobj), labels)
+    np.testing.assert_allclose(back.affine, affine, atol=0.01)
     counts = np.zeros(9, int)
     for numbers, places, _ in frames_of(seg):
         inside = numbers > 0
@@ -175,6 +220,92 @@ def test_nothing_is_flipped(name: str, form: str, tmp_path: Path) -> None:
         assert instance.StudyInstanceUID == series[0].StudyInstanceUID
         for keyword in (*PATIENT, *STUDY):
             assert keyword in instance  # type 2: it may be empty, but not missing
+
+
+@pytest.mark.parametrize("name", ["axial", "tilted gantry", "uneven", "uneven, tilted gantry"])
+def test_labels_are_read_back(name: str, tmp_path: Path) -> None:
+    """From frames in any order, of any series, without the empty ones."""
+    series, labels, affine = labelled(name, tmp_path)
+    seg = reread(write_seg(labels, affine, series, LABELS, ALGORITHM))
+    order = np.random.default_rng(0).permutation(len(seg.PerFrameFunctionalGroupsSequence))
+    frames = seg.pixel_array[order]
+    seg.PerFrameFunctionalGroupsSequence = [seg.PerFrameFunctionalGroupsSequence[int(k)] for k in order]
+    seg.PixelData = as_bits(frames)
+    np.testing.assert_array_equal(np.asarray(read_seg(seg, series, LABELS).dataobj), labels)
+
+
+def as_bits(pixels: np.ndarray) -> bytes:
+    """The pixels of a binary segmentation."""
+    packed = np.packbits(pixels.ravel(), bitorder="little").tobytes()
+    return packed + b"\0" * (len(packed) % 2)
+
+
+@pytest.mark.parametrize(("plane", "name"), [(SAGITTAL, "axial"), (([-1, 0, 0], [0, 1, 0]), "multi-frame")])
+def test_labels_that_were_drawn_on_other_planes(plane: tuple[Any, Any], name: str, tmp_path: Path) -> None:
+    """A viewer may cut the same voxels into slices of another direction."""
+    series, labels, _ = labelled(name, tmp_path)
+    size, spacing = {0: ((44, 40, 36), (4.0, 4.5, 5.0)), 1: ((40, 36, 44), (4.5, 5.0, 4.0))}[int(plane is SAGITTAL)]
+    drawn = plane_series(lambda places: 100 * octant(places), *plane, shape=size, spacing=spacing)
+    for image in drawn:
+        for keyword in ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            setattr(image, keyword, getattr(series[0], keyword))
+    (tmp_path / "drawn").mkdir()
+    voxels, place, _ = read_scan(saved(drawn, tmp_path / "drawn"))
+    seg = reread(write_seg((3 * np.rint(voxels / 100)).astype(np.uint8), place, drawn, LABELS, ALGORITHM))
+    np.testing.assert_array_equal(np.asarray(read_seg(seg, series, LABELS).dataobj), labels)
+
+
+def overlapping(seg: pydicom.Dataset) -> None:
+    pixels = np.zeros(seg.pixel_array.shape, np.uint8)
+    pixels[:, 10, 10] = 1  # in each frame of each segment
+    seg.PixelData = as_bits(pixels)
+
+
+def without_frames(seg: pydicom.Dataset) -> None:
+    del seg.PerFrameFunctionalGroupsSequence
+
+
+def frames_elsewhere(seg: pydicom.Dataset) -> None:
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient[2] += 2
+
+
+def fewer_pixels(seg: pydicom.Dataset) -> None:
+    seg.PixelData = seg.PixelData[:1000]
+
+
+def a_bomb(seg: pydicom.Dataset) -> None:
+    """A small file whose frames would fill the memory."""
+    seg.PerFrameFunctionalGroupsSequence = list(seg.PerFrameFunctionalGroupsSequence) * 300
+    seg.NumberOfFrames = len(seg.PerFrameFunctionalGroupsSequence)
+
+
+def undescribed(seg: pydicom.Dataset) -> None:
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        group.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 77
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "sentence"),
+    [
+        ("axial", overlapping, "overlap"),
+        ("axial", without_frames, "cannot be read"),
+        ("axial", fewer_pixels, "is not on the grid of its series"),
+        ("axial", undescribed, "does not describe its segment 77"),
+        ("axial", a_bomb, "has more frames or pixels than its series"),
+        ("tilted gantry", overlapping, "overlap"),
+        ("tilted gantry", frames_elsewhere, "uneven or tilted, and the segmentation has other slices"),
+    ],
+)
+def test_a_spoilt_segmentation_is_refused(
+    name: str, spoil: Callable[[pydicom.Dataset], None], sentence: str, tmp_path: Path
+) -> None:
+    """By DataError, whatever highdicom raises: training goes on without it."""
+    series, labels, affine = labelled(name, tmp_path)
+    seg = reread(write_seg(labels, affine, series, LABELS, ALGORITHM))
+    spoil(seg)
+    with pytest.raises(DataError, match=sentence):
+        read_seg(seg, series, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -239,8 +370,8 @@ def test_codes_and_colours_of_structures() -> None:
     left = next(one for one in seg.SegmentSequence if one.SegmentLabel == "Left-Hippocampus")
     assert left.SegmentedPropertyTypeCodeSequence[0].CodeValue == "5366008"  # PS3.16, CID 7140
     counts = {name: int((voxels == code).sum()) for name, code in structures.items()}
-    back = read_seg(seg, series, structures)
-    assert {name: int((back.array == code).sum()) for name, code in structures.items()} == counts
+    back = np.asarray(read_seg(seg, series, structures).dataobj)
+    assert {name: int((back == code).sum()) for name, code in structures.items()} == counts
     volumes = read_volumes(reread(write_report(seg, series)))
     assert volumes == {name: pytest.approx(0.09 * count, abs=1e-3) for name, count in counts.items()}
 

@@ -28,9 +28,9 @@ from monailabel.client import MONAILabelClient
 import custom
 from custom.errors import DataError
 from custom.running.bundles import find_bundles
-from custom.serving.dicom_seg import read_seg
 from custom.serving.dicomweb import DicomWeb
 from custom.serving.pacs import Pacs
+from custom.serving.seg_reader import read_seg
 from tests.label.conftest import INFANT, TISSUE, Orthanc, Server, free_port, wait_for
 from tests.label.dicom_series import send
 
@@ -123,7 +123,7 @@ def test_seg_goes_back_and_is_read_equal(
     saved = client.save_label(uid, str(tmp_path / "without.nii.gz"))
     (stored,) = instances(orthanc, saved["params"]["SeriesInstanceUID"])
     check_seg(stored, scan, canonical(nibabel.Nifti1Image(without, result.affine)), "SEMIAUTOMATIC")
-    back = read_seg(stored, scan, LABELS).to_nibabel()
+    back = read_seg(stored, scan, LABELS)
     np.testing.assert_array_equal(canonical(back), canonical(nibabel.Nifti1Image(without, result.affine)))
     assert set(np.unique(canonical(back))) == {0, 2, 3}
 

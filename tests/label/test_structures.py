@@ -19,12 +19,9 @@ from selenium.webdriver.common.by import By
 
 import custom
 from custom.datasets import freesurfer
-from custom.errors import ConfigError
-from custom.serving.dicom_seg import read_seg
 from custom.serving.dicom_sr import read_volumes
-from custom.serving.dicomweb import PacsError
-from custom.serving.dimse import Dimse
-from tests.label.conftest import TISSUE, Orthanc, Server, free_port
+from custom.serving.seg_reader import read_seg
+from tests.label.conftest import TISSUE, Orthanc, Server
 from tests.label.dicom_series import dicom_series, enhanced, send
 from tests.label.test_ohif import check_shown, run, text_of, until
 from tests.label.test_pacs import canonical, instances
@@ -81,7 +78,7 @@ def check_stored(orthanc: Orthanc, stored: dict[str, str], scan: str, expected: 
             assert (kind.CodeValue, side[0]) == SNOMED[segment.SegmentLabel]
             assert kind.CodingSchemeDesignator == "SCT"
     assert len([one for one in seg.SegmentSequence if one.SegmentNumber]) == len(CODES)  # a label map counts background
-    np.testing.assert_array_equal(canonical(read_seg(seg, series, CODES).to_nibabel()), expected)
+    np.testing.assert_array_equal(canonical(read_seg(seg, series, CODES)), expected)
     counted = {name: float((expected == code).sum()) * ml for name, code in CODES.items()}
     assert read_volumes(report) == {name: pytest.approx(volume, abs=1e-3) for name, volume in counted.items()}
     assert (report.Modality, report.StudyInstanceUID) == ("SR", series[0].StudyInstanceUID)
@@ -158,7 +155,7 @@ def test_a_multi_frame_image_of_the_pacs(
     params, result = segment_and_store(served, str(image.SeriesInstanceUID), tmp_path)
     single, _ = segment_and_store(served, study["T2"], tmp_path)
     (seg,) = instances(orthanc, single["stored"]["SeriesInstanceUID"])
-    expected = canonical(read_seg(seg, instances(orthanc, study["T2"]), CODES).to_nibabel())
+    expected = canonical(read_seg(seg, instances(orthanc, study["T2"]), CODES))
     np.testing.assert_array_equal(canonical(result), expected)
     check_stored(orthanc, params["stored"], str(image.SeriesInstanceUID), expected, 0.008)
 
@@ -176,15 +173,3 @@ def test_results_by_c_store(orthanc: Orthanc, study: dict[str, str], tmp_path: P
         check_stored(orthanc, stored, study["T2"], canonical(result), 0.008)
     finally:
         server.stop()
-
-
-@pytest.mark.parametrize("address", ["ORTHANC", "ORTHANC@host", "@host:104", "A" * 17 + "@host:104", "A@host:99999"])
-def test_an_invalid_node(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"--store_to must be like ORTHANC@127\.0\.0\.1:4242"):
-        Dimse(address)
-
-
-def test_a_node_that_does_not_answer(t2: nibabel.Nifti1Image) -> None:
-    image = dicom_series(t2, "T2", "1.2.3", "1.2.4")[0]
-    with pytest.raises(PacsError, match="does not answer"):
-        Dimse(f"NODE@127.0.0.1:{free_port()}").store(image)
