@@ -62,8 +62,12 @@ def segment_studies(options: argparse.Namespace) -> list[dict[str, Any]]:
     filters = filters_of(options.query)
     if unknown := [name for name in filters if tag_for_keyword(name) is None]:
         raise ConfigError(f"--query has {unknown[0]!r}, which is no name of DICOM. Use one such as StudyDate.")
-    bundle = _load(options)
     output_dir = Path(options.output_dir).expanduser().absolute()
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Cannot write to {output_dir} ({error.strerror}). Use another --output_dir.") from error
+    bundle = _load(options)
     with temporary_folder(output_dir, "dicomweb") as cache:  # scans of patients do not stay
         login = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
         batch = Batch(bundle, options, output_dir, Pacs(options.studies.rstrip("/"), cache, True, True, *login))

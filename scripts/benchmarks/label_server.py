@@ -2,6 +2,7 @@
 
     . scripts/label_venv.sh; pip install -r tests/label/requirements.txt
     python scripts/benchmarks/label_server.py [CHECKOUT ...] [--segmentations 100] [--requests 5] [--rows TEXT]
+        [--bundle BUNDLE]
 
 Each checkout's server is started anew for each row, on synthetic scans, with one thread. "Others" are requests for
 /auth/ of a client that does nothing wrong.
@@ -31,7 +32,7 @@ import requests
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = "brain_mri_tissue_segmentation"
-INFER = f"/infer/{BUNDLE}?image={{}}&output=json"
+INFER = "/infer/{}?image={}&output=json"
 START, ANSWER = 300, 400  # s at most
 HALF_REQUESTS = {
     "no byte": b"",
@@ -122,7 +123,7 @@ def memory(checkout: Path, segmentations: int) -> str:
     with serving(checkout, write_ball) as server:
         used = []
         for _ in range(segmentations):
-            server.seconds(INFER.format("ball_T1w"), "POST")
+            server.seconds(INFER.format(Path(BUNDLE).name, "ball_T1w"), "POST")
             used.append(server.memory())
     early = used[max(0, segmentations // 10 - 1)]
     return f"{early:.0f}, {used[-1]:.0f} MB ({used[-1] / early - 1:+.1%})"
@@ -184,7 +185,7 @@ def second_request(checkout: Path, requests_after_the_first: int) -> str:
         with serving(checkout, link) as server, alone(checkout, scan) as once:
             for _ in range(requests_after_the_first + 1):
                 began = server.cpu_seconds()
-                seconds = server.seconds(INFER.format("head_T1w"), "POST")
+                seconds = server.seconds(INFER.format(Path(BUNDLE).name, "head_T1w"), "POST")
                 rounds.append([*once(), seconds, server.cpu_seconds() - began])
     network, predictor, request = (
         (statistics.median(each[i] for each in rounds[1:]), statistics.median(each[i + 1] for each in rounds[1:]))
@@ -272,12 +273,15 @@ def many_studies(checkout: Path) -> str:
 
 
 def main() -> None:
+    global BUNDLE
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkouts", nargs="*", type=Path, default=[ROOT])
     parser.add_argument("--segmentations", type=int, default=100)
     parser.add_argument("--requests", type=int, default=5, help="of one head, after the first")
     parser.add_argument("--rows", default="", help="measure only the rows with this text")
+    parser.add_argument("--bundle", help="another bundle of one scan, by name or folder: a small network is faster")
     options = parser.parse_args()
+    BUNDLE = options.bundle or BUNDLE
     memory_row = functools.partial(memory, segmentations=options.segmentations)
     request_row = functools.partial(second_request, requests_after_the_first=options.requests)
     rows: dict[str, Callable[[Path], str]] = {

@@ -22,6 +22,7 @@ import pytest
 import requests
 from nibabel.processing import resample_to_output
 
+from custom.errors import ConfigError
 from custom.metrics import dice_by_name
 from custom.running import Predictor
 from custom.serving.batch import segment_studies
@@ -248,3 +249,11 @@ def test_all_studies_of_a_pacs_go_on_after_a_kill(
     }
     none = batch_arguments().parse_args([*words, "--query", "StudyDate=-20251231"])
     assert segment_studies(none) == []
+
+
+def test_a_batch_without_a_folder_for_results(tmp_path: Path) -> None:
+    """Said before weights are loaded or a PACS is asked."""
+    (tmp_path / "file").touch()
+    words = ["--studies", "http://127.0.0.1:1/dicom-web", "--output_dir", str(tmp_path / "file" / "results")]
+    with pytest.raises(ConfigError, match=r"Cannot write to .*file/results \(Not a directory\). Use another"):
+        segment_studies(batch_arguments().parse_args(words))
