@@ -32,6 +32,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> None:
             {"result_extension": ".nrrd", "result_compress": False},
         ),
         ({"result_dtype": "uint8", "restore_label_idx": True}, {"result_dtype": "uint8", "restore_label_idx": True}),
+        ({"uncertainty": True}, {"uncertainty": True}),
     ],
 )
 def test_parameters_of_a_segmentation(params: dict[str, Any], taken: dict[str, Any]) -> None:

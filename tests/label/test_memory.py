@@ -41,9 +41,11 @@ def test_a_segmentation_leaves_no_tensors(scan: Path, tmp_path: Path) -> None:
     before = large_tensors()
     gc.disable()
     try:
-        for _ in range(2):
-            file, _ = task({"files": [str(scan)], "reference": str(scan), "device": "cpu"})
+        for measured in (False, True):
+            request = {"files": [str(scan)], "reference": str(scan), "device": "cpu", "uncertainty": measured}
+            file, params = task(request)
             Path(file).unlink()
+            assert (params["uncertainty"] or 0) > 0 if measured else params["uncertainty"] is None
             assert large_tensors() == before
     finally:
         gc.enable()
