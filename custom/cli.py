@@ -80,7 +80,7 @@ def train(
         return
     if folds:
         raise ConfigError("--folds is for a folder of labelled scans: brainmri train DIR --folds all.")
-    files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides))
+    files = config_files(bundle, "train.json", *mixins(bundle, network, recipe))
     workflow = run("training", files, **typed(files, overrides))
     say_what_is_next(workflow, bundle, network, recipe)
 

@@ -78,7 +78,7 @@ def _metadata(metadata: Config, planned: Planned) -> Config:
         "label_classes": f"codes in the files: {', '.join(map(str, known.codes))}; {names} after loading",
         "pred_classes": names,
         "intended_use": f"{custom.RESEARCH_USE_ONLY} Only for scans like those of {known.folder.name}.",
-        "own_labels": {"recipe": None, "codes_option": "codes", "channel_order_option": None},
+        "own_labels": {"planned": False, "codes_option": "codes", "channel_order_option": None},
     }
     metadata["references"] = [
         "Isensee F. et al. nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation. "
