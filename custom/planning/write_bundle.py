@@ -40,7 +40,9 @@ def write_bundle(known: Fingerprint, plan: Plan, target: Path) -> Path:
     planned = Planned(target.name, known, plan)
     with folder_written_whole(target) as partial:
         configs = partial / "configs"
-        shutil.copytree(template / "configs", configs, ignore=shutil.ignore_patterns("recipes", "__pycache__"))
+        shutil.copytree(
+            template / "configs", configs, ignore=shutil.ignore_patterns("recipes", "__pycache__", "train_areas.json")
+        )
         for folder in ("docs", "models"):
             (partial / folder).mkdir()
         shutil.copy(template / "LICENSE", partial)
