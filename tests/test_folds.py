@@ -172,9 +172,11 @@ def test_folds_of_the_any_scan_network_choose_their_steps(own_dir: Path, brainmr
     config = json.loads((tmp_path / "mine_bundle/configs/inference.json").read_text())
     assert config["labelling"]["transforms"][4:] == expected
     scan = own_dir / "imagesTs/sub-11.nii.gz"
-    segmented = brainmri("segment", scan, "--bundle", "mine", "--spacing", 4.0, cwd=tmp_path)
-    assert segmented.returncode == 0, segmented.stderr
-    assert nibabel.load(tmp_path / "segmentations/sub-11_seg.nii.gz").shape == nibabel.load(scan).shape
+    inferred = brainmri("infer", "mine", "--data", str([{"image": [str(scan)]}]), cwd=tmp_path)
+    assert inferred.returncode == 0, inferred.stderr
+    assert "The results are in runs/mine_bundle. Research use only" in inferred.stdout
+    labels = tmp_path / "runs/mine_bundle/segmentations/sub-11_seg.nii.gz"
+    assert nibabel.load(labels).shape == nibabel.load(scan).shape
 
 
 def test_two_folds_become_one_bundle(brainmri: Brainmri, tmp_path: Path) -> None:
