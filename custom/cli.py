@@ -80,7 +80,7 @@ def train(
         return
     if folds:
         raise ConfigError("--folds is for a folder of labelled scans: brainmri train DIR --folds all.")
-    files = config_files(bundle, "train.json", *mixins(bundle, network, recipe, overrides))
+    files = config_files(bundle, "train.json", *mixins(bundle, network, recipe))
     workflow = run("training", files, **typed(files, overrides))
     say_what_is_next(workflow, bundle, network, recipe)
 
@@ -102,8 +102,8 @@ def infer(bundle: str, *, network: str | None = None, recipe: str | None = None,
     from custom.running.workflow import run
 
     files, settings = trained_call("inferring", bundle, network, recipe, overrides)
-    run("inferring", files, **settings)
-    print(custom.RESEARCH_USE_ONLY)
+    workflow = run("inferring", files, **settings)
+    print(f"The results are in {workflow.parser.get_parsed_content('output_dir')}. {custom.RESEARCH_USE_ONLY}")
 
 
 def baseline(bundle: str, *, recipe: str | None = None, **overrides: Any) -> None:

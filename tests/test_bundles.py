@@ -27,6 +27,7 @@ from monai.transforms import CenterSpatialCrop
 from custom import cli
 from custom.datasets import freesurfer
 from custom.networks.cost import without_values
+from custom.planning.configs import FINE_TUNING
 from custom.running.bundles import config_files, find_bundles
 from custom.running.hardware import amp_dtype, num_workers
 from custom.running.workflow import StrictWorkflow
@@ -91,7 +92,6 @@ CLASSIFIERS = [name for name, case in CASES.items() if case.result == "predictio
 SINGLE_STEPS = ("intensity_", "optimizer_", "resolution_", "crop_", "n4", "mrbrains")
 RECIPES: dict[str, dict[str, Any]] = {
     "medicalzoo": {"subvolumes_per_epoch": 3},
-    "own_scans": {"dataset_dir": "own_dir"},
     "tutorial": {"roi_size": [32, 32, 16], "least_tumor": 0.01},
     "original": {"middle_slices": 8, "batch_size": 4},
     "regression": {"target": "Strength_Unadj"},
@@ -216,8 +216,8 @@ def test_metadata_declares_the_kind_of_bundle(bundle: str) -> None:
         assert "own_labels" not in metadata
         return
     own = metadata["own_labels"]  # how train.json takes labelled scans from elsewhere
-    assert set(own) == {"recipe", "codes_option", "channel_order_option"}
-    assert own["recipe"] is None or (BUNDLES[bundle] / f"configs/recipes/{own['recipe']}.json").is_file()
+    assert set(own) == {"planned", "codes_option", "channel_order_option"}
+    assert own["planned"] is (CASES[bundle].dataset == "synthseg_labels")
     assert {own["codes_option"], own["channel_order_option"]} - {None} <= set(train)
     assert (own["codes_option"] is not None) == ("codes" in train)
     assert (own["channel_order_option"] is not None) == ("channel_order" in train)
@@ -252,8 +252,8 @@ def test_what_is_written_twice_is_equal(bundle: str) -> None:
         return
     last = inference["preprocessing"]["transforms"][-1]
     fixed = train["train"]["deterministic_transforms"]
-    if (BUNDLES[bundle] / "configs/recipes/own_scans.json").is_file():  # train.json itself draws its scans
-        fixed = config(bundle, "train.json", "recipes/own_scans.json")["train"]["deterministic_transforms"]
+    if config(bundle, "metadata.json").get("own_labels", {}).get("planned"):  # train.json itself draws its scans
+        fixed = json.loads(FINE_TUNING.read_text(encoding="utf-8"))["train#deterministic_transforms"]
     assert last in fixed + train["train"]["sampling_transforms"]
     if CASES[bundle].dataset == "brats_slices":  # trains on slices, infers on volumes
         return
@@ -572,8 +572,6 @@ def test_plain_monai_from_another_folder(
     recipes = [name for name in recipes if not name.startswith(SINGLE_STEPS)]
     for recipe in recipes:
         own = settings | RECIPES.get(recipe, {})
-        if str(own["dataset_dir"]).endswith("_dir"):
-            own["dataset_dir"] = request.getfixturevalue(str(own["dataset_dir"]))
         own["dataset_dir"] = str(own["dataset_dir"])
         run("training", config_files(bundle, "train.json", f"recipes/{recipe}.json"), **own)
         assert (output / "model.pt").is_file()

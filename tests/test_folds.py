@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from custom.commands.fill_bundle import into_bundle
 from custom.commands.folds import members_of, possible_folds
 from custom.errors import DataError
 from custom.handlers import PostprocessingTrials
 from custom.locks import release, take
 from custom.networks import Ensemble, SubpixelUNet, ensemble_state
+from custom.planning.decide import decide
+from custom.planning.memory import Machine
 from custom.planning.postprocessing import Postprocessing, choose
+from custom.planning.write_bundle import write_bundle
 from custom.running.in_turn import Task, run_in_turn
 from tests.conftest import Brainmri
-from tests.own_folders import blob, write_dataset_json
+from tests.own_folders import blob, fingerprint, write_dataset_json
 from tests.test_train_folder import SMALL
 
 CHILD = """
@@ -128,6 +135,48 @@ def test_no_step_without_a_gain() -> None:
     assert choose(pandas.DataFrame(rows, columns=["label", "step", "dice"]).assign(subject="s")) == Postprocessing(
         {}, 0.0, 0.0
     )
+
+
+def test_steps_come_after_the_labels_of_a_fine_tuned_network(tmp_path: Path) -> None:
+    """Two lesions of 216 and 27 voxels of 1.5 mm are 729 and 91 mm^3. The second choice replaces the first."""
+    heads, run = fingerprint(subjects=6), tmp_path / "run"
+    bundle = write_bundle(heads, decide(heads, Machine("cpu", 16 * 10**9)), tmp_path / "mine_bundle")
+    run.mkdir()
+    shutil.copy(bundle / "models/start.pt", run / "model.pt")
+    logits = torch.zeros(2, 24, 24, 24)
+    logits[1] = -9
+    logits[1, 2:8, 2:8, 2:8] = logits[1, 12:15, 12:15, 12:15] = 9
+    affine = torch.diag(torch.tensor([1.5, 1.5, 1.5, 1.0]))
+    for largest, least, voxels in (({}, 10.0, 243), ({}, 100.0, 216), ({"lesion": 0.1}, 0.0, 216), ({}, 0.0, 243)):
+        into_bundle(run, bundle, Postprocessing(largest, least, 0.1))
+        config = json.loads((bundle / "configs/inference.json").read_text())
+        steps = [step["_target_"] for step in config["labelling"]["transforms"]]
+        assert len([step for step in steps if "Component" in step or "Small" in step]) == bool(largest or least)
+        labelling = ConfigParser(config | {"bundle_root": str(bundle)}).get_parsed_content("labelling")
+        scan = MetaTensor(torch.zeros(1, 24, 24, 24), affine=affine)
+        labelled = labelling({"pred": MetaTensor(logits.clone(), affine=affine), "scan": scan})["pred"]
+        assert int(labelled.sum()) == voxels
+
+
+@pytest.mark.slow
+def test_folds_of_the_any_scan_network_choose_their_steps(own_dir: Path, brainmri: Brainmri, tmp_path: Path) -> None:
+    words = ("--max_epochs", 1, "--val_interval", 1, "--roi_size", "[32,32,32]", "--spacing", 4.0, "--folds", "all")
+    shutil.copytree(own_dir, tmp_path / "mine")
+    trained = brainmri("train", "mine", *words, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "Post-processing, chosen on the validation subjects: " in trained.stdout
+    tables = sorted((tmp_path / "runs/mine_bundle").glob("fold*/validation/postprocessing.csv"))
+    assert len(tables) == 3
+    chosen = choose(pandas.concat(pandas.read_csv(table, dtype={"step": str}) for table in tables))
+    expected = chosen.transforms({0: "background", 1: "CSF", 2: "GM", 3: "WM"})
+    config = json.loads((tmp_path / "mine_bundle/configs/inference.json").read_text())
+    assert config["labelling"]["transforms"][4:] == expected
+    scan = own_dir / "imagesTs/sub-11.nii.gz"
+    inferred = brainmri("infer", "mine", "--data", str([{"image": [str(scan)]}]), cwd=tmp_path)
+    assert inferred.returncode == 0, inferred.stderr
+    assert "The results are in runs/mine_bundle. Research use only" in inferred.stdout
+    labels = tmp_path / "runs/mine_bundle/segmentations/sub-11_seg.nii.gz"
+    assert nibabel.load(labels).shape == nibabel.load(scan).shape
 
 
 def test_two_folds_become_one_bundle(brainmri: Brainmri, tmp_path: Path) -> None:

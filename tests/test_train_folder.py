@@ -135,6 +135,8 @@ def test_one_channel_of_a_head_starts_from_the_any_scan_weights(
     trained = brainmri(*words, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "any-scan weights" in trained.stdout
+    assert trained.stdout.count("Epoch 1/1: loss") == 1
+    assert "Post-processing, chosen on the validation subjects: " in trained.stdout
     (curves,) = tmp_path.glob("runs/*/tensorboard")
     assert len(EventAccumulator(str(curves)).Reload().Scalars("validation/loss")) == 1
     (bundle,) = tmp_path.glob("*_bundle")

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ from custom.commands.pack import described
 from custom.commands.trained import trained_call
 from custom.errors import CheckpointError, WriteError
 from custom.networks import SubpixelUNet
+from custom.planning.decide import decide
+from custom.planning.memory import Machine
+from custom.planning.write_bundle import write_bundle
 from custom.running.bundles import config_files, find_bundle, read_metadata
 from custom.running.description import chosen_mixins, differences, encoded, references, resolved
 from custom.running.recorded import changes
 from custom.running.workflow import StrictWorkflow
 from tests.conftest import Brainmri
+from tests.own_folders import fingerprint
 
 UNET = {"_target_": "UNet", "spatial_dims": 3, "in_channels": 2, "out_channels": 4, "channels": [16, 32, 64, 128, 256]}
 UNET |= {"strides": [1, 2, 2, 2], "norm": "batch"}
@@ -170,7 +175,7 @@ def test_a_given_option_wins_and_a_contradiction_is_a_warning(weights: Path, cap
 
 def test_labels_of_ones_own_scans_without_the_scans(weights: Path) -> None:
     labels = "${0: 'background', 1: 'lesion'}"
-    record(weights, "brain_mri_tissue", recipe=["own_scans"], options={"labels": labels, "spacing": 1.0})
+    record(weights, "brain_mri_tissue", options={"labels": labels, "spacing": 1.0})
     files, settings = call("inferring", "brain_mri_tissue", weights)
     assert files == ["inference.json"]
     assert settings == {"labels": labels, "spacing": 1.0}
@@ -179,16 +184,21 @@ def test_labels_of_ones_own_scans_without_the_scans(weights: Path) -> None:
 def test_own_labels_are_scored_on_the_data_that_are_given(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    """A bundle whose labels are those of a dataset.json."""
     own_volumes(tmp_path / "own")
+    bundle = shutil.copytree(find_bundle("brain_mri_tissue"), tmp_path / "any_labels", ignore=lambda *_: ["models"])
+    train = json.loads((bundle / "configs/train.json").read_text())
+    train["imports"].append("$import custom.datasets.msd as msd")
+    train["labels"] = "$msd.labels(@dataset_dir)"
+    (bundle / "configs/train.json").write_text(json.dumps(train))
     labels = "${0: 'background', 1: 'ventricle', 2: 'lesion'}"
-    options = {"labels": labels, "spacing": 2.5, "fold": 1}
-    record(weights, "brain_mri_tissue", recipe=["own_scans"], options=options)
+    record(weights, str(bundle), options={"labels": labels, "spacing": 2.5})
     for name, warning in (("lesion", ""), ("tumor", "Warning: the data set has the labels {0: 'background', 1: 'vent")):
         text = (tmp_path / "own/dataset.json").read_text().replace("lesion", name)
         (tmp_path / "own/dataset.json").write_text(text)
-        files, settings = call("evaluating", "brain_mri_tissue", weights, dataset_dir=str(tmp_path / "own"))
-        assert files == ["train.json", "own_scans.json", "evaluate.json"]
-        assert settings == {"spacing": 2.5, "fold": 1} | {"dataset_dir": str(tmp_path / "own")}
+        files, settings = call("evaluating", str(bundle), weights, dataset_dir=str(tmp_path / "own"))
+        assert files == ["train.json", "evaluate.json"]
+        assert settings == {"spacing": 2.5, "dataset_dir": str(tmp_path / "own")}
         printed = capsys.readouterr().out
         assert printed.startswith(warning)
         assert bool(printed) == bool(warning)
@@ -278,7 +288,7 @@ def test_a_part_that_is_an_expression_of_a_given_option_follows_it(weights: Path
 
 def test_last_pt_has_the_record_of_its_run(weights: Path) -> None:
     labels = "${0: 'background', 1: 'lesion'}"
-    record(weights, "brain_mri_tissue", recipe=["own_scans"], options={"labels": labels, "spacing": 1.0})
+    record(weights, "brain_mri_tissue", options={"labels": labels, "spacing": 1.0})
     last = shutil.copy(weights, weights.with_name("last.pt"))
     assert call("inferring", "brain_mri_tissue", Path(last))[1] == {"labels": labels, "spacing": 1.0}
     other = shutil.copy(weights, weights.with_name("other.pt"))
@@ -358,30 +368,34 @@ print(*(parser.get_parsed_content(name) for name in ("labels", "spacing", "out_c
 """
 
 
-def test_a_zip_of_own_scans_needs_no_data(tmp_path: Path) -> None:
-    """A fine-tuning of the tissue network, whose data are gone when it is packed."""
-    own, run = own_volumes(tmp_path / "own"), tmp_path / "run"
+def test_a_zip_of_a_fine_tuned_network_needs_no_data(tmp_path: Path) -> None:
+    """A planned bundle that starts from the any-scan weights, and whose scans are gone when it is packed."""
+    own, run = own_volumes(tmp_path / "scans"), tmp_path / "run"
+    names = {0: "background", 1: "ventricle", 2: "lesion"}
+    heads = replace(fingerprint(subjects=6, counts=(10, 5, 5)), folder=own, labels=names, codes=tuple(names))
+    planned = write_bundle(heads, decide(heads, Machine("cpu", 16 * 10**9)), tmp_path / "mine_bundle")
     small = {"network_def#features": [4, 8], "network_def#blocks_down": [1, 1], "network_def#blocks_up": [1]}
     small |= {"roi_size": [32, 32, 32], "spacing": 2.5, "dataset_dir": str(own)}
-    known = described_training("brain_mri_tissue", "own_scans", **small)
+    known = described_training(str(planned), **small)
     run.mkdir()
     torch.save(SubpixelUNet(1, 3, (4, 8), (1, 1), (1,)).state_dict(), run / "model.pt")
-    labels = {"0": "background", "1": "ventricle", "2": "lesion"}
-    more = {"bundle": find_bundle("brain_mri_tissue").name, "labels": labels, "channels": ["T1"]}
-    write_record(run / "model.pt", own, **known, **more)
+    labels = {str(code): name for code, name in names.items()}
+    write_record(run / "model.pt", own, **known, bundle=planned.name, labels=labels, channels=["T1w"])
     shutil.copy(own / "imagesTr/case1_0000.nii.gz", tmp_path / "scan.nii.gz")
     shutil.rmtree(own)
-    packed = cli.pack("brain_mri_tissue", output_dir=str(run))
-    assert packed == run / "brain_mri_tissue_segmentation.zip"
+    packed = cli.pack(str(planned), output_dir=str(run))
+    assert packed == run / "mine_bundle.zip"
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(tmp_path / "elsewhere")
-    bundle = tmp_path / "elsewhere/brain_mri_tissue_segmentation"
+    bundle = tmp_path / "elsewhere/mine_bundle"
     config = json.loads((bundle / "configs/inference.json").read_text())
     assert config["labels"] == "${0: 'background', 1: 'ventricle', 2: 'lesion'}"
-    shipped = json.loads(Path(config_files("brain_mri_tissue", "inference.json")[0]).read_text())
+    shipped = json.loads((planned / "configs/inference.json").read_text())
     assert set(config) == set(shipped)  # nothing of the training's own sections
-    assert (config["imports"], config["dataset_dir"]) == (shipped["imports"], shipped["dataset_dir"])
-    assert not re.search(r"\bown\b|own_scans", json.dumps(config))
+    assert (config["imports"], config["dataset_dir"]) == (shipped["imports"], "data/scans")
+    train = json.loads((bundle / "configs/train.json").read_text())
+    assert train["from_weights"] == "shipped"  # the start weights stay behind
+    assert not re.search(r"\bown\b", json.dumps(config))
     assert str(tmp_path) not in json.dumps(config) + (bundle / "models/model.json").read_text()
     assert {path.name for path in (bundle / "models").iterdir()} == {"model.pt", "model.ts", "model.json"}
     words = [sys.executable, "-c", WITHOUT_DATA, str(bundle)]

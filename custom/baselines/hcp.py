@@ -161,7 +161,8 @@ def hcp_baselines(files: list[str], options: HCPOptions) -> pandas.DataFrame:
 def _load_cohort(files: list[str], options: HCPOptions) -> _Cohort:
     """Reads the table and every scan."""
     overrides = {} if options.roi_size is None else {"roi_size": options.roi_size}
-    bundle = StrictWorkflow(files, workflow_type="train", cache_dir=str(options.cache_dir), **overrides).parser
+    settings = {"logging_file": False, "workflow_type": "train", "cache_dir": str(options.cache_dir)}
+    bundle = StrictWorkflow(files, **settings, **overrides).parser
     size = bundle["roi_size"]
     if len(size) != 3 or any(not isinstance(n, int) or n < 8 for n in size):
         raise ConfigError(f"roi_size must be three whole numbers of 8 voxels or more, got {size!r}.")

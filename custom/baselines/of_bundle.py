@@ -20,7 +20,7 @@ def flair_threshold(files: list[str], **overrides: Any) -> dict[str, float]:
         files: the tumor bundle's train.json and mixins.
         overrides: settings of the bundle, for instance dataset_dir.
     """
-    parser = StrictWorkflow(files, workflow_type="train", **overrides).parser
+    parser = StrictWorkflow(files, logging_file=False, workflow_type="train", **overrides).parser
     dataset_dir, fold = parser.get_parsed_content("dataset_dir"), parser.get_parsed_content("fold")
     training, test = (brain_tumors.datalist(dataset_dir, split, fold) for split in ("training", "test"))
     load = Compose(parser.get_parsed_content("train#deterministic_transforms"))

@@ -42,7 +42,7 @@ def pooled_intensities(files: list[str], **overrides: object) -> pandas.DataFram
     Returns:
         The table, as custom.metrics.classification_scores gives it.
     """
-    parser = StrictWorkflow(files, workflow_type="train", **overrides).parser
+    parser = StrictWorkflow(files, logging_file=False, workflow_type="train", **overrides).parser
     names = ("dataset_dir", "fold", "partition", "class_names", "cache_dir")
     dataset_dir, *settings = (parser.get_parsed_content(name) for name in names)
     load = parser.get_parsed_content("validate#preprocessing")

@@ -113,7 +113,7 @@ def _check_plan(
     if wrong := [seed for seed in seeds if not isinstance(seed, int) or isinstance(seed, bool)]:
         raise ConfigError(f"seeds must be whole numbers, got {wrong[0]!r}.")
     for network in networks:  # a mistake shows before anything is written
-        StrictWorkflow(_files(bundle, network, recipe), workflow_type="train", **overrides)
+        StrictWorkflow(_files(bundle, network, recipe), logging_file=False, workflow_type="train", **overrides)
     settings = {"bundle": bundle, "recipe": recipe, "settings": {key: str(value) for key, value in overrides.items()}}
     plan = output_dir / "comparison.json"
     if not plan.is_file():

@@ -45,7 +45,8 @@ def export(files: list[str], folder: Path, fmt: str, announce: Announce, **overr
         raise ConfigError(f"There is no format {fmt!r}. Use one of: {', '.join(FORMATS)}.")
     if fmt == "onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
         raise ConfigError("ONNX needs three more packages: pip install onnx onnxscript onnxruntime.")
-    parser = StrictWorkflow(files, output_dir=str(folder), workflow_type="infer", **overrides).parser
+    settings = {"logging_file": False, "workflow_type": "infer", "output_dir": str(folder)}
+    parser = StrictWorkflow(files, **settings, **overrides).parser
     weights, target = Path(parser.get_parsed_content("ckpt_path")), folder / FORMATS[fmt]
     overrides.pop("ckpt_path", None)
     network = parser.get_parsed_content("network_def").eval()

@@ -38,7 +38,7 @@ def into_bundle(
         config["network_def"] = dict(network_def)
     if postprocessing is not None:
         steps = postprocessing.transforms(labels_of(read_metadata(bundle)))
-        config["saving"] = [*steps, *(step for step in config["saving"] if step.get("_target_") not in _STEPS)]
+        _put_steps(config, steps)
         print(f"Post-processing, chosen on the validation subjects: {postprocessing}.")
     text = as_json(config) + "\n"
     if json.loads(text) != read_json(config_file):
@@ -50,3 +50,15 @@ def into_bundle(
                 shutil.copyfile(path, partial)
     serve = f"brainmri label --studies DIR --bundles {bundle}"
     print(f"The bundle {bundle} holds the trained weights. Serve them with: {serve}")
+
+
+def _put_steps(config: dict[str, Any], steps: list[dict[str, Any]]) -> None:
+    """Puts steps after the network's labels, in the place of earlier ones.
+
+    They come before `saving`, on the network's grid. In a bundle that starts from the any-scan weights they come at the
+    end of `labelling`, on the scan's grid. Sizes are in mm^3, so that both remove the same pieces.
+    """
+    at_end = "labelling" in config
+    chain = config["labelling"]["transforms"] if at_end else config["saving"]
+    others = [step for step in chain if step.get("_target_") not in _STEPS]
+    chain[:] = [*others, *steps] if at_end else [*steps, *others]

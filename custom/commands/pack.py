@@ -195,6 +195,8 @@ def _packed(path: Path, packed: Packed) -> bytes:
         return path.read_bytes()
     if is_planned:
         parser["dataset_dir"] = f"data/{Path(parser['dataset_dir']).name}"
+        if "from_weights" in parser:
+            parser["from_weights"] = "shipped"  # its own: those that it started from stay behind
     known = changes if path.name == "train.json" else {key: changes[key] for key in changes if key in parser}
     parser.update(dict(known))
     return json.dumps(parser.get(), indent=4).encode()

@@ -43,7 +43,8 @@ def train_once(files: Sequence[str], settings: Mapping[str, Any], split: Mapping
         if earlier["finished"] and earlier["max_epochs"] >= config["max_epochs"] and (folder / "model.pt").is_file():
             print(f"The training in {folder} is finished: it is not repeated.", flush=True)
             return False
-    StrictWorkflow(list(files), workflow_type="train", **settings)  # a mistake shows before anything is written
+    # a mistake shows before anything is written
+    StrictWorkflow(list(files), logging_file=False, workflow_type="train", **settings)
     about = {"configuration": _compared(config), "max_epochs": config["max_epochs"], "split": dict(split)}
     with run_locked(folder):
         _write(state, about | {"finished": False})

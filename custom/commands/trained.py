@@ -50,7 +50,7 @@ def trained_call(
         recipe = _choose("recipe", recipe, ",".join(record.get("recipe", [])) or None)
     if evaluating and "dataset_dir" in record and Path(record["dataset_dir"]).is_dir():
         overrides = {"dataset_dir": record["dataset_dir"]} | dict(overrides)
-    chosen = mixins(bundle, network, recipe, overrides if evaluating else None, inference=not evaluating)
+    chosen = mixins(bundle, network, recipe, inference=not evaluating)
     files = config_files(bundle, base, *chosen, *last)
     given = typed(files, overrides)
     if not record.get("options"):

@@ -40,7 +40,7 @@ VALIDATION = 4  # the last four maps validate
 
 HOW_TO_GET = (
     "Take data/training_label_maps from https://github.com/BBillot/SynthSeg (20 files, about 20 MB, Apache-2.0). "
-    "A folder of your own labelled scans needs a dataset.json (docs/own-data.md)."
+    "Train on your own labelled scans with brainmri train DIR (docs/own-data.md)."
 )
 SHA256 = {
     "sub-01_dseg.nii.gz": "060374e12d3b42678a26d707964d0813123338cbe967e9053eb1bd7733166936",

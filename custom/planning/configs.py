@@ -11,7 +11,8 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 import custom
-from custom.planning.decide import Plan
+from custom.datasets import freesurfer
+from custom.planning.decide import TISSUES, Decision, Plan, flips
 from custom.planning.measure import Fingerprint
 
 Config = dict[str, Any]
@@ -19,6 +20,7 @@ Config = dict[str, Any]
 _OF_LABEL_MAPS = ("freesurfer_dir", "scans_per_epoch", "validation_draws", "stripped", "graph")
 _OWN = "$import custom.datasets.own_folder as own"
 CACHE = {"cache_dir": "$@output_dir + '/cache'"}
+FINE_TUNING = Path(__file__).with_name("fine_tuning.json")
 NOTE = "The options come first; configs/options.json explains them. You may change every line."
 
 
@@ -73,7 +75,7 @@ def tumor_configs(template: Path, planned: Planned) -> dict[str, Config]:
     train["train"]["to_brain"]["select_fn"] = "$torch.Tensor.bool"  # not 0; a lambda would not pickle
     _read_from_disk(train, "$@train#deterministic_transforms + [@train#to_brain]", "@samples_per_volume")
     train["train"]["preprocessing"]["transforms"] = "$[@crop] + @train#sampling_transforms + @targets"
-    evaluate = _evaluation(template, True)
+    evaluate = _evaluation(template)
     for name in ("patches", "validate#preprocessing#transforms"):
         del evaluate[name]
     return {"train": train, "inference": inference, "evaluate": evaluate}
@@ -82,7 +84,7 @@ def tumor_configs(template: Path, planned: Planned) -> dict[str, Config]:
 def _read_from_disk(train: Config, steps: str, number: Any) -> None:
     """Replaces the copies in memory, and the crop from whole scans, by `number` windows from memory maps."""
     kept = {"cache_dir": "@cache_dir", "ignore_index": "@ignore_index"}
-    train["crop"] = {
+    crop = {
         "_target_": "custom.transforms.CropFromDiskd",
         "transforms": steps,
         **kept,
@@ -91,6 +93,7 @@ def _read_from_disk(train: Config, steps: str, number: Any) -> None:
         "pos": 3,
         "neg": 1,
     }
+    _insert(train, "record", {"crop": crop})
     whole = {"_target_": "custom.transforms.FromDiskd", "transforms": "@train#deterministic_transforms", **kept}
     train["validate"]["preprocessing"]["transforms"] = [whole]
     for part in ("train", "validate"):
@@ -98,7 +101,7 @@ def _read_from_disk(train: Config, steps: str, number: Any) -> None:
         train[part]["dataset"] = {"_target_": "Dataset", "data": dataset["data"], "transform": dataset["transform"]}
 
 
-def _evaluation(template: Path, trials: bool) -> Config:
+def _evaluation(template: Path) -> Config:
     """evaluate.json with a folder for the scores, and with trials of a post-processing."""
     config = read_config(template / "evaluate.json")
     _insert(config, "ckpt_path", {"scores_dir": "$@output_dir + '/evaluation'"})
@@ -107,10 +110,7 @@ def _evaluation(template: Path, trials: bool) -> Config:
         if handler["_target_"].endswith("SegmentationScores"):
             handler["output_dir"] = "@scores_dir"
             labels = handler["labels"]
-    if trials:
-        handlers.append(
-            {"_target_": "custom.handlers.PostprocessingTrials", "output_dir": "@scores_dir", "labels": labels}
-        )
+    handlers.append({"_target_": "custom.handlers.PostprocessingTrials", "output_dir": "@scores_dir", "labels": labels})
     return config
 
 
@@ -119,40 +119,48 @@ def _resample(keys: Any, mode: Any) -> Config:
 
 
 def tissue_configs(template: Path, planned: Planned) -> dict[str, Config]:
-    """train.json with the recipe own_scans in it, and inference.json, of the tissue bundle."""
-    settings, own = planned.plan.settings, planned.own
-    files = [template / "train.json", template / "recipes" / "own_scans.json"]
-    train = ConfigParser.load_config_files([str(path) for path in files])
+    """fine_tuning_config as train.json, and inference.json and evaluate.json of the tissue bundle for other labels."""
+    own = planned.own
     inference = read_config(template / "inference.json")
-    for config in (train, inference):
-        _name(config, planned)
-    train["imports"] = [line for line in train["imports"] if "as own" not in line] + [_OWN]
+    _name(inference, planned)
+    _replace(inference, "labels", {"channels": own["channels"], "labels": own["labels"]})
+    train = fine_tuning_config(template, planned)
+    return {"train": train, "inference": inference, "evaluate": _evaluation(template)}
+
+
+def fine_tuning_config(template: Path, planned: Planned) -> Config:
+    """The tissue bundle's train.json, with FINE_TUNING in the place of its training on label maps."""
+    settings = planned.plan.settings
+    train = ConfigParser.load_config_files([str(template / "train.json"), str(FINE_TUNING)])
+    _name(train, planned)
     train["dataset_dir"] = str(planned.known.folder.absolute())
-    train["from_weights"] = f"$@bundle_root + '/models/{settings['from_weights']}'"
-    for name in ("ignore_code", "ignore_index", "fold", *_OF_LABEL_MAPS):
+    train["from_weights"] = settings["from_weights"]
+    for name in ("ignore_index", *_OF_LABEL_MAPS):
         train.pop(name)
-    _replace(train, "labels", own)
+    _replace(train, "labels", planned.own)
     _insert(train, "split", {"fold": 0} | CACHE)
     for name in ("max_epochs", "val_interval"):
         train[name] = settings[name]
-    train["record"]["channels"] = "@channels"
-    train["train"]["step"]["graph"] = False
-    for split in ("training", "validation"):
-        part = train["train" if split == "training" else "validate"]
-        part.pop("structures")
-        part["dataset"]["data"] = f"$own.datalist(@dataset_dir, {split!r}, @fold)"
-    train["validate"]["dataset"]["data"] = "$own.datalist(@dataset_dir, @split, @fold)"
-    train["validate"].pop("sampling_transforms", None)
-    for step in train["train"]["deterministic_transforms"]:
-        if step["_target_"].endswith("EncodeLabelsd"):
-            step["codes"] = "@codes"
-    steps = train["train"]["sampling_transforms"]
-    del steps[: next(n for n, step in enumerate(steps) if step["_target_"] == "RandFlipd")]  # padding and the crop
-    _set_flip(steps, settings["flip"])
+    for part in ("train", "validate"):
+        del train[part]["structures"]
+    del train["validate"]["sampling_transforms"]
+    _set_flip(train["train"]["sampling_transforms"], settings["flip"])
     _read_from_disk(train, "@train#deterministic_transforms", 1)
-    train["train"]["preprocessing"]["transforms"] = "$[@crop] + @train#sampling_transforms"
-    _replace(inference, "labels", {"channels": own["channels"], "labels": own["labels"]})
-    return {"train": train, "inference": inference, "evaluate": _evaluation(template, False)}
+    return train
+
+
+def config_for_saved_labels(template: Path, name: str, labels: Mapping[int, str]) -> Config:
+    """fine_tuning_config for label maps that viewers saved, whose start weights and length the caller sets.
+
+    Args:
+        template: configs/ of the tissue bundle.
+        name: of the bundle that is trained.
+        labels: {0: "background", 1: ...}, the meaning of the codes in the label maps.
+    """
+    known = Fingerprint(Path(name), freesurfer.CHANNELS, dict(labels), tuple(labels), None, ())
+    length = {"from_weights": None, "max_epochs": 20, "val_interval": 4}
+    plan = Plan(TISSUES, (Decision("length", "20 epochs", "unless the caller sets it", length), flips(known)))
+    return fine_tuning_config(template, Planned(name, known, plan)) | {"resume": False}
 
 
 def _name(config: Config, planned: Planned) -> None:

@@ -21,6 +21,7 @@ ANISOTROPIC = 2.0  # the largest voxel size over the smallest
 MOST_VOXELS = {"cuda": 160**3, "cpu": 80**3}  # of a window: on the CPU a step must not take minutes
 STEPS = {"cuda": 15_000, "cpu": 2_000}  # of one training, near these
 EPOCHS = (20, 1000)
+START = "$@bundle_root + '/models/start.pt'"  # the any-scan weights in a planned bundle
 _SIDES = re.compile(r"(?<![a-z])(left|right|lh|rh|l|r)(?![a-z])", re.IGNORECASE)
 
 
@@ -61,13 +62,13 @@ def decide(known: Fingerprint, machine: Machine) -> Plan:
     """The plan for a folder on a machine: fine-tuning of the any-scan weights where they fit, else a new network."""
     start = _start(known)
     if start.settings:
-        return Plan(TISSUES, (start, _fine_tuning(known, machine), _flips(known)))
+        return Plan(TISSUES, (start, _fine_tuning(known, machine), flips(known)))
     spacing = _spacing(known)
     size = known.size_at(spacing.settings["spacing"])
     network, window = _network_and_window(known, machine, spacing.settings["spacing"], size)
     batch = _batch(known, machine, network, window)
     return Plan(TUMORS, (start, spacing, _intensities(known), network, window, batch, _length(known, machine, batch),
-                         _flips(known)))  # fmt: skip
+                         flips(known)))  # fmt: skip
 
 
 def _start(known: Fingerprint) -> Decision:
@@ -79,7 +80,7 @@ def _start(known: Fingerprint) -> Decision:
     count = f"{len(known.training)} training subjects"
     if few and one and head and fine:
         reason = f"one channel of a head, and {count} (fewer than {FEW})"
-        return Decision("start", "any-scan weights", reason, {"from_weights": "start.pt"})
+        return Decision("start", "any-scan weights", reason, {"from_weights": START})
     reasons = {
         f"{len(known.channels)} channels, and the any-scan network takes one": one,
         f"{count}: enough for a network of its own ({FEW} or more)": few,
@@ -123,7 +124,8 @@ def _network_and_window(
     """The network, and the largest window that fits: the axis that covers most of the scan is cut first."""
     anisotropic = max(spacing) >= ANISOTROPIC * min(spacing)
     plain = machine.kind == "cpu" and not anisotropic
-    window = [max(32, 16 * math.ceil(length / 16)) for length in size]
+    multiple = 8 if plain else 16  # UNet halves three times; more would be padding
+    window = [max(32, multiple * math.ceil(length / multiple)) for length in size]
     if anisotropic:
         window = [
             max(8, 8 * math.ceil(length / 8)) if length < 32 else full
@@ -133,14 +135,15 @@ def _network_and_window(
     limit = ""
     while True:
         network = _unet() if plain else _dynunet(spacing, window, machine)
-        needed = step_bytes(_built(network, known), (2, len(known.channels), *window))
-        too_large, too_much = math.prod(window) > MOST_VOXELS[machine.kind], needed > machine.budget
         cuttable = [axis for axis in range(3) if window[axis] > 32]
-        if not (too_large or too_much) or not cuttable:
-            break
-        limit = "the memory" if too_much else "the time of a step"
+        too_large = bool(cuttable) and math.prod(window) > MOST_VOXELS[machine.kind]
+        if not too_large:  # counting the memory takes a while
+            needed = step_bytes(_built(network, known), (2, len(known.channels), *window))
+            if needed <= machine.budget or not cuttable:
+                break
+        limit = "the time of a step" if too_large else "the memory"
         axis = max(cuttable, key=lambda axis: window[axis] / whole[axis])
-        window[axis] -= 16
+        window[axis] -= multiple
     name = "UNet" if plain else "DynUNet"
     why = {
         (True, False): "the lighter network, for the CPU",
@@ -219,7 +222,8 @@ def _epochs(steps: int, per_epoch: int) -> int:
     return min(EPOCHS[1], max(EPOCHS[0], round(steps / per_epoch)))
 
 
-def _flips(known: Fingerprint) -> Decision:
+def flips(known: Fingerprint) -> Decision:
+    """Left-right flips as augmentation, unless a label names a side."""
     sided = [name for name in known.labels.values() if _SIDES.search(name)]
     reason = f"the label {sided[0]!r} names a side" if sided else "no label names a side"
     value = "no left-right flips" if sided else "left-right flips"

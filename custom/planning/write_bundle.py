@@ -40,7 +40,9 @@ def write_bundle(known: Fingerprint, plan: Plan, target: Path) -> Path:
     planned = Planned(target.name, known, plan)
     with folder_written_whole(target) as partial:
         configs = partial / "configs"
-        shutil.copytree(template / "configs", configs, ignore=shutil.ignore_patterns("recipes", "__pycache__"))
+        shutil.copytree(
+            template / "configs", configs, ignore=shutil.ignore_patterns("recipes", "__pycache__", "train_areas.json")
+        )
         for folder in ("docs", "models"):
             (partial / folder).mkdir()
         shutil.copy(template / "LICENSE", partial)
@@ -78,7 +80,7 @@ def _metadata(metadata: Config, planned: Planned) -> Config:
         "label_classes": f"codes in the files: {', '.join(map(str, known.codes))}; {names} after loading",
         "pred_classes": names,
         "intended_use": f"{custom.RESEARCH_USE_ONLY} Only for scans like those of {known.folder.name}.",
-        "own_labels": {"recipe": None, "codes_option": "codes", "channel_order_option": None},
+        "own_labels": {"planned": False, "codes_option": "codes", "channel_order_option": None},
     }
     metadata["references"] = [
         "Isensee F. et al. nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation. "

@@ -216,25 +216,17 @@ def config_files(bundle: str, *names: str | None) -> list[str]:
     return [str(folder / name) for name in names if name]
 
 
-def mixins(
-    bundle: str, network: str | None, recipe: Any, overrides: Mapping[str, Any] | None = None, inference: bool = False
-) -> list[str]:
+def mixins(bundle: str, network: str | None, recipe: Any, inference: bool = False) -> list[str]:
     """File names of a network and of recipes, as `config_files` takes them.
 
     Args:
         bundle: any unique part of a bundle's name.
         network: the stem of a file in configs/networks, the path of any other mixin (*.json), or None for the default.
         recipe: one name, several as "a,b" or as a list, or None.
-        overrides: with a "dataset_dir" that has a dataset.json, the recipe own_scans is added where the bundle has it
-            and no other recipe is named.
         inference: leave out recipes that change the training only, and print their names.
     """
     given = recipe if isinstance(recipe, (list, tuple)) else str(recipe or "").split(",")
     names = [name for name in (str(entry).strip() for entry in given) if name]
-    own = find_bundle(bundle) / "configs" / "recipes" / "own_scans.json"
-    folder = (overrides or {}).get("dataset_dir")
-    if not names and own.is_file() and folder and (Path(str(folder)) / "dataset.json").is_file():
-        names = ["own_scans"]
     if inference:
         of_training = [name for name in names if _changes_training_only(bundle, name)]
         names = [name for name in names if name not in of_training]

@@ -78,10 +78,9 @@ class ServedBundle:
         name = f"{self.name}_structures"
         return [self, replace(self, name=name, description=description, labels=labels, output="structures")]
 
-    def files(self, config: str, *recipes: str) -> list[str]:
-        """The paths of a config file, of recipes, and of the network's mixin."""
-        networks = [self.network] if self.network else []
-        mixins = [f"recipes/{name}.json" for name in recipes] + [f"networks/{name}.json" for name in networks]
+    def files(self, config: str) -> list[str]:
+        """The paths of a config file and of the network's mixin."""
+        mixins = [f"networks/{self.network}.json"] if self.network else []
         return [str(self.root / "configs" / name) for name in (config, *mixins)]
 
     @property

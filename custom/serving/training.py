@@ -20,7 +20,8 @@ from custom.checkpoints.find import CORRECTED, Weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of, write_record
 from custom.errors import DataError
-from custom.files import folder_written_whole, temporary_folder
+from custom.files import folder_written_whole, read_json, temporary_folder
+from custom.planning.configs import config_for_saved_labels
 from custom.reading.volumes import natural_order, open_volume
 from custom.running.workflow import StrictWorkflow
 from custom.serving.bundles import ServedBundle
@@ -51,9 +52,10 @@ class Division:
 class TrainingTask(TrainTask):
     """Runs a bundle's train.json on the studies with saved labels, starting from the weights that are served.
 
-    metadata.json of the bundle declares in "own_labels" how its train.json takes them: "recipe" (a recipe to add),
-    "codes_option" and "channel_order_option" (the options for the label codes and the order of contrasts); null if the
-    bundle has none. A bundle with "spatial_dims": 2 trains on slices.
+    metadata.json of the bundle declares in "own_labels" how its train.json takes them: "codes_option" and
+    "channel_order_option" (the options for the label codes and the order of contrasts), null if the bundle has none.
+    With "planned": true the training is the fine-tuning that `brainmri plan` writes, because train.json draws its scans
+    from label maps. A bundle with "spatial_dims": 2 trains on slices.
 
     The new weights are OUTPUT/corrected/<time>/model.pt, with model.json: data, date, who trained and who validated,
     and Dice on the latter before and after. Weights that score lower than those that they started from are kept but not
@@ -120,10 +122,11 @@ class TrainingTask(TrainTask):
 
     def _workflow(self, settings: dict[str, Any], division: Division, work: Path) -> StrictWorkflow:
         declared, training, validation = self.bundle.metadata["own_labels"], division.training, division.validation
-        recipes = [declared["recipe"]] if declared["recipe"] else []
-        if recipes:  # the recipe would read label names from a dataset.json, and start from the shipped weights
-            labels = {0: "background"} | {code: name for name, code in self.bundle.labels.items()}
-            settings |= {"labels": f"${labels!r}", "from_weights": None, "ignore_code": None, "ignore_index": None}
+        files = self.bundle.files("train.json")
+        if declared.get("planned"):
+            files[0] = self._planned(work)
+        if "cache_dir" in read_json(Path(files[0])):  # else the scans would stay beside the new weights
+            settings["cache_dir"] = str(work / "cache")
         if declared["codes_option"]:
             settings[declared["codes_option"]] = list(range(len(self.bundle.labels) + 1))
         if declared["channel_order_option"]:
@@ -134,8 +137,15 @@ class TrainingTask(TrainTask):
             validation = as_slices(validation, masks, work / "validation")
         # tuples, because MONAI would parse each item of a list
         settings |= {"train#dataset#data": tuple(training), "validate#dataset#data": tuple(validation)}
-        files = self.bundle.files("train.json", *recipes)
         return StrictWorkflow(files, logging_file=False, workflow_type="train", run_id="training", **settings)
+
+    def _planned(self, work: Path) -> str:
+        """Writes what `brainmri plan` would fine-tune the any-scan network with, and returns the file."""
+        labels = {0: "background"} | {code: name for name, code in self.bundle.labels.items()}
+        config = config_for_saved_labels(self.bundle.root / "configs", self.bundle.name, labels)
+        path = work / "train.json"
+        path.write_text(json.dumps(config), encoding="utf-8")
+        return str(path)
 
     def _settings(self, request: Mapping[str, Any]) -> dict[str, Any]:
         settings = {name: request.get(name) or default for name, default in self.config().items()}
