@@ -268,10 +268,8 @@ def completion(shell: str) -> None:
     print(script(shell, COMMANDS))
 
 
-FUNCTIONS = (
-    quickstart, segment, plan, pretrain, train, evaluate, infer, report, volumes, export, pack, compare, baseline,
-    survival, networks, bundles, label, sample, verify, prepare, download, completion,
-)  # fmt: skip
+FUNCTIONS = (quickstart, segment, plan, train, pretrain, evaluate, infer, report, volumes, export, pack, compare,
+    baseline, survival, networks, bundles, label, sample, verify, prepare, download, completion)  # fmt: skip
 COMMANDS = CommandLine(
     {function.__name__: function for function in FUNCTIONS},
     OPTIONS,
