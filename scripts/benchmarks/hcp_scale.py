@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import re
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,10 +56,12 @@ def main() -> None:
     print("| step | | size | time | memory, GB | disk, GB |\n|---|---|---|---|---|---|")
     preprocessing(options, n)
     inner_products(options, n, voxels)
-    seconds, _ = in_process(cross_validation, n, options.components)
-    row(f"nested cross-validation of four models, {n} subjects", "measured", "any", hours(seconds))
     for name, kernels in NETWORKS.items():
         network(name, kernels, options, voxels)
+    seconds, memory = in_process(cross_validation, n, options.components)
+    row(
+        f"nested cross-validation of {len(CLASSIFIERS)} models, {n} subjects", "measured", "any", hours(seconds), memory
+    )
 
 
 def preprocessing(options: argparse.Namespace, n: int) -> None:
@@ -181,8 +183,11 @@ def _with_memory(function: Callable[..., float], arguments: tuple[Any, ...]) -> 
 
 
 def peak() -> float:
-    """The most bytes that this process held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """The most bytes that this process held. Linux's getrusage would start with those of the parent."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return 1024.0 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text(encoding="utf-8"))[1])  # type: ignore[index]
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
 
 
 def line(sizes: list[int], values: tuple[float, ...]) -> Callable[[int], float]:
