@@ -1,7 +1,7 @@
 """What HCP's 1,113 volumes at full size take: time, memory and disk of each step, measured small and extrapolated.
 
     python scripts/benchmarks/hcp_scale.py WORK_DIR [--subjects 1113] [--sides 16 24 32] [--network_sides 50 75 100]
-        [--full 260 311 260] [--components 100]
+        [--full 260 311 260] [--components 100] [--steps preprocessing products networks validation]
 
 All measurements are of full number, at reduced size; but preprocessing and reading, which are the same for each scan,
 are of two scans of the full size. Lines are fitted through the measurements: seconds and bytes grow with the number of
@@ -35,6 +35,7 @@ from custom.networks.cost import count_parameters
 from custom.networks.hcp_net import TALK
 from custom.running.bundles import config_files
 
+STEPS = ("preprocessing", "products", "networks", "validation")
 GB, HOUR = 1e9, 3600.0
 EPOCHS = 60  # the bundle's max_epochs
 NETWORKS = {"HCPNet": (5, 3, 3, 3, 3), "HCPNet, the talk's kernels": TALK}
@@ -48,6 +49,7 @@ def main() -> None:
     arguments.add_argument("--network_sides", type=int, nargs="+", default=[50, 75, 100])
     arguments.add_argument("--full", type=int, nargs=3, default=[260, 311, 260])
     arguments.add_argument("--components", type=int, default=100)
+    arguments.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     options = arguments.parse_args()
     options.work_dir.mkdir(parents=True, exist_ok=True)
     n, voxels = options.subjects, math.prod(options.full)
