@@ -74,7 +74,8 @@ def test_a_person_from_some_components(volumes: np.ndarray) -> None:
 
 def test_pieces_of_the_voxels(volumes: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = gram_matrix(volumes)
-    monkeypatch.setattr("custom.baselines.gram_pca.CHUNK_VALUES", 7 * PERSONS)  # 7 voxels at once, 3 at the end
+    monkeypatch.setattr("custom.baselines.gram_pca.CHUNK", 7)  # voxels at once, 3 at the end
+    monkeypatch.setattr("custom.baselines.gram_pca.MAPPED_VALUES", 9 * PERSONS)
     np.testing.assert_allclose(gram_matrix(volumes), whole, rtol=1e-9)
     mapped = np.memmap(tmp_path / "rows", np.float32, "w+", shape=volumes.shape)
     mapped[:] = volumes

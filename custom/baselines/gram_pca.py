@@ -10,12 +10,15 @@ from sklearn.decomposition import KernelPCA
 
 from custom.errors import ConfigError
 
-CHUNK_VALUES = 2**25  # of all persons at once: 268 MB in float64, and long pieces of each row for a disk
+CHUNK = 4096  # voxels at once
+MAPPED_VALUES = (
+    2**25
+)  # of all persons at once where rows lie on a disk, which is read in long pieces: 268 MB in float64
 
 
 def _chunks(volumes: np.ndarray) -> Iterator[slice]:
     """Ranges of voxels that together are all of them."""
-    step = max(1, CHUNK_VALUES // max(1, len(volumes)))
+    step = max(CHUNK, MAPPED_VALUES // len(volumes)) if isinstance(volumes, np.memmap) else CHUNK
     return (slice(start, start + step) for start in range(0, volumes.shape[1], step))
 
 
