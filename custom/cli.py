@@ -85,6 +85,13 @@ def train(
     say_what_is_next(workflow, bundle, network, recipe)
 
 
+def pretrain(bundle: str, **overrides: Any) -> None:
+    """Pretrains a ViT on images without labels, for train --from_weights: brainmri pretrain tumor_class."""
+    from custom.commands.pretrain import pretrain
+
+    pretrain(bundle, overrides)
+
+
 def evaluate(bundle: str, *, network: str | None = None, recipe: str | None = None, **overrides: Any) -> None:
     """Scores a trained network on the test split: brainmri evaluate iseg --dataset_dir DIR."""
     from custom.commands.trained import trained_call
@@ -261,10 +268,8 @@ def completion(shell: str) -> None:
     print(script(shell, COMMANDS))
 
 
-FUNCTIONS = (
-    quickstart, segment, plan, train, evaluate, infer, report, volumes, export, pack, compare, baseline, survival,
-    networks, bundles, label, sample, verify, prepare, download, completion,
-)  # fmt: skip
+FUNCTIONS = (quickstart, segment, plan, train, pretrain, evaluate, infer, report, volumes, export, pack, compare,
+    baseline, survival, networks, bundles, label, sample, verify, prepare, download, completion)  # fmt: skip
 COMMANDS = CommandLine(
     {function.__name__: function for function in FUNCTIONS},
     OPTIONS,

@@ -17,7 +17,7 @@ import pytest
 from custom import cli
 from custom.commands.command_line import split_words
 from custom.commands.completion import script
-from custom.commands.options import NO_VALUE, Word, bundle_options, convert, read_meanings, typed
+from custom.commands.options import CONFIGS, NO_VALUE, Word, bundle_options, convert, read_meanings, typed
 from custom.errors import ConfigError
 from custom.running.bundles import config_files, find_bundle, find_bundles
 from custom.running.workflow import StrictWorkflow, _as_text
@@ -316,7 +316,9 @@ def test_the_page_of_bundles_has_the_tables() -> None:
 def test_every_option_has_a_meaning(bundle: str) -> None:
     """Options: top-level keys whose default is a constant. Expressions with a meaning also have a default to show."""
     meanings, known = read_meanings(find_bundle(bundle)), {}
-    for config in ("train", "evaluate", "inference"):
+    names = [name for name in CONFIGS if (find_bundle(bundle) / "configs" / f"{name}.json").is_file()]
+    assert names[:3] == ["train", "evaluate", "inference"]
+    for config in names:
         content = json.loads(Path(config_files(bundle, f"{config}.json")[0]).read_text(encoding="utf-8"))
         known |= content
         for name, default in content.items():

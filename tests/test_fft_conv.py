@@ -173,6 +173,17 @@ def test_covariates_need_a_network_that_takes_them() -> None:
         check_covariates(torch.nn.Linear(1, 1), ["age"])
 
 
+def test_features_of_the_stages() -> None:
+    """By hand: five kernels of 3, one voxel of 5 channels at the end, dense layers of 2048, 512 and 1."""
+    widths = (1, 2, 3, 4, 5)
+    network = HCPNet(1, 1, (48, 48, 48), (3,) * 5, features=widths)
+    convolutions = sum(27 * before * width + width for before, width in zip((1, 1, 2, 3, 4), widths, strict=True))
+    dense = (5 * 2048 + 2048) + (2048 * 512 + 512) + 513
+    assert count_parameters(network) == convolutions + dense
+    with pytest.raises(ConfigError, match=r"5 stages: got 2 features \(1, 2\)"):
+        HCPNet(1, 1, (48, 48, 48), (3,) * 5, features=(1, 2))
+
+
 @pytest.mark.parametrize(
     ("size", "kernels", "sentence"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -12,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from custom.baselines.gram_pca import GramPCA, components, gram_matrix
+from custom.baselines.gram_pca import GramPCA, components, gram_matrix, rebuilt
 from custom.baselines.nested_cv import (
     CLASSIFIERS,
     REGRESSORS,
@@ -53,6 +55,32 @@ def test_scores_of_a_fold_are_pcas(volumes: np.ndarray, kept: float) -> None:
     np.testing.assert_allclose(np.abs(found), np.abs(theirs.transform(volumes[others].astype(float))), atol=1e-8)
     np.testing.assert_allclose(ours.explained_variance_ratio_, theirs.explained_variance_ratio_, atol=1e-12)
     np.testing.assert_allclose(np.abs(components(volumes, ours, training)), np.abs(theirs.components_), atol=1e-6)
+    first = components(volumes, ours, training, most=1)
+    np.testing.assert_array_equal(first, components(volumes, ours, training)[:1])
+
+
+def test_a_person_from_some_components(volumes: np.ndarray) -> None:
+    """As scikit-learn's PCA rebuilds it; also where the voxels come in pieces."""
+    training = np.arange(5, 50)
+    gram = gram_matrix(volumes)
+    ours = GramPCA(30).fit(gram[np.ix_(training, training)])
+    theirs = PCA(30, svd_solver="full").fit(volumes[training].astype(float))
+    scores = ours.transform(gram[np.ix_([0], training)])[0]
+    wanted = theirs.transform(volumes[:1].astype(float))[0]
+    found = rebuilt(volumes, ours, training, scores, [2, 30])
+    for part, kept in zip(found, (2, 30), strict=True):
+        np.testing.assert_allclose(part, theirs.mean_ + wanted[:kept] @ theirs.components_[:kept], atol=1e-3)
+
+
+def test_pieces_of_the_voxels(volumes: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = gram_matrix(volumes)
+    monkeypatch.setattr("custom.baselines.gram_pca.CHUNK", 7)  # voxels at once, 3 at the end
+    monkeypatch.setattr("custom.baselines.gram_pca.MAPPED_VALUES", 9 * PERSONS)
+    np.testing.assert_allclose(gram_matrix(volumes), whole, rtol=1e-9)
+    mapped = np.memmap(tmp_path / "rows", np.float32, "w+", shape=volumes.shape)
+    mapped[:] = volumes
+    np.testing.assert_allclose(gram_matrix(mapped), whole, rtol=1e-9)
+    np.testing.assert_array_equal(mapped, volumes)  # it was only read
 
 
 @pytest.mark.parametrize("kept", [0, -1, 1.5, True])

@@ -263,6 +263,10 @@ def test_rows_are_computed_once(hcp_copy: Path, tmp_path: Path) -> None:
     again, _ = volumes_to_rows(paths, preprocessing(tmp_path / "cache"), workers=2)
     np.testing.assert_array_equal(again, first)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == made
+    mapped, _ = volumes_to_rows(paths, preprocessing(tmp_path / "cache"), folder=tmp_path / "rows", most=0.0)
+    assert isinstance(mapped, np.memmap)  # more than the memory takes: in a file that has no name
+    np.testing.assert_array_equal(mapped, first)
+    assert not any((tmp_path / "rows").iterdir())
     smaller, _ = volumes_to_rows(paths, preprocessing(tmp_path / "cache", (8, 16, 16)))
     assert smaller.shape == (3, 8 * 16 * 16)
     assert len(list((tmp_path / "cache").iterdir())) == 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,15 @@ from sklearn.decomposition import KernelPCA
 from custom.errors import ConfigError
 
 CHUNK = 4096  # voxels at once
+MAPPED_VALUES = (
+    2**25
+)  # of all persons at once where rows lie on a disk, which is read in long pieces: 268 MB in float64
+
+
+def _chunks(volumes: np.ndarray) -> Iterator[slice]:
+    """Ranges of voxels that together are all of them."""
+    step = max(CHUNK, MAPPED_VALUES // len(volumes)) if isinstance(volumes, np.memmap) else CHUNK
+    return (slice(start, start + step) for start in range(0, volumes.shape[1], step))
 
 
 def gram_matrix(volumes: np.ndarray) -> np.ndarray:
@@ -30,8 +39,8 @@ def gram_matrix(volumes: np.ndarray) -> np.ndarray:
     if volumes.ndim != 2:
         raise ValueError(f"volumes must be (n, voxels), got {volumes.shape}.")
     gram = np.zeros((len(volumes), len(volumes)))
-    for start in range(0, volumes.shape[1], CHUNK):
-        part = np.asarray(volumes[:, start : start + CHUNK], dtype=np.float64)
+    for voxels in _chunks(volumes):
+        part = np.array(volumes[:, voxels], dtype=np.float64)
         part -= part.mean(axis=0)
         gram += part @ part.T
     if not np.isfinite(gram).all():
@@ -97,22 +106,50 @@ class GramPCA(KernelPCA):
         return scores
 
 
-def components(volumes: np.ndarray, pca: GramPCA, members: Iterable[int]) -> np.ndarray:
+def components(volumes: np.ndarray, pca: GramPCA, members: Iterable[int], most: int | None = None) -> np.ndarray:
     """The eigenvolumes of a fitted GramPCA ("eigenbrains"), unit vectors.
 
     Args:
         volumes: (n, voxels), all persons.
         pca: fitted on the members' part of their Gram matrix.
         members: row numbers of the persons that it was fitted on, in the order of the fit.
+        most: how many, the first ones; None for all.
 
     Returns:
         (components, voxels), float32.
     """
-    rows = list(members)
-    weights = pca.eigenvectors_ / np.sqrt(pca.eigenvalues_)
-    weights = weights - weights.mean(axis=0)  # the members' mean volume drops out
-    result = np.empty((weights.shape[1], volumes.shape[1]), dtype=np.float32)
-    for start in range(0, volumes.shape[1], CHUNK):
-        part = np.asarray(volumes[:, start : start + CHUNK], dtype=np.float64)[rows]
-        result[:, start : start + CHUNK] = weights.T @ part
+    return _sums(volumes, list(members), _weights(pca)[:, :most].T)
+
+
+def rebuilt(
+    volumes: np.ndarray, pca: GramPCA, members: Iterable[int], scores: np.ndarray, numbers: Iterable[int]
+) -> np.ndarray:
+    """One person's volume from the mean and the first components, for several numbers of components.
+
+    Args:
+        volumes: (n, voxels), all persons.
+        pca: fitted on the members' part of their Gram matrix.
+        members: row numbers of the persons that it was fitted on, in the order of the fit.
+        scores: of the person, (components,).
+        numbers: of components, as many as wanted.
+
+    Returns:
+        (numbers, voxels), float32: sums of the members' volumes, so that no component takes memory.
+    """
+    rows, weights = list(members), _weights(pca)
+    shares = [weights[:, :kept] @ scores[:kept] + 1 / len(rows) for kept in numbers]
+    return _sums(volumes, rows, np.stack(shares))
+
+
+def _weights(pca: GramPCA) -> np.ndarray:
+    """What each member's volume adds to each component, (members, components); the members' mean drops out."""
+    weights: np.ndarray = pca.eigenvectors_ / np.sqrt(pca.eigenvalues_)
+    return weights - weights.mean(axis=0)
+
+
+def _sums(volumes: np.ndarray, rows: list[int], weights: np.ndarray) -> np.ndarray:
+    """Weighted sums of some rows: weights (k, rows) to (k, voxels), float32."""
+    result = np.empty((len(weights), volumes.shape[1]), dtype=np.float32)
+    for voxels in _chunks(volumes):
+        result[:, voxels] = weights @ np.asarray(volumes[:, voxels], dtype=np.float64)[rows]
     return result

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import learning_curve, validation_curve
 
 from custom import RESEARCH_USE_ONLY
-from custom.baselines.gram_pca import GramPCA, check_components, components, gram_matrix
+from custom.baselines.gram_pca import GramPCA, check_components, components, gram_matrix, rebuilt
 from custom.baselines.nested_cv import (
     CLASSIFIERS,
     REGRESSORS,
@@ -172,7 +172,7 @@ def _load_cohort(files: list[str], options: HCPOptions) -> _Cohort:
     check_enough(None if kind == "regression" else labels, families, options.folds)
     names = {0: target} if kind == "regression" else hcp.classes(options.dataset_dir, target, kind)
     preprocessing = bundle.get_parsed_content("preprocessing")
-    rows, brain_ml = volumes_to_rows(people["image"], preprocessing, options.num_workers)
+    rows, brain_ml = volumes_to_rows(people["image"], preprocessing, options.num_workers, options.cache_dir)
     table = hcp.table(options.dataset_dir)
     simple = _simple_columns(table.loc[people.index], target) | {"brain volume": brain_ml}
     volumes, gram = rows.reshape(-1, *size), gram_matrix(rows)
@@ -235,19 +235,20 @@ def _show_persons(out: Path, volumes: np.ndarray, gram: np.ndarray, labels: np.n
     flat = volumes.reshape(len(volumes), -1)
     ratio = GramPCA(len(volumes) - 1).fit(gram).explained_variance_ratio_
     save_figure(explained_variance_figure(ratio), out / "explained_variance.png")
-    pca = GramPCA(max(RECONSTRUCTED)).fit(gram)  # eigenvolumes take as much memory as so many persons
+    pca = GramPCA(max(RECONSTRUCTED)).fit(gram)
     scores = pca.transform(gram)
-    parts = components(flat, pca, everyone)
-    first = {f"component {number + 1}": part.reshape(size) for number, part in enumerate(parts[:4])}
+    parts = components(flat, pca, everyone, most=4)
+    first = {f"component {number + 1}": part.reshape(size) for number, part in enumerate(parts)}
     save_figure(volumes_figure(first, "eigenbrains", list(first)), out / "eigenbrains.png")
-    mean = flat.mean(axis=0)
-    reconstructed = {"original": volumes[0]}
-    for kept in sorted({min(number, len(parts)) for number in RECONSTRUCTED}):
-        reconstructed[f"{kept} components"] = (mean + scores[0, :kept] @ parts[:kept]).reshape(size)
-    save_figure(volumes_figure(reconstructed, "one person, reconstructed"), out / "reconstructions.png")
+    numbers = sorted({min(number, scores.shape[1]) for number in RECONSTRUCTED})
+    sums = rebuilt(flat, pca, everyone, scores[0], numbers)
+    reconstructed = {f"{kept} components": part.reshape(size) for kept, part in zip(numbers, sums, strict=True)}
+    shown = {"original": volumes[0]} | reconstructed
+    save_figure(volumes_figure(shown, "one person, reconstructed"), out / "reconstructions.png")
     save_figure(projections_figure(scores, labels, names), out / "projections.png")
     if len(names) > 1:
-        means = {name: volumes[labels == code].mean(axis=0) for code, name in names.items() if (labels == code).any()}
+        of_class = {name: (labels == code).reshape(-1, 1, 1, 1) for code, name in names.items() if code in labels}
+        means = {name: volumes.mean(axis=0, where=members) for name, members in of_class.items()}  # no copies
         (first_name, low), (second_name, high) = list(means.items())[:2]  # check_enough saw two classes
         difference = f"{second_name} - {first_name}"
         save_figure(volumes_figure(means | {difference: high - low}, "means", [difference]), out / "class_means.png")

@@ -73,6 +73,7 @@ SURVIVAL_OPTIONS = {
 }
 # What a command that was stopped leaves, and how to go on.
 STOPPED = {
+    "pretrain": ". What finished epochs learned is kept; the same command with --resume True goes on with it",
     "train": ". What finished epochs learned is kept; the same command with --resume True goes on with it",
     "compare": ". What finished epochs learned is kept; the same command goes on with it",
     "quickstart": ". What finished epochs learned is kept; the same command goes on with it",

@@ -13,7 +13,8 @@ from custom.errors import ConfigError
 from custom.running.bundles import find_bundle
 
 FILE = "options.json"  # beside a bundle's config files: the meaning of each option
-CONFIGS = ("train", "evaluate", "inference")
+PRETRAIN = "pretrain"  # the config file of a pretraining, which few bundles have
+CONFIGS = ("train", "evaluate", "inference", PRETRAIN)
 
 
 class Word(str):
@@ -29,7 +30,7 @@ class BundleOption:
 
     Args:
         name: its key in the config files.
-        default: the default as text; "train's; inference's" if they differ.
+        default: the default as text; "train's; inference's; pretrain: pretrain's" if they differ.
         where: the config files that have it, "all" for training and inference.
         meaning: one or two sentences.
     """
@@ -41,17 +42,22 @@ class BundleOption:
 
 
 def bundle_options(bundle: Path, *configs: str) -> list[BundleOption]:
-    """The options of some of a bundle's config files ("train", "evaluate", "inference"), all of them by default."""
+    """The options of some of a bundle's config files (CONFIGS), all of them by default."""
     meanings = read_meanings(bundle)
-    defaults = {name: _read(bundle / "configs" / f"{name}.json") for name in CONFIGS}
+    defaults = {name: _read(bundle / "configs" / f"{name}.json") for name in CONFIGS if _exists(bundle, name)}
     options = []
     for name, about in meanings.items():
-        places = [config for config in CONFIGS if name in defaults[config]]
+        places = [config for config in defaults if name in defaults[config]]
         if not set(places) & set(configs or CONFIGS):
             continue
-        texts = [_as_text(defaults[config][name]) for config in places if not configs or config in configs]
-        default = about.get("default") or "; ".join(dict.fromkeys(texts))
-        where = "all" if {"train", "inference"} <= set(places) else ", ".join(places)
+        texts = {config: _as_text(defaults[config][name]) for config in places if not configs or config in configs}
+        others = [text for config, text in texts.items() if config != PRETRAIN]
+        if PRETRAIN in texts and texts[PRETRAIN] not in others:
+            others.append(f"{PRETRAIN}: {texts[PRETRAIN]}" if others else texts[PRETRAIN])
+        default = about.get("default") or "; ".join(dict.fromkeys(others))
+        where = ", ".join(places)
+        if {"train", "inference"} <= set(places):
+            where = f"all, {PRETRAIN}" if PRETRAIN in places else "all"
         options.append(BundleOption(name, default, where, about["meaning"]))
     return options
 
@@ -64,6 +70,11 @@ def read_meanings(bundle: Path) -> dict[str, dict[str, str]]:
     """
     content: dict[str, dict[str, str]] = _read(bundle / "configs" / FILE)
     return content
+
+
+def _exists(bundle: Path, config: str) -> bool:
+    """Whether a bundle has a config file. All have those of training and inference; without one, reading it fails."""
+    return config != PRETRAIN or (bundle / "configs" / f"{config}.json").is_file()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,6 +189,6 @@ def options_of_command(command: str, bundle: str) -> list[BundleOption]:
     Raises:
         ConfigError: no bundle or several bundles match.
     """
-    configs = {"train": ["train"], "compare": ["train"], "baseline": ["train"]}
+    configs = {"train": ["train"], "compare": ["train"], "baseline": ["train"], "pretrain": [PRETRAIN]}
     scoring = {"evaluate": ["train", "evaluate"], "report": ["train", "evaluate"]}
     return bundle_options(find_bundle(bundle), *(configs | scoring).get(command, ["inference"]))

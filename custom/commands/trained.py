@@ -31,7 +31,7 @@ def trained_call(
         overrides: as the user gave them.
 
     Raises:
-        CheckpointError: the weights were trained with another bundle.
+        CheckpointError: the weights were trained with another bundle, or by `brainmri pretrain`.
         ConfigError: an unknown network or recipe.
     """
     folder, evaluating = find_bundle(bundle), run_id == "evaluating"
@@ -44,6 +44,11 @@ def trained_call(
     if record.get("bundle", folder.name) != folder.name:
         raise CheckpointError(
             f"{weights} was trained with the bundle {record['bundle']}, not with {folder.name}. Use that bundle."
+        )
+    if record.get("pretraining"):
+        raise CheckpointError(
+            f"{weights} holds weights of a pretraining, which give no classes. Train from them first: "
+            f"brainmri train {bundle} --network vit --from_weights {weights}."
         )
     if "network" in record:
         network = _choose("network", network, record["network"])

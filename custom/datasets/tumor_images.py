@@ -73,7 +73,7 @@ def datalist(
     folder = existing_folder(dataset_dir, HOW_TO_GET)
     label_of = {name: code for code, name in enumerate(classes)}
     images = [image for image in _images(folder, classes) if _class_of(image) in label_of]
-    group_of = _groups(folder, images, cache_dir)
+    group_of = groups_of(folder, images, cache_dir)
     if partition == "original":
         chosen = _original(folder, images, split, fold)
     else:
@@ -102,8 +102,12 @@ def _check_choices(split: str, fold: int, partition: str, classes: Sequence[str]
         raise ConfigError(f"classes must be two or more names of class folders, got {classes!r}.")
 
 
-def _groups(folder: Path, images: Sequence[str], cache_dir: str | Path | None) -> dict[str, str]:
-    """{image: the first image of its group}: near-duplicates, and what groups.csv joins."""
+def groups_of(folder: Path, images: Sequence[str], cache_dir: str | Path | None) -> dict[str, str]:
+    """{image: the first image of its group}: near-duplicates, and what groups.csv joins.
+
+    Raises:
+        DataError: an image that can't be used, a groups.csv that doesn't fit.
+    """
     hash_of, problems = hashes(folder, images, cache_dir)
     if len(problems) > 1:
         raise DataError(f"{problems[0]} {len(problems) - 1} more have problems: `brainmri verify` lists them.")

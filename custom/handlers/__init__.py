@@ -8,6 +8,7 @@ from custom.handlers.epoch_seed import EpochSeed
 from custom.handlers.load_weights import LoadWeights
 from custom.handlers.postprocessing_trials import PostprocessingTrials
 from custom.handlers.predictions import ClassificationScores, Predictions
+from custom.handlers.reconstructions import Reconstructions
 from custom.handlers.run_files import WritesFiles, run_files
 from custom.handlers.segmentation_scores import SegmentationScores
 from custom.handlers.tensorboard import TensorBoard
@@ -23,6 +24,7 @@ __all__ = [
     "LoadWeights",
     "PostprocessingTrials",
     "Predictions",
+    "Reconstructions",
     "SegmentationScores",
     "TensorBoard",
     "ValidationLoss",

@@ -20,18 +20,21 @@ class EpochSeed:
 
     Args:
         seed: 0 or greater.
+        repeat: seed all epochs alike, from (seed, rank): for a validation that draws random numbers.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, repeat: bool = False) -> None:
         self.seed = seed
+        self.repeat = repeat
 
     def attach(self, engine: Engine) -> None:
-        """Seeds at the start of each epoch of the trainer."""
+        """Seeds at the start of each epoch of the trainer, or of the evaluator."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Seeds Python, NumPy, torch and the data set's transforms."""
-        words = np.random.SeedSequence([self.seed, engine.state.epoch, rank_of(engine)]).generate_state(1)
+        epoch = 0 if self.repeat else engine.state.epoch
+        words = np.random.SeedSequence([self.seed, epoch, rank_of(engine)]).generate_state(1)
         number = int(words[0])
         random.seed(number)
         np.random.seed(number)

@@ -15,6 +15,7 @@ from custom.networks.hcp_net import HCPNet, check_covariates, fit_covariates
 from custom.networks.high_res_net import HighResNet
 from custom.networks.hyper_dense_net import HyperDenseNet
 from custom.networks.improved_unet import ImprovedUNet
+from custom.networks.masked_autoencoder import MaskedAutoencoder
 from custom.networks.seg_res_net_vae import SegResNetVAE
 from custom.networks.single_path_dense_net import SinglePathDenseNet
 from custom.networks.skip_dense_net_3d import SkipDenseNet3D
@@ -41,6 +42,7 @@ __all__ = [
     "HighResNet",
     "HyperDenseNet",
     "ImprovedUNet",
+    "MaskedAutoencoder",
     "SegResNetVAE",
     "SinglePathDenseNet",
     "SkipDenseNet3D",

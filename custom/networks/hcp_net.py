@@ -29,11 +29,12 @@ class HCPNet(nn.Module):
         covariates: how many numbers about the person join before the last layer, in their own units. The network keeps
             their mean and std of the training split (`fit_covariates`). A call without covariates uses the mean.
         dropout: probability, before each dense layer except the first.
+        features: channels of the five stages.
 
     Shapes: (B, in_channels, *img_size), and covariates (B, covariates) if any, to (B, out_channels).
 
     Raises:
-        ConfigError: not five kernel sizes; an image smaller than 48 voxels along an axis.
+        ConfigError: not five kernel sizes or features; an image smaller than 48 voxels along an axis.
         ValueError: another number of covariates.
     """
 
@@ -48,17 +49,17 @@ class HCPNet(nn.Module):
         kernel_sizes: Sequence[int] = (5, 3, 3, 3, 3),
         covariates: int = 0,
         dropout: float = 0.0,
+        features: Sequence[int] = FEATURES,
     ) -> None:
         super().__init__()
-        if len(kernel_sizes) != len(FEATURES):
-            raise ConfigError(
-                f"HCPNet has {len(FEATURES)} stages: got {len(kernel_sizes)} kernel_sizes {kernel_sizes!r}."
-            )
+        for name, given in (("kernel_sizes", kernel_sizes), ("features", features)):
+            if len(given) != len(POOLS):
+                raise ConfigError(f"HCPNet has {len(POOLS)} stages: got {len(given)} {name} {given!r}.")
         stages: list[nn.Module] = []
         size, channels = list(img_size), in_channels
-        for features, kernel, pool in zip(FEATURES, kernel_sizes, POOLS, strict=True):
-            stages += [FFTConv3d(channels, features, kernel), nn.ReLU(inplace=True), nn.MaxPool3d(pool)]
-            size, channels = [n // pool for n in size], features
+        for width, kernel, pool in zip(features, kernel_sizes, POOLS, strict=True):
+            stages += [FFTConv3d(channels, width, kernel), nn.ReLU(inplace=True), nn.MaxPool3d(pool)]
+            size, channels = [n // pool for n in size], width
         if len(size) != 3 or min(size) < 1:
             raise ConfigError(f"HCPNet pools by 48: img_size must be three sizes of 48 or more, got {list(img_size)}.")
         self.stages = nn.Sequential(*stages)

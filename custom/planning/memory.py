@@ -38,9 +38,14 @@ def this_machine() -> Machine:
     """The first GPU where there is one, else the CPU."""
     if torch.cuda.is_available():
         return Machine("cuda", int(torch.cuda.get_device_properties(0).total_memory))
+    return Machine("cpu", memory_of_cpu())
+
+
+def memory_of_cpu() -> int:
+    """Bytes of the machine, or of its container or SLURM job."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 2**30
     limit = _CGROUP.read_text(encoding="utf-8").strip() if _CGROUP.is_file() else ""
-    return Machine("cpu", min(memory, int(limit)) if limit.isdigit() else memory)
+    return min(memory, int(limit)) if limit.isdigit() else memory
 
 
 def step_bytes(network: nn.Module, shape: Sequence[int]) -> int:

@@ -5,6 +5,7 @@ from custom.reports.contours import contour_figure
 from custom.reports.curves import curves_figure
 from custom.reports.feature_maps import feature_maps_figure
 from custom.reports.overlay import animation, overlay_figure, save_animation
+from custom.reports.reconstructions import reconstruction_figure
 from custom.reports.segmentation import segmentation_figure
 from custom.reports.slices import attention_animation, attention_figure, channels_figure
 
@@ -18,6 +19,7 @@ __all__ = [
     "curves_figure",
     "feature_maps_figure",
     "overlay_figure",
+    "reconstruction_figure",
     "save_animation",
     "segmentation_figure",
 ]
