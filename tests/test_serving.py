@@ -30,11 +30,23 @@ from custom.serving.batch_settings import filters_of
 from custom.serving.bundles import load_bundles
 from custom.serving.contrasts import contrast_of, study_and_contrast
 from custom.serving.environment import PINS, pip_calls
+from custom.serving.outputs import OUTPUTS, label_map
 from custom.serving.start import command_line, start
 from custom.serving.uncertainty import uncertainty_of
 from tests.conftest import Brainmri
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_codes_of_further_outputs_fit_a_byte() -> None:
+    """Areas of the right side, 2001 to 2035 in FreeSurfer, follow 100; structures and a bundle's own labels stay."""
+    areas = np.array([[[0, 1001, 1035, 2001, 2035, 1000]]], np.int16)
+    assert label_map("areas", {"areas": areas}).tolist() == [[[0, 1, 35, 101, 135, 0]]]
+    for output in ("pred", "structures"):
+        assert label_map(output, {output: np.array([0, 3, 58], np.int16)}).tolist() == [0, 3, 58]
+    for output in OUTPUTS.values():
+        assert len(set(output.labels.values())) == len(output.labels)
+        assert 1 <= min(output.labels.values()) <= max(output.labels.values()) <= 255
 
 
 @pytest.mark.parametrize(

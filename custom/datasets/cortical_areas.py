@@ -79,7 +79,6 @@ SHARES = CLASSES + 1  # the channels that a network for areas sees
 # SNOMED CT has no term for most of these areas in DICOM's context groups (pydicom 3.0.2): these are of the cortex.
 _CORTEX_TERM = ("40146001", "Cerebral cortex")
 _TERMS = {"entorhinal": ("3937002", "Entorhinal cortex"), "insula": ("36169008", "Insula")}
-SIDE_TERMS = {LEFT: ("7771000", "Left"), RIGHT: ("24028007", "Right")}
 
 
 def snomed(name: str) -> tuple[str, str]:

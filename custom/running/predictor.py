@@ -90,6 +90,7 @@ class Predictor:
         mask: str | Path | None = None,
         probabilities: bool = False,
         on_logits: Callable[[torch.Tensor], object] | None = None,
+        areas: bool = False,
     ) -> dict[str, Any]:
         """Segments one image.
 
@@ -99,6 +100,8 @@ class Predictor:
             probabilities: give these too, where the bundle can; they take memory.
             on_logits: is called with the network's output (1, C, x, y, z), on the network's grid and device, before the
                 labels are made of it. Do not change it.
+            areas: give the areas of the cortex too, where the bundle can: "areas" (X, Y, Z), int16, and
+                "area_measures" (custom.transforms.label_areas).
 
         Returns:
             "pred": labels (X, Y, Z), uint8, on the grid of the first file; "affine" (4, 4) of that grid, voxels to mm,
@@ -109,7 +112,7 @@ class Predictor:
         Raises:
             DataError: an image that cannot be used.
         """
-        return self._predict([image], mask, probabilities, on_logits)
+        return self._predict([image], mask, probabilities, on_logits, areas)
 
     def __call__(
         self,
@@ -125,8 +128,7 @@ class Predictor:
                 first one refine the labels.
             mask: a brain mask on the scan's grid.
             probabilities: give these too; they take memory.
-            areas: give the areas of the cortex too, where the bundle can: "areas" (X, Y, Z), int16, and
-                "area_measures" (custom.transforms.label_areas).
+            areas: as `predict` takes it.
 
         Returns:
             What `predict` returns, on the grid of the first scan.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
@@ -17,7 +16,6 @@ import custom
 from custom.checkpoints.find import Weights, choose, find_weights
 from custom.checkpoints.load import load_checkpoint, load_weights
 from custom.checkpoints.record import sha256_of
-from custom.datasets import freesurfer
 from custom.errors import BrainMRIError, ConfigError
 from custom.files import NO_JSON
 from custom.running import Predictor
@@ -28,6 +26,7 @@ from custom.serving import progress
 from custom.serving.contrasts import contrast_of
 from custom.serving.foreign import check_code, unknown_channels
 from custom.serving.grids import save_labels
+from custom.serving.outputs import OUTPUTS, PRED, label_map
 from custom.serving.uncertainty import uncertainty_of
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ class ServedBundle:
         network: a mixin of configs/networks, if the weights belong to another network than the default.
         metadata: the content of metadata.json.
         modality: of its images: "MR", "CT", ...; "" if it is not declared.
-        output: which result of custom.running.Predictor the label map is, "pred" or "structures".
+        output: which result of custom.running.Predictor the label map is: "pred", or one of custom.serving.outputs.
     """
 
     name: str
@@ -64,19 +63,22 @@ class ServedBundle:
     network: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
     modality: str = ""
-    output: str = "pred"
+    output: str = PRED
 
     def models(self) -> list[ServedBundle]:
-        """This one, and one more for the structures of a bundle whose metadata.json has them in "more_outputs".
-
-        Both use one network, which is loaded once. The codes of structures are FreeSurfer's.
-        """
-        if "structures" not in self.metadata.get("more_outputs", ()):
-            return [self]
-        labels = {name: code for code, (name, _) in freesurfer.names_and_colours().items()}
-        description = f"Brain structures, with FreeSurfer's names and codes. {custom.RESEARCH_USE_ONLY}"
-        name = f"{self.name}_structures"
-        return [self, replace(self, name=name, description=description, labels=labels, output="structures")]
+        """This one, and one more for each of the "more_outputs" of metadata.json. All use one network, loaded once."""
+        more = [
+            replace(
+                self,
+                name=f"{self.name}_{name}",
+                description=f"{OUTPUTS[name].title}. {custom.RESEARCH_USE_ONLY}",
+                labels=OUTPUTS[name].labels,
+                output=name,
+            )
+            for name in self.metadata.get("more_outputs", ())
+            if name in OUTPUTS
+        ]
+        return [self, *more]
 
     def files(self, config: str) -> list[str]:
         """The paths of a config file and of the network's mixin."""
@@ -86,7 +88,7 @@ class ServedBundle:
     @property
     def is_trained(self) -> bool:
         """Whether corrected labels train it: its metadata says how train.json takes them ("own_labels")."""
-        declares = self.output == "pred" and "own_labels" in self.metadata
+        declares = self.output == PRED and "own_labels" in self.metadata
         return declares and (self.root / "configs" / "train.json").is_file()
 
     def find_weights(self) -> list[Weights]:
@@ -155,9 +157,9 @@ class ServedBundle:
                 tuple(self.files("inference.json")), str(weights.path), sha256_of(weights.path), device
             )
             image = list(images) if len(images) > 1 else images[0]
-            result = predictor.predict(image, on_logits=measure if measured else None)
-        voxels = np.asarray(result[self.output])
-        labels = save_labels(voxels, result["affine"], output_dir / "labels.nii.gz")
+            areas = self.output == "areas"
+            result = predictor.predict(image, on_logits=measure if measured else None, areas=areas)
+        labels = save_labels(label_map(self.output, result), result["affine"], output_dir / "labels.nii.gz")
         return labels, uncertainties[0] if measured else None
 
 

@@ -23,6 +23,7 @@ from custom.serving.active_learning import AtRandom, DiceOfPrediction, MeasureAl
 from custom.serving.bundles import ServedBundle, load_bundles
 from custom.serving.dicom_seg import Algorithm
 from custom.serving.grids import as_codes, read_values, save_labels
+from custom.serving.outputs import PRED
 from custom.serving.pacs import Pacs
 from custom.serving.segmentation import SegmentationTask, check_session, first_of, temporary_file
 from custom.serving.studies import Studies
@@ -113,7 +114,7 @@ class BrainMRIApp(MONAILabelApp):
 
     def _networks(self) -> dict[str, ServedBundle]:
         """One model for each network: without the structures, whose network also gives tissues."""
-        return {name: bundle for name, bundle in self.bundles.items() if bundle.output == "pred"}
+        return {name: bundle for name, bundle in self.bundles.items() if bundle.output == PRED}
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:  # noqa: ARG002 - MONAI Label's
         """Segments an image of the studies, or the uploaded file of a session ("session_image").

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from custom.datasets import freesurfer
+from custom.datasets import cortical_areas, freesurfer
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,14 @@ def _structure(code: int, name: str, colour: tuple[int, int, int]) -> Term:
     return Term(codes.SCT.AnatomicalStructure, _STRUCTURES[title], description, _SIDES.get(side), colour)
 
 
+def _area(code: int, name: str, colour: tuple[int, int, int]) -> Term:
+    _, side, title = name.split("-")
+    value, meaning = cortical_areas.snomed(title)
+    description = f"{name}, code {code} of FreeSurfer (Desikan-Killiany)"
+    sides = {"lh": codes.SCT.Left, "rh": codes.SCT.Right}
+    return Term(codes.SCT.AnatomicalStructure, Code(value, "SCT", meaning), description, sides[side], colour)
+
+
 TERMS: dict[str, Term] = {
     "CSF": Term(codes.SCT.BodySubstance, codes.SCT.CerebrospinalFluid, "Cerebrospinal fluid"),
     "GM": Term(codes.SCT.Tissue, codes.SCT.GrayMatter, "Grey matter"),
@@ -72,5 +80,7 @@ TERMS: dict[str, Term] = {
     "ED": Term(_LESION, codes.SCT.Edema, "Edema around the tumor"),
     # SNOMED CT has no enhancing lesion (CID 7168 takes NCI's C113842): the description names the part
     "ET": Term(_LESION, codes.SCT.Neoplasm, "Enhancing tumor"),
-} | {name: _structure(code, name, colour) for code, (name, colour) in freesurfer.names_and_colours().items()}
+}
+TERMS |= {name: _structure(code, name, colour) for code, (name, colour) in freesurfer.names_and_colours().items()}
+TERMS |= {name: _area(code, name, colour) for code, (name, colour) in cortical_areas.names_and_colours().items()}
 OTHER = Term(codes.SCT.Tissue, codes.SCT.Tissue, "A label without a coded term")

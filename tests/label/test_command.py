@@ -47,7 +47,7 @@ def test_from_the_command_to_an_answer(way: str, pairs: dict[str, Any], tmp_path
 
     try:
         info = wait_for(answers, 120, tmp_path / "log")
-        assert list(info["models"]) == [TISSUE, f"{TISSUE}_structures"]
+        assert list(info["models"]) == [TISSUE, f"{TISSUE}_structures", f"{TISSUE}_areas"]
         assert info["datastore"]["total"] == 1
     finally:
         process.send_signal(signal.SIGTERM)

@@ -81,7 +81,7 @@ def test_a_second_image_loads_no_weights(server: Server, runs: Path, tmp_path: P
 def test_info_lists_segmentation_bundles_and_one_image_for_each_study(client: MONAILabelClient, server: Server) -> None:
     info = client.info()
     assert info["trainers"].keys() == {INFANT, TISSUE, TUMOR, SLICES}
-    assert info["models"].keys() == {*info["trainers"], f"{TISSUE}_structures"}
+    assert info["models"].keys() == {*info["trainers"], f"{TISSUE}_structures", f"{TISSUE}_areas"}
     assert info["models"][TUMOR]["labels"] == info["models"][SLICES]["labels"] == {"NCR": 1, "ED": 2, "ET": 3}
     assert info["description"] == custom.RESEARCH_USE_ONLY
     assert all(custom.RESEARCH_USE_ONLY in model["description"] for model in info["models"].values())

@@ -92,7 +92,7 @@ def test_the_panel_segments(
 
     uid = series["MNI152"]
     models = run(browser, f"{pacs.url}/ohif/monai-label?StudyInstanceUIDs={study_of(orthanc, uid)}", TISSUE)
-    assert models == [INFANT, TISSUE, f"{TISSUE}_structures"]
+    assert models == [INFANT, TISSUE, f"{TISSUE}_structures", f"{TISSUE}_areas"]
     assert browser.find_element(By.ID, "monailabelServerURL").get_attribute("value") == f"{pacs.url}/"
     assert "T1w MNI152" in text_of(browser)
     assert "sub-02" not in text_of(browser)

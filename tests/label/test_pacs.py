@@ -389,7 +389,7 @@ def test_bundles_for_patients_are_served_without_the_others(
     """Nobody named the ones of a sample: they don't keep the server from starting."""
     server = Server(tmp_path, "--studies", orthanc.dicomweb, "--runs", runs)
     try:
-        assert list(server.ask("GET", "/info/").json()["models"]) == [TISSUE, f"{TISSUE}_structures"]
+        assert list(server.ask("GET", "/info/").json()["models"]) == [TISSUE, f"{TISSUE}_structures", f"{TISSUE}_areas"]
         assert f"{INFANT} is not served: " in server.log.read_text()
     finally:
         server.stop()

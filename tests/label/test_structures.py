@@ -26,7 +26,7 @@ from tests.label.dicom_series import dicom_series, enhanced, send
 from tests.label.test_ohif import check_shown, run, text_of, until
 from tests.label.test_pacs import canonical, instances
 
-STRUCTURES = f"{TISSUE}_structures"
+STRUCTURES, AREAS = f"{TISSUE}_structures", f"{TISSUE}_areas"
 CODES = {name: code for code, (name, _) in freesurfer.names_and_colours().items()}
 SNOMED = {  # PS3.16, CID 7140 and 244
     "Left-Hippocampus": ("5366008", "7771000"),
@@ -93,13 +93,13 @@ def test_a_study_of_t2_only(
     """A person opens it in OHIF, chooses the structures and "store", and presses Run."""
     pictures = Path(request.config.getoption("--pictures") or tmp_path)
     models = served.ask("GET", "/info/").json()["models"]
-    assert list(models) == [TISSUE, STRUCTURES]
+    assert list(models) == [TISSUE, STRUCTURES, AREAS]
     assert models[STRUCTURES]["labels"] == CODES
     assert models[STRUCTURES]["label_colors"]["Left-Thalamus"] == [0, 118, 14]
     assert models[STRUCTURES]["config"]["store"] is False
 
     address = f"{served.url}/ohif/monai-label?StudyInstanceUIDs={study_of(orthanc, study['T2'])}"
-    assert run(browser, address, STRUCTURES) == [TISSUE, STRUCTURES]
+    assert run(browser, address, STRUCTURES) == [TISSUE, STRUCTURES, AREAS]
     until(browser, lambda one: "Running Segmentation - Successful" not in text_of(one))
     for button in browser.find_elements(By.TAG_NAME, "button"):
         if "Confirm and Hide" in button.text:
@@ -113,15 +113,37 @@ def test_a_study_of_t2_only(
     check_stored(orthanc, params["stored"], study["T2"], expected, 0.008)
 
 
-def segment_and_store(server: Server, uid: str, folder: Path) -> tuple[dict[str, Any], nibabel.Nifti1Image]:
+def segment_and_store(
+    server: Server, uid: str, folder: Path, model: str = STRUCTURES
+) -> tuple[dict[str, Any], nibabel.Nifti1Image]:
     """What the server says of a result that it stored, and the label map."""
     data = {"params": json.dumps({"store": True})}
-    answer = server.ask("POST", f"/infer/{STRUCTURES}?image={uid}", data=data)
+    answer = server.ask("POST", f"/infer/{model}?image={uid}", data=data)
     assert answer.status_code == 200, answer.text
     params, image = MultipartDecoder.from_response(answer).parts
-    path = folder / f"{uid}.nii.gz"
+    path = folder / f"{model}-{uid}.nii.gz"
     path.write_bytes(image.content)
     return json.loads(params.content), nibabel.load(path)
+
+
+def test_areas_of_the_cortex(served: Server, orthanc: Orthanc, study: dict[str, str], tmp_path: Path) -> None:
+    """They fill the cortex of the structures, each on its side; SEG and report name all 68."""
+    params, result = segment_and_store(served, study["T2"], tmp_path, AREAS)
+    areas = np.asarray(result.dataobj)
+    structures = np.asarray(served.infer(STRUCTURES, study["T2"], tmp_path / "structures.nii.gz").dataobj)
+    np.testing.assert_array_equal(np.isin(areas, range(1, 36)), structures == CODES["Left-Cerebral-Cortex"])
+    np.testing.assert_array_equal(areas > 100, structures == CODES["Right-Cerebral-Cortex"])
+    assert len(np.unique(areas)) == 69
+    (seg,) = instances(orthanc, params["stored"]["SeriesInstanceUID"])
+    terms = {}
+    for segment in seg.SegmentSequence:
+        kind = segment.SegmentedPropertyTypeCodeSequence[0]
+        terms[segment.SegmentLabel] = kind.CodeValue, kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue
+    assert len(terms) == 68
+    assert terms["ctx-rh-insula"] == ("36169008", "24028007")
+    assert terms["ctx-lh-cuneus"] == ("40146001", "7771000")
+    (report,) = instances(orthanc, params["stored"]["ReportSeriesInstanceUID"])
+    assert read_volumes(report)["ctx-rh-insula"] == pytest.approx((areas == 135).sum() * 0.008, abs=1e-3)
 
 
 def test_the_best_series_of_a_study(served: Server, orthanc: Orthanc, study: dict[str, str]) -> None:
