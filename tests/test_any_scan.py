@@ -23,7 +23,8 @@ from custom.reading.scans import read_scan
 from custom.running import Predictor
 from custom.running.bundles import config_files
 from custom.running.confidence import Fit, confidence, evidence_of, read_fits
-from custom.running.segmentation import Segmentation, order_of_tissues
+from custom.running.segmentation import Segmentation
+from custom.running.trust import order_of_tissues
 from custom.samples import mni152
 from custom.transforms.brain_masks import brain_masks
 from custom.transforms.measures import Measures, Outputs

@@ -251,7 +251,8 @@ def test_weights_are_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 torch, "load", lambda *args, load=load, loads=loads, **words: loads.append(args) or load(*args, **words)
             )
             for pair in (images[:2], images[2:], images[:2]):
-                path, uncertainty = served.segment(pair, tmp_path, served.choose_weights(), "cpu", measured=True)
+                found = served.segment(pair, tmp_path, served.choose_weights(), "cpu", measured=True)
+                path, uncertainty = found.labels, found.uncertainty
                 results.append((np.asarray(nibabel.load(path).dataobj), uncertainty))
         assert len(loads) == 1
     (first, second, again), (other, _, _) = results[:3], results[3:]

@@ -8,22 +8,13 @@ from typing import Any
 import numpy as np
 
 from custom.datasets import cortical_areas, freesurfer
-from custom.errors import DataError
-from custom.running.confidence import Fit, confidence, shows_a_head
+from custom.running.confidence import Fit
 from custom.running.cortex import area_confidence, area_warnings, areas_ml
+from custom.running.trust import trust_in
 from custom.transforms.brain_masks import brain_masks
 
 # ml in adults and children from two years on; outside them a result is likelier wrong than rare
 PLAUSIBLE = {"CSF": (30, 700), "GM": (350, 1000), "WM": (250, 800)}
-DOUBTFUL = 0.7  # expected Dice below which a scan gets a warning
-DOUBTFUL_STRUCTURE = 0.5
-ORDERS = {
-    ("CSF", "GM", "WM"): "T1w",
-    ("WM", "GM", "CSF"): "T2w",
-    ("CSF", "WM", "GM"): "FLAIR",
-    ("WM", "CSF", "GM"): "PDw",
-}
-WHY = "possible reasons are motion, a contrast agent, a lesion, or a field of view that cuts the brain"
 
 
 class Segmentation:
@@ -78,9 +69,7 @@ class Segmentation:
 
     def _measure(self, codes: np.ndarray, fits: Mapping[str, Fit]) -> None:
         measures, ml = self.item["measures"], abs(np.linalg.det(self.affine[:3, :3])) / 1000
-        self.confidence = confidence(measures, ml, fits)
-        if not shows_a_head(measures):
-            raise DataError("no head was found. Give an MR scan that shows a brain.")
+        self.confidence, self.contrast, doubts = trust_in(self.item, self.names, fits)
         self.brain, self.intracranial = brain_masks(codes, self.affine, freesurfer.AROUND_BRAIN)
         if "mask" in self.item:
             given = np.asarray(self.item["mask"])[0] > 0
@@ -92,7 +81,7 @@ class Segmentation:
         names = freesurfer.names_and_colours()
         self.structures = {name: round(measures.voxels[code] * ml, 3) for code, (name, _) in names.items()}
         self.asymmetry = asymmetry_of(self.structures)
-        self.warnings += self._doubts()
+        self.warnings += doubts
         if "area_measures" in self.item:
             self._measure_areas()
 
@@ -102,42 +91,6 @@ class Segmentation:
         self.lobes = cortical_areas.lobes_ml(self.areas)
         self.confidence |= area_confidence(measures, self.confidence)
         self.warnings += area_warnings(measures, self.areas, self.affine)
-
-    def _doubts(self) -> list[str]:
-        """Warnings about the confidence and the order of the tissues' intensities, a sentence each."""
-        warnings = []
-        overall = self.confidence["scan"]
-        if overall < DOUBTFUL:
-            warnings.append(f"confidence is low (expected Dice {overall:.2f}): {WHY}")
-        weak = [
-            name for name, value in self.confidence.items() if value < DOUBTFUL_STRUCTURE and name in self.structures
-        ]
-        if weak and overall >= DOUBTFUL:
-            warnings.append(f"confidence is low in {', '.join(weak)}. Check them in the label map")
-        self.contrast, order = order_of_tissues(np.asarray(self.item["scan"])[0], self.labels, self.names)
-        if order:
-            warnings.append(order)
-        return warnings
-
-
-def order_of_tissues(scan: np.ndarray, labels: np.ndarray, names: Mapping[int, str]) -> tuple[str, str]:
-    """The contrast by the order of the tissues' median intensities ("T1w", ...), and a warning where it is unusual.
-
-    Both are "" if a tissue is missing.
-    """
-    some = tuple(slice(None, None, max(1, n // 96)) for n in scan.shape)
-    values = {name: scan[some][labels[some] == code] for code, name in names.items() if name in freesurfer.TISSUE_NAMES}
-    if len(values) < 3 or min(len(voxels) for voxels in values.values()) < 100:
-        return "", ""
-    medians = {name: float(np.median(voxels)) for name, voxels in values.items()}
-    spread = np.mean([np.subtract(*np.percentile(values[name], [75, 25])) for name in ("GM", "WM")])
-    if abs(medians["GM"] - medians["WM"]) < 0.25 * spread:
-        return "", "grey and white matter are about equally bright: their boundary is unreliable"
-    order = tuple(sorted(medians, key=lambda name: medians[name]))
-    if order not in ORDERS:
-        brightness = " < ".join(order)
-        return "", f"the order of the tissues' brightness ({brightness}) fits no usual contrast (T1w, T2w, FLAIR, PDw)"
-    return ORDERS[order], ""
 
 
 def asymmetry_of(structures: Mapping[str, float]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from custom.serving import progress
 from custom.serving.contrasts import contrast_of
 from custom.serving.foreign import check_code, unknown_channels
 from custom.serving.grids import save_labels
-from custom.serving.outputs import OUTPUTS, PRED, label_map
+from custom.serving.outputs import OUTPUTS, PRED, Result, label_map, trust
 from custom.serving.uncertainty import uncertainty_of
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class ServedBundle:
         device: str,
         one: progress.Segmentation | None = None,
         measured: bool = False,
-    ) -> tuple[Path, float | None]:
+    ) -> Result:
         """Segments one study. Other calls in this process wait until it is done.
 
         The network stays in memory, so that the next call with the same weights and device is faster.
@@ -136,12 +136,8 @@ class ServedBundle:
             one: is told how far the network is.
             measured: whether the network's uncertainty is measured too, which takes about a tenth longer.
 
-        Returns:
-            The label map (NIfTI, uint8, on the grid of the first file), and the network's uncertainty in bits
-            (`uncertainty_of`), or None.
-
         Raises:
-            DataError: a scan that cannot be used.
+            DataError: a scan that cannot be used, or that shows no head where the bundle can tell.
             CheckpointError: weights of another network.
             CancelledError: the segmentation was cancelled.
         """
@@ -160,7 +156,8 @@ class ServedBundle:
             areas = self.output == "areas"
             result = predictor.predict(image, on_logits=measure if measured else None, areas=areas)
         labels = save_labels(label_map(self.output, result), result["affine"], output_dir / "labels.nii.gz")
-        return labels, uncertainties[0] if measured else None
+        expected, warnings = trust(result, predictor, Path(images[0]).name)
+        return Result(labels, uncertainties[0] if measured else None, expected, warnings)
 
 
 @functools.lru_cache(maxsize=_MAX_PREDICTORS)

@@ -125,8 +125,8 @@ class BrainMRIApp(MONAILabelApp):
 
         Returns:
             {"file": the label map, "label": the same, "tag": "original", "params": those of SegmentationTask, with
-            "inputs" (the scan of each channel), "warnings" (what is unusual about the scan) and "stored" (the UIDs of
-            the series that were stored)}.
+            "inputs" (the scan of each channel), "warnings" (about the scan and the result) and "stored" (the UIDs of the
+            series that were stored)}.
 
         Raises:
             BrainMRIError: this bundle cannot segment the study.
@@ -143,7 +143,8 @@ class BrainMRIApp(MONAILabelApp):
         if not uploaded and not request.get("unseen"):
             made_by = {"model": bundle.name, "version": bundle.version_of(params)}
             self._datastore.update_image_info(image_id, {MADE_BY: made_by})
-            params["warnings"] = self._datastore.get_image_info(image_id).get("warnings")
+            of_scan = self._datastore.get_image_info(image_id).get("warnings") or ()
+            params["warnings"] = list(dict.fromkeys([*of_scan, *params["warnings"]]))
             params["inputs"] = [self._datastore.name_of(file) for file in files]
         if request.get("save_label") and not uploaded:
             info = {"model": bundle.name, "params": params, "labels": dict(bundle.labels)}

@@ -1,22 +1,44 @@
-"""The label maps that a bundle's network gives besides its own: those that metadata.json names in "more_outputs"."""
+"""What a bundle gives for one study: its label map or a further one ("more_outputs"), and how sure it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from custom.datasets import cortical_areas, freesurfer
+from custom.errors import DataError
+from custom.running import Predictor
+from custom.running.confidence import read_fits
+from custom.running.trust import trust_in
 
 PRED = "pred"  # the entry of custom.running.Predictor's result that every bundle has
 _RIGHT = 100  # plus the number of an area on the right
 
 
 @dataclass(frozen=True)
+class Result:
+    """What a bundle found in one study.
+
+    Args:
+        labels: the label map (NIfTI, uint8, on the grid of the first file).
+        uncertainty: the network's, in bits (`uncertainty_of`), or None.
+        confidence: the Dice to be expected, 0 to 1, by name; {} for a bundle that measures none.
+        warnings: a sentence each.
+    """
+
+    labels: Path
+    uncertainty: float | None = None
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Output:
-    """One more label map, which is served as a model of its own.
+    """One more label map, which metadata.json names in "more_outputs". It is served as a model of its own.
 
     Args:
         title: what it shows, for the viewer.
@@ -65,3 +87,14 @@ def label_map(output: str, result: Mapping[str, Any]) -> np.ndarray:
     table[list(codes)] = list(codes.values())
     served: np.ndarray = table[voxels]
     return served
+
+
+def trust(result: Mapping[str, Any], predictor: Predictor, name: str) -> tuple[dict[str, float], list[str]]:
+    """Confidence and warnings of the any-scan network's result; none of other bundles."""
+    if "measures" not in result:
+        return {}, []
+    try:
+        expected, _, doubts = trust_in(result, predictor.labels, read_fits(predictor.path, predictor.sha256))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    return expected, [*result["scan"].meta["warnings"].splitlines(), *doubts]

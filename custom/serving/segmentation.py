@@ -39,7 +39,8 @@ class SegmentationTask(InferTask):
 
     Returns:
         The path of the label map, a temporary file that the caller removes, and {"label_names": the labels that are
-        present, {"CSF": 1, ...}, "uncertainty" (bits; None if it was not asked for), "weights", "weights_sha256",
+        present, {"CSF": 1, ...}, "uncertainty" (bits; None if it was not asked for), "confidence" (the Dice to be
+        expected, by name; {} of bundles that measure none), "warnings" (a sentence each), "weights", "weights_sha256",
         "simulated", "resampled", "note", "latencies" (s)}.
     """
 
@@ -77,23 +78,23 @@ class SegmentationTask(InferTask):
             files, resampled = on_one_grid(request["files"], request["reference"], folder)
             ready = time.monotonic()
             device = name_to_device(first_of(request.get("device")))
-            labels, uncertainty = self.bundle.segment(
-                files, folder, weights, device, one, bool(request.get("uncertainty"))
-            )
+            found = self.bundle.segment(files, folder, weights, device, one, bool(request.get("uncertainty")))
             used = sha256_of(weights.path), device
             return_memory(settle=used not in self._settled)
             self._settled.add(used)
-            present = np.unique(np.asarray(open_volume(labels).dataobj))
+            present = np.unique(np.asarray(open_volume(found.labels).dataobj))
             # viewers name segments by their position among the labels that are present
             names = {name: code for name, code in self.bundle.labels.items() if code in present}
             ending = request.get("result_extension") or ".nii.gz"
-            result = convert(labels, ending, bool(request.get("result_compress")))
+            result = convert(found.labels, ending, bool(request.get("result_compress")))
             kept = temporary_file(ending)
             shutil.move(result, kept)
         seconds = {"load": round(ready - start, 2), "total": round(time.monotonic() - start, 2)}
         return str(kept), {
             "label_names": names,
-            "uncertainty": uncertainty,
+            "uncertainty": found.uncertainty,
+            "confidence": dict(found.confidence),
+            "warnings": list(found.warnings),
             "weights": weights.name,
             "weights_sha256": sha256_of(weights.path),
             "simulated": weights.simulated,

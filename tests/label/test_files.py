@@ -469,11 +469,22 @@ def test_an_upload_joins_the_studies_and_a_session_serves_one_scan(own: Any, pai
     file, params = client.infer(TISSUE, "", {}, session_id=session)
     np.testing.assert_array_equal(voxels(nibabel.load(file)), voxels(expected))
     assert params["note"] == custom.RESEARCH_USE_ONLY
+    assert {"scan", "GM", "Left-Thalamus"} <= params["confidence"].keys()
+    assert "its voxels are up to 4 mm long: boundaries between them are guessed" in params["warnings"]
     answer = server.ask("POST", f"/infer/{INFANT}?session_id={session}")
     assert answer.status_code == 400
     assert "needs T1, T2" in answer.json()["detail"]
     client.remove_session(session)
     assert server.ask("GET", f"/session/{session}").status_code == 404
+
+    distance = np.sqrt(sum((axis - 36.0) ** 2 for axis in np.indices((72, 72, 72))))
+    noise = np.random.default_rng(0).normal(0, 15, distance.shape)
+    ball = np.abs(600 * (distance < 32) + 50 + noise).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(ball, np.diag([2.5, 2.5, 2.5, 1])), tmp_path / "ball.nii.gz")
+    session = client.create_session(str(tmp_path / "ball.nii.gz"))["session_id"]
+    answer = server.ask("POST", f"/infer/{TISSUE}?session_id={session}")
+    assert answer.status_code == 400
+    assert "no head was found. Give an MR scan that shows a brain." in answer.json()["detail"]
 
 
 def test_batch_inference_keeps_results_beside_the_final_labels(own: Any, tmp_path: Path) -> None:
