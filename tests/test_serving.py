@@ -184,7 +184,7 @@ def test_prepared_slices_of_a_sample_stay_a_sample(brats_slices_dir: Path, tmp_p
 def test_bundles_to_serve(tmp_path: Path) -> None:
     served = load_bundles([], tmp_path)
     # the only one with shipped weights, and its structures
-    assert list(served) == ["brain_mri_tissue_segmentation", "brain_mri_tissue_segmentation_structures"]
+    assert list(served) == [f"brain_mri_tissue_segmentation{more}" for more in ("", "_structures", "_areas")]
     structures = served["brain_mri_tissue_segmentation_structures"]
     assert (structures.labels["Left-Thalamus"], structures.labels["Right-Thalamus"]) == (10, 49)
     assert structures.find_weights() == served["brain_mri_tissue_segmentation"].find_weights()

@@ -125,7 +125,7 @@ class BrainMRIApp(MONAILabelApp):
 
         Returns:
             {"file": the label map, "label": the same, "tag": "original", "params": those of SegmentationTask, with
-            "inputs" (the scan of each channel), "warnings" (about the scan and the result) and "stored" (the UIDs of the
+            "inputs" (the scan of each channel), "warnings" (about scan and result) and "stored" (the UIDs of the
             series that were stored)}.
 
         Raises:
