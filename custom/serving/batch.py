@@ -28,7 +28,7 @@ from custom.files import temporary_folder, written_whole
 from custom.serving.batch_settings import batch_arguments, filters_of
 from custom.serving.bundles import ServedBundle, load_bundles
 from custom.serving.contrasts import ORDER
-from custom.serving.label_app import PASSWORD, USER, check_modality
+from custom.serving.label_app import PASSWORD, USER, check_for_pacs
 from custom.serving.pacs import UID, Pacs
 from custom.serving.segmentation import SegmentationTask
 
@@ -85,7 +85,7 @@ def segment_studies(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _load(options: argparse.Namespace) -> ServedBundle:
     def check(bundle: ServedBundle) -> None:
-        check_modality(bundle)
+        check_for_pacs(bundle)
         weights = bundle.choose_weights()
         if not options.allow_simulated:
             check_for_patients(weights, bundle.name)

@@ -20,6 +20,7 @@ from custom.serving.terms import OTHER, TERMS
 MANUFACTURER = "Brain MRI Bundles"
 FORMS = {"seg": "BINARY", "labelmap": "LABELMAP"}
 LENGTH = 64  # letters of a DICOM long string (LO)
+UTF_8 = "ISO_IR 192"  # labels may have names of any script
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def write_seg(
         content_label="BRAIN_SEG",
         content_description=custom.RESEARCH_USE_ONLY,
     )
+    seg.SpecificCharacterSet = UTF_8
     what = ", ".join(names) if len(names) < 10 else f"{len(names)} structures"
     seg.SeriesDescription = f"Research use only: {what} by {algorithm.name}"[:LENGTH]
     if source.note:

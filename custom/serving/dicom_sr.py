@@ -31,7 +31,7 @@ from pydicom.sr.coding import Code
 
 import custom
 from custom.errors import DataError
-from custom.serving.dicom_seg import LENGTH
+from custom.serving.dicom_seg import LENGTH, UTF_8
 from custom.serving.source_images import source_images
 from custom.serving.terms import OTHER, TERMS
 
@@ -58,7 +58,7 @@ def write_report(seg: Segmentation, series: Sequence[Dataset]) -> Comprehensive3
     content.ContentSequence.append(
         TextContentItem(codes.DCM.Comment, note, relationship_type=RelationshipTypeValues.CONTAINS)
     )
-    return Comprehensive3DSR(
+    report = Comprehensive3DSR(
         evidence=[*source.images, seg],
         content=content,
         series_instance_uid=highdicom.UID(),
@@ -72,6 +72,8 @@ def write_report(seg: Segmentation, series: Sequence[Dataset]) -> Comprehensive3
         series_description=f"Research use only: volumes by {seg.ManufacturerModelName}"[:LENGTH],
         record_evidence=True,
     )
+    report.SpecificCharacterSet = UTF_8
+    return report
 
 
 def _group(

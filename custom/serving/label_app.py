@@ -21,7 +21,7 @@ from custom.checkpoints.find import Weights, check_for_patients
 from custom.errors import ConfigError, DataError
 from custom.serving.active_learning import AtRandom, DiceOfPrediction, MeasureAll, MostUncertain
 from custom.serving.bundles import ServedBundle, load_bundles
-from custom.serving.dicom_seg import Algorithm
+from custom.serving.dicom_seg import LENGTH, Algorithm
 from custom.serving.grids import as_codes, read_values, save_labels
 from custom.serving.outputs import PRED
 from custom.serving.pacs import Pacs
@@ -71,7 +71,7 @@ class BrainMRIApp(MONAILabelApp):
     def check_bundle(self, bundle: ServedBundle) -> None:
         """Raises CheckpointError or ConfigError if a bundle cannot be served."""
         if self.on_pacs:
-            check_modality(bundle)
+            check_for_pacs(bundle)
         bundle.check(self.weights_for(bundle))
 
     # the interface of MONAILabelApp
@@ -240,10 +240,15 @@ def is_url(studies: str) -> bool:
     return studies.startswith(("http://", "https://"))
 
 
-def check_modality(bundle: ServedBundle) -> None:
-    """Raises ConfigError if a bundle takes other images than MR, the only ones that are read from a PACS."""
+def check_for_pacs(bundle: ServedBundle) -> None:
+    """Raises ConfigError if a bundle takes other images than MR, or if DICOM cannot hold the names of its labels."""
     if bundle.modality not in ("", "MR"):
         raise ConfigError(
             f"{bundle.name} takes {bundle.modality} images, but only MR series are read from a PACS. Serve it for a "
             "folder of NIfTI files."
+        )
+    if odd := [name for name in bundle.labels if not 0 < len(name) <= LENGTH or name != name.strip() or "\\" in name]:
+        raise ConfigError(
+            f"{bundle.name} has the label {odd[0]!r}. On a PACS a name has 1 to {LENGTH} letters, no backslash, and no "
+            "space around it. Correct its metadata.json."
         )

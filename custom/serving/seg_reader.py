@@ -35,7 +35,9 @@ def read_seg(seg: Dataset, series: Sequence[Dataset], labels: Mapping[str, int])
     try:
         segmentation = Segmentation.from_dataset(seg, copy=False)
         SourceImages([segmentation], ()).positions()  # fails where frames have no place
-        numbered = [(segmentation.get_segment_description(n).SegmentLabel, n) for n in segmentation.segment_numbers]
+        numbered = [
+            (str(segmentation.get_segment_description(n).SegmentLabel), n) for n in segmentation.segment_numbers
+        ]
     except Exception as error:  # highdicom raises many kinds of errors
         raise DataError(f"The segmentation cannot be read ({error}). Export it again.") from error
     numbers = dict(numbered)

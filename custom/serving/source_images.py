@@ -142,8 +142,9 @@ class SourceImages:
 def source_images(series: Sequence[Dataset]) -> SourceImages:
     """The images of a series that custom.reading.dicom could read.
 
-    Missing tags are filled in: empty, but for a new frame of reference. Orientations and spacings that differ in their
-    last digits become those of the first image, because highdicom compares them as texts.
+    Missing tags are filled in: empty, but for a new frame of reference, and a thickness that is the distance of slices.
+    Orientations and spacings that differ in their last digits become those of the first image, because highdicom
+    compares them as texts.
     """
     is_multi_frame = "PerFrameFunctionalGroupsSequence" in series[0]
     wanted = [name for name in _MAY_BE_EMPTY if not (is_multi_frame and name == "SliceThickness")]
@@ -151,6 +152,10 @@ def source_images(series: Sequence[Dataset]) -> SourceImages:
     for image in series:
         for name in missing:
             image.setdefault(name, None)
+    if "SliceThickness" in missing:  # highdicom reads no SEG without it
+        between = float(np.linalg.norm(SourceImages(list(series), ()).affine()[:3, 2]))
+        for image in series:
+            image.SliceThickness = image.SliceThickness or round(between, 4)
         for name in () if is_multi_frame else ("ImageOrientationPatient", "PixelSpacing"):
             own, first = (np.array(each[name].value, dtype=float) for each in (image, series[0]))
             if np.allclose(own, first, rtol=_JITTER, atol=_JITTER):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import HTTPException
 
+from custom.errors import ConfigError
 from custom.serving import checks
+from custom.serving.bundles import ServedBundle
+from custom.serving.label_app import check_for_pacs
 
 WEIGHTS = [SimpleNamespace(name="20260102-100000"), SimpleNamespace(name="shipped")]
 BUNDLE = SimpleNamespace(weights="newest", find_weights=lambda: WEIGHTS)
@@ -128,3 +133,12 @@ def test_refused_json(text: Any, sentence: str) -> None:
         checks.parse_json(text)
     assert raised.value.status_code == 400
     assert raised.value.detail.startswith(sentence)
+
+
+@pytest.mark.parametrize("name", ["", " CSF", "x" * 65, "a\\b"])
+def test_names_that_dicom_cannot_hold(name: str) -> None:
+    """They would come back from the PACS as other names."""
+    bundle = ServedBundle("some_bundle", "1", "", Path(), Path(), (None,), {"GM": 1, name: 2})
+    with pytest.raises(ConfigError, match="On a PACS a name has 1 to 64 letters, no backslash"):
+        check_for_pacs(bundle)
+    check_for_pacs(replace(bundle, labels={"GM": 1, "x" * 64: 2, "脑": 3}))

@@ -240,6 +240,20 @@ def as_bits(pixels: np.ndarray) -> bytes:
     return packed + b"\0" * (len(packed) % 2)
 
 
+def test_names_of_any_script(tmp_path: Path) -> None:
+    """Labels of a bundle that others made, and a patient whose series has another character set."""
+    series, labels, affine = labelled("axial", tmp_path)
+    for image in series:
+        image.SpecificCharacterSet, image.PatientName = "ISO_IR 100", "Müller^Jörg"
+    names = dict(zip(["脑", "Ödem", "мозг", "d", "e", "f", "g", "h"], LABELS.values(), strict=True))
+    seg = reread(write_seg(labels, affine, [reread(image) for image in series], names, ALGORITHM))
+    report = reread(write_report(seg, [reread(image) for image in series]))
+    assert [str(segment.SegmentLabel) for segment in seg.SegmentSequence] == list(names)
+    assert str(seg.PatientName) == str(report.PatientName) == "Müller^Jörg"
+    assert list(read_volumes(report)) == list(names)
+    np.testing.assert_array_equal(np.asarray(read_seg(seg, series, names).dataobj), labels)
+
+
 @pytest.mark.parametrize(("plane", "name"), [(SAGITTAL, "axial"), (([-1, 0, 0], [0, 1, 0]), "multi-frame")])
 def test_labels_that_were_drawn_on_other_planes(plane: tuple[Any, Any], name: str, tmp_path: Path) -> None:
     """A viewer may cut the same voxels into slices of another direction."""
