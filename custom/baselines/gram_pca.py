@@ -143,8 +143,9 @@ def rebuilt(
 
 def _weights(pca: GramPCA) -> np.ndarray:
     """What each member's volume adds to each component, (members, components); the members' mean drops out."""
-    weights: np.ndarray = pca.eigenvectors_ / np.sqrt(pca.eigenvalues_)
-    return weights - weights.mean(axis=0)
+    uncentred = pca.eigenvectors_ / np.sqrt(pca.eigenvalues_)
+    weights: np.ndarray = uncentred - uncentred.mean(axis=0)
+    return weights
 
 
 def _sums(volumes: np.ndarray, rows: list[int], weights: np.ndarray) -> np.ndarray:
