@@ -79,12 +79,17 @@ def interpolated(volumes: torch.Tensor, positions: Sequence[np.ndarray]) -> torc
         (C, len of each).
     """
     ratios = [len(at) / n for at, n in zip(positions, volumes.shape[1:], strict=True)]
-    for axis in np.argsort(ratios):  # the one that leaves the least to do comes first
+    for axis in map(int, np.argsort(ratios)):  # the one that leaves the least to do comes first
         at = np.clip(positions[axis], 0, volumes.shape[1 + axis] - 1)
         first, last = int(np.floor(at.min())), int(np.ceil(at.max()))
         weights = _triangles(at - first, last - first + 1, 1.0).to(volumes.device)
-        part = volumes.narrow(1 + int(axis), first, last - first + 1)
-        volumes = (part.movedim(1 + int(axis), -1) @ weights.T).movedim(-1, 1 + int(axis))
+        part = volumes.narrow(1 + axis, first, last - first + 1)
+        if axis == 2:
+            volumes = part @ weights.T
+            continue
+        matrices = part.flatten(0, axis).flatten(2)  # the axis, and what lies after it; no copy turns the axes
+        shape = *part.shape[: 1 + axis], -1, *part.shape[2 + axis :]
+        volumes = weights.expand(len(matrices), -1, -1).bmm(matrices).view(shape)
     return volumes
 
 

@@ -163,12 +163,13 @@ class _Labeller:
         inside = dense[0] < NOTHING
         if self.mask is not None:
             inside &= self.mask[part].to(self.device) > 0
-        probabilities = dense[:, inside]
+        at = inside.flatten().nonzero()[:, 0]
+        probabilities = dense.flatten(1).index_select(1, at)
         prior = probabilities.sum(dim=1, dtype=torch.float64).cpu()
         if mixture is not None:
             starts = [side.start for side in self.box]
             on_fit = [(at - start) / step for at, start, step in zip(indices, starts, self.steps, strict=True)]
-            means = mixture.means_at(on_fit)[:, inside]
+            means = mixture.means_at(on_fit).flatten(1).index_select(1, at)
             groups = self.to_groups @ probabilities
             scan = self.scan[part].float().to(self.device)[inside]
             factor = mixture.refined(scan, groups, means) / groups.clamp_min(1e-6)
@@ -176,7 +177,7 @@ class _Labeller:
         tissues = self.to_tissues @ probabilities
         of_tissue = torch.as_tensor(self.outputs.tissues, device=self.device)[:, None] == tissues.max(dim=0).indices
         structure = torch.where(of_tissue, probabilities, -1).max(dim=0).indices
-        left = interpolated(self.side, positions)[0][inside]
+        left = interpolated(self.side, positions).flatten().index_select(0, at)
         code = self.codes[(left > 0.5).long(), structure]
         nearest = [
             np.clip(np.rint(at), 0, n - 1).astype(int) for at, n in zip(positions, self.side.shape[1:], strict=True)
