@@ -70,13 +70,13 @@ def train(
     bundle: str, *, network: str | None = None, recipe: str | None = None, folds: str = "", **overrides: Any
 ) -> None:
     """Trains a bundle: brainmri train DIR, or brainmri train iseg --dataset_dir DIR [--network vnet]."""
-    from custom.commands.plan import is_to_be_planned
+    from custom.commands.plan import what_to_plan
     from custom.running.workflow import run, say_what_is_next
 
-    if is_to_be_planned(bundle):
+    if planned := what_to_plan(bundle, overrides.get("dataset_dir")):
         from custom.commands.train_folder import train_folder
 
-        train_folder(bundle, network, recipe, folds, overrides)
+        train_folder(planned, network, recipe, folds, overrides)
         return
     if folds:
         raise ConfigError("--folds is for a folder of labelled scans: brainmri train DIR --folds all.")

@@ -20,6 +20,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from custom.commands.plan import what_to_plan
 from custom.commands.scoring import score_table
 from custom.datasets import iseg, msd
 from custom.serving.bundles import load_bundles
@@ -84,6 +85,20 @@ def test_two_channels_from_a_folder_to_plain_monai(infants: Path, brainmri: Brai
         results.append(np.asarray(nibabel.load(written).dataobj))
     np.testing.assert_array_equal(*results)
     assert results[0].shape == nibabel.load(case[0]).shape
+
+
+def test_what_train_plans(own_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A folder by its name, or as the data of the any-scan bundle, which takes labelled scans in no other way."""
+    for name, dataset_dir, planned in (
+        (str(own_dir), None, str(own_dir)),
+        ("brain_mri_tissue", own_dir, str(own_dir)),
+        ("brain_mri_tissue", None, ""),
+        ("brain_mri_tissue", tmp_path, ""),  # label maps, or nothing yet
+        ("brats_mri_tumor", own_dir, ""),
+        ("no_such", own_dir, ""),
+    ):
+        assert what_to_plan(name, dataset_dir) == planned
+    assert capsys.readouterr().out == f"{own_dir} has labelled scans, so this is: brainmri train {own_dir}\n"
 
 
 @pytest.mark.slow

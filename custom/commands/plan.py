@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import custom
 from custom.datasets import own_folder
@@ -12,7 +13,7 @@ from custom.planning.decide import decide
 from custom.planning.measure import measure, notes
 from custom.planning.memory import this_machine
 from custom.planning.write_bundle import write_bundle
-from custom.running.bundles import find_bundle, is_bundle, planned_bundle
+from custom.running.bundles import find_bundle, is_bundle, planned_bundle, read_metadata
 
 
 def plan(folder: str, output_dir: str | None = None) -> Path:
@@ -46,15 +47,23 @@ def plan(folder: str, output_dir: str | None = None) -> Path:
     return target
 
 
-def is_to_be_planned(name: str) -> bool:
-    """Whether `brainmri train NAME` means a folder of labelled scans, or a planned bundle, which resumes by default.
+def what_to_plan(name: str, dataset_dir: Any = None) -> str:
+    """What `brainmri train NAME` plans, or "": a folder of labelled scans, or a planned bundle, which it goes on with.
 
-    A known bundle of this name comes first.
+    A known bundle of this name comes first. Where training it on labelled scans is a planned training, as its
+    metadata.json says, the folder is that of its data.
     """
     try:
-        return read_json(find_bundle(name) / "configs" / "train.json").get("resume") is True
+        bundle = find_bundle(name)
+        if read_json(bundle / "configs" / "train.json").get("resume") is True:
+            return name
+        planned = read_metadata(bundle).get("own_labels", {}).get("planned")
     except (ConfigError, OSError):
-        return own_folder.is_labelled_folder(name)
+        return name if own_folder.is_labelled_folder(name) else ""
+    if not (planned and dataset_dir and own_folder.is_labelled_folder(dataset_dir)):
+        return ""
+    print(f"{dataset_dir} has labelled scans, so this is: brainmri train {dataset_dir}")
+    return str(dataset_dir)
 
 
 def verify(folder: str) -> list[str]:
