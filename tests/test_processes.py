@@ -66,18 +66,24 @@ def is_running(number: int) -> bool:
     ids=["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"],
 )
 def test_a_child_ends_with_its_parent(ending: signal.Signals, code: int) -> None:
-    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    def heed() -> None:  # what nohup or a shell in the background ignores
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     call = [sys.executable, "-c", PARENT]
     with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        assert is_running(child)
-        parent.send_signal(ending)
-        assert parent.wait(60) == code
-        end = time.monotonic() + 60
-        while ending == signal.SIGKILL and is_running(child) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert not is_running(child)  # other signals wait for the child
+        try:
+            assert parent.stdout is not None
+            child = int(parent.stdout.readline())
+            assert is_running(child)
+            parent.send_signal(ending)
+            assert parent.wait(60) == code
+            end = time.monotonic() + 60
+            while ending == signal.SIGKILL and is_running(child) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert not is_running(child)  # other signals wait for the child
+        finally:
+            parent.kill()
 
 
 def test_the_childs_exit_code() -> None:
