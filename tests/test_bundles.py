@@ -466,7 +466,7 @@ def test_trains_evaluates_infers_exports(
     size = short["roi_size"]
     middle = CenterSpatialCrop([*size, 1][:3])  # one window, which is all that a traced network takes
     image = middle(evaluation.parser.get_parsed_content("validate#evaluator").state.output[0]["image"])
-    infer = SliceInferer(size, sw_batch_size=1) if len(size) == 2 else SlidingWindowInferer(size, sw_batch_size=1)
+    infer = (SliceInferer if len(size) == 2 else SlidingWindowInferer)(roi_size=size, sw_batch_size=1)
     pair = evaluation.parser.get_parsed_content("network").eval(), torch.jit.load(str(exported)).eval()
     with torch.no_grad():
         first, second = (infer(torch.as_tensor(image)[None], one).argmax(dim=1) for one in pair)

@@ -182,9 +182,10 @@ def test_labels_of_ones_own_scans_without_the_scans(weights: Path) -> None:
 
 
 def test_own_labels_are_scored_on_the_data_that_are_given(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bundle whose labels are those of a dataset.json."""
+    monkeypatch.setattr(sys, "path", [*sys.path])  # bundles are found there, and this one has the name of another
     own_volumes(tmp_path / "own")
     bundle = shutil.copytree(find_bundle("brain_mri_tissue"), tmp_path / "any_labels", ignore=lambda *_: ["models"])
     train = json.loads((bundle / "configs/train.json").read_text())
