@@ -152,14 +152,14 @@ def source_images(series: Sequence[Dataset]) -> SourceImages:
     for image in series:
         for name in missing:
             image.setdefault(name, None)
-    if "SliceThickness" in missing:  # highdicom reads no SEG without it
-        between = float(np.linalg.norm(SourceImages(list(series), ()).affine()[:3, 2]))
-        for image in series:
-            image.SliceThickness = image.SliceThickness or round(between, 4)
         for name in () if is_multi_frame else ("ImageOrientationPatient", "PixelSpacing"):
             own, first = (np.array(each[name].value, dtype=float) for each in (image, series[0]))
             if np.allclose(own, first, rtol=_JITTER, atol=_JITTER):
                 image[name].value = series[0][name].value
+    if "SliceThickness" in missing:  # highdicom reads no SEG without it
+        between = float(np.linalg.norm(SourceImages(list(series), ()).affine()[:3, 2]))
+        for image in series:
+            image.SliceThickness = image.SliceThickness or round(between, 4)
     if any(not image.get("FrameOfReferenceUID") for image in series):
         missing.append("FrameOfReferenceUID")
         for image in series:

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import functools
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -104,12 +105,12 @@ def serving(checkout: Path, studies: Callable[[Path], object], files: int = 4096
             server.stop()
 
 
-def write_ball(folder: Path) -> None:
-    """A scan of 1.7 MB whose brain is small: little work for the network."""
-    shape = (91, 109, 91)
-    radius = np.sqrt(sum((axis - n / 2) ** 2 for axis, n in zip(np.indices(shape), shape, strict=True)))
-    voxels = np.where(radius < 16, 100 + 30 * np.sin(radius), 0).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), folder / "ball_T1w.nii.gz")
+def write_head(folder: Path) -> None:
+    """The head of the MNI152 template, at 3 mm: the server refuses a scan without a head."""
+    from custom.samples import mni152
+
+    with tempfile.TemporaryDirectory() as sample:
+        shutil.copy(mni152.write(Path(sample) / "mni152", spacing=3) / mni152.T1, folder / "head_T1w.nii.gz")
 
 
 def write_many(folder: Path, count: int = 5000) -> None:
@@ -120,10 +121,10 @@ def write_many(folder: Path, count: int = 5000) -> None:
 
 def memory(checkout: Path, segmentations: int) -> str:
     """After a tenth of the segmentations and after all, with the growth between them."""
-    with serving(checkout, write_ball) as server:
+    with serving(checkout, write_head) as server:
         used = []
         for _ in range(segmentations):
-            server.seconds(INFER.format(Path(BUNDLE).name, "ball_T1w"), "POST")
+            server.seconds(INFER.format(Path(BUNDLE).name, "head_T1w"), "POST")
             used.append(server.memory())
     early = used[max(0, segmentations // 10 - 1)]
     return f"{early:.0f}, {used[-1]:.0f} MB ({used[-1] / early - 1:+.1%})"
@@ -215,7 +216,7 @@ def hanging_pacs(checkout: Path) -> str:
 
 def large_json(checkout: Path) -> str:
     body = b'{"a":[' + b"[]," * 1_700_000 + b"[]]}"
-    with serving(checkout, write_ball) as server:
+    with serving(checkout, write_head) as server:
         ended, longest = threading.Event(), [0.0]
 
         def ask_others() -> None:
@@ -239,7 +240,7 @@ def large_json(checkout: Path) -> str:
 def half_requests(checkout: Path) -> str:
     """230 connections to a server that may have 200 files open."""
     waits = []
-    with serving(checkout, write_ball, files=200) as server:
+    with serving(checkout, write_head, files=200) as server:
         for sent in HALF_REQUESTS.values():
             with contextlib.ExitStack() as held:
                 for _ in range(230):

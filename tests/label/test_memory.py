@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import psutil
 import pytest
 import torch
 
+from custom.samples import mni152
 from custom.serving.bundles import load_bundles
 from custom.serving.segmentation import SegmentationTask
 from tests.label.conftest import TISSUE, Server
@@ -18,13 +17,10 @@ from tests.label.conftest import TISSUE, Server
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
-    """A small ball in a large field of view: the network has little to do, and the scan's own tensors are large."""
-    shape = (91, 109, 91)
-    radius = np.sqrt(sum((axis - size / 2) ** 2 for axis, size in zip(np.indices(shape), shape, strict=True)))
-    voxels = np.where(radius < 16, 100 + 30 * np.sin(radius), 0).astype(np.float32)
+    """The head of the MNI152 template, at 3 mm: what the network makes of it is large."""
+    mni152.write(tmp_path / "sample", spacing=3)
     (tmp_path / "studies").mkdir()
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 2, 2, 1])), tmp_path / "studies" / "ball_T1w.nii.gz")
-    return tmp_path / "studies" / "ball_T1w.nii.gz"
+    return (tmp_path / "sample" / mni152.T1).rename(tmp_path / "studies" / "head_T1w.nii.gz")
 
 
 def large_tensors() -> list[tuple[int, ...]]:
@@ -56,7 +52,7 @@ def test_memory_over_30_requests(scan: Path, tmp_path: Path) -> None:
     try:
         process, used = psutil.Process(server.process.pid), []
         for _ in range(30):
-            answer = server.ask("POST", f"/infer/{TISSUE}?image=ball_T1w&output=json")
+            answer = server.ask("POST", f"/infer/{TISSUE}?image=head_T1w&output=json")
             assert answer.status_code == 200, answer.text
             used.append(process.memory_info().rss / 2**20)
     finally:
