@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests: bash scripts/test.sh [pytest's arguments]; -m "" adds the thorough ones, which take half an hour more.
+# Runs the tests: bash scripts/test.sh [pytest's arguments]; -m "" adds the thorough ones.
 # The label server's tests are not among them: scripts/test_label.sh runs these.
 set -euo pipefail
 . "$(dirname "$0")/venv.sh" "[dev]"

@@ -68,8 +68,8 @@ def _area(code: int, name: str, colour: tuple[int, int, int]) -> Term:
     _, side, title = name.split("-")
     value, meaning = cortical_areas.snomed(title)
     description = f"{name}, code {code} of FreeSurfer (Desikan-Killiany)"
-    sides = {"lh": codes.SCT.Left, "rh": codes.SCT.Right}
-    return Term(codes.SCT.AnatomicalStructure, Code(value, "SCT", meaning), description, sides[side], colour)
+    term = Code(value, "SCT", meaning)
+    return Term(codes.SCT.AnatomicalStructure, term, description, _SIDES["Left" if side == "lh" else "Right"], colour)
 
 
 TERMS: dict[str, Term] = {
